@@ -1,0 +1,133 @@
+"""The command line: `python -m localcluster COMMAND`."""
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from localcluster import cluster
+from localcluster.api import is_ready
+from localcluster.binaries import MODULES, ensure_built
+from localcluster.errors import LocalClusterError
+from localcluster.locations import Cache, Instance
+from localcluster.topology import DEFAULT_CARD, NODE_NAMES, Topology
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the result is the process's exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except LocalClusterError as error:
+        print(f"local-cluster: error: {error}", file=sys.stderr)
+        return 1
+
+
+def _up(options: argparse.Namespace) -> int:
+    topology = Topology(node_names=() if options.control_plane_only else options.nodes, card=options.card)
+    cluster.up(_instance(options), topology, Cache.from_environment())
+    return 0
+
+
+def _down(options: argparse.Namespace) -> int:
+    cluster.down(_instance(options))
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    status = cluster.status(_instance(options))
+    rows = [("PROCESS", "STATE", "PID", "RESTARTS")]
+    rows += [(name, str(it.state), str(it.pid or "-"), str(it.restarts)) for name, it in status.processes.items()]
+    _print_table(rows)
+    rows = [("NODE", "READY", "CARD")]
+    rows += [
+        (
+            node["metadata"]["name"],
+            "yes" if is_ready(node) else "no",
+            node["metadata"]["labels"].get("simulation.cotune.dev/card", "-"),
+        )
+        for node in status.nodes
+    ]
+    _print_table(rows)
+    rows = [("POD", "PHASE", "READY", "NODE")]
+    rows += [
+        (
+            f"{pod['metadata']['namespace']}/{pod['metadata']['name']}",
+            pod["status"].get("phase", "-"),
+            "yes" if is_ready(pod) else "no",
+            pod["spec"].get("nodeName", "-"),
+        )
+        for pod in status.pods
+    ]
+    _print_table(rows)
+    return 0
+
+
+def _kubeconfig(options: argparse.Namespace) -> int:
+    instance = _instance(options)
+    cluster.require_running(instance)
+    print(instance.kubeconfig)
+    return 0
+
+
+def _exec(options: argparse.Namespace) -> int:
+    instance = _instance(options)
+    cluster.require_running(instance)
+    if options.node is None:
+        command = cluster.inside_network(instance, options.command)
+    else:
+        command = cluster.inside_node(instance, options.node, options.command)
+    return subprocess.run(command, check=False).returncode
+
+
+def _programs(options: argparse.Namespace) -> int:
+    cache = Cache.from_environment()
+    folders = [ensure_built(module, cache) for module in MODULES if module.name in options.modules]
+    print(os.pathsep.join(str(folder) for folder in folders))
+    return 0
+
+
+def _instance(options: argparse.Namespace) -> Instance:
+    return Instance.named(options.name)
+
+
+def _node_names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+def _print_table(rows: list[tuple[str, ...]]) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m localcluster", description="A real Kubernetes on this machine, without any image registry."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    named = argparse.ArgumentParser(add_help=False)
+    named.add_argument("--name", default="dev", help="instance; several may run side by side (default: dev)")
+
+    up = commands.add_parser("up", parents=[named], help="start the cluster, or find it running")
+    up.add_argument("--nodes", type=_node_names, default=NODE_NAMES, help=f"default: {','.join(NODE_NAMES)}")
+    up.add_argument("--control-plane-only", action="store_true", help="no nodes: for tests of the API alone")
+    up.add_argument("--card", default=DEFAULT_CARD, help=f"label of the simulated cards (default: {DEFAULT_CARD})")
+    up.set_defaults(run=_up)
+
+    commands.add_parser("status", parents=[named], help="processes, nodes and pods").set_defaults(run=_status)
+    commands.add_parser("down", parents=[named], help="remove everything but the cache").set_defaults(run=_down)
+    commands.add_parser("kubeconfig", parents=[named], help="path of the kubeconfig").set_defaults(run=_kubeconfig)
+
+    execute = commands.add_parser("exec", parents=[named], help="run a command in the cluster's network")
+    execute.add_argument("--node", choices=NODE_NAMES, help="see the files of this node, too")
+    execute.add_argument("command", nargs="+", metavar="-- COMMAND")
+    execute.set_defaults(run=_exec)
+
+    names = [module.name for module in MODULES]
+    programs = commands.add_parser("programs", help="build programs and print their folders as a search path")
+    programs.add_argument("modules", nargs="*", choices=[*names, []], default=names, help=f"default: {' '.join(names)}")
+    programs.set_defaults(run=_programs)
+    return parser

@@ -1,0 +1,125 @@
+"""Container images as content-addressed blobs, and the one stream through which a node's runtime imports them."""
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+_INDEX = "application/vnd.oci.image.index.v1+json"
+_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+_CONFIG = "application/vnd.oci.image.config.v1+json"
+_LAYER = "application/vnd.oci.image.layer.v1.tar"
+
+Blob = bytes | Path
+"""A blob's content, or the file that holds it."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """A named image with everything its manifest refers to."""
+
+    reference: str
+    """The name that pods use."""
+    manifest: str
+    """Digest of the manifest, `sha256:...`."""
+    blobs: dict[str, Blob]
+    """Manifest, configuration and layers by digest."""
+
+
+def digest_of(content: bytes) -> str:
+    """The digest by which OCI addresses a blob."""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def single_program_image(reference: str, program: Path) -> Image:
+    """An image that holds one static program and runs it; the same program gives the same digest."""
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w") as archive:
+        _add(archive, program.name, program.read_bytes(), mode=0o755)
+    return _assemble(
+        reference, layer.getvalue(), {"Entrypoint": [f"/{program.name}"], "User": "65535:65535", "WorkingDir": "/"}
+    )
+
+
+def read_layout(layout: Path, name: str, reference: str) -> Image:
+    """The image that an OCI layout folder calls `name`, to be known as `reference`.
+
+    :raises KeyError: the layout has no such image.
+    """
+    for entry in json.loads((layout / "index.json").read_text())["manifests"]:
+        if entry.get("annotations", {}).get("org.opencontainers.image.ref.name") == name:
+            digest: str = entry["digest"]
+            manifest = json.loads(_blob_path(layout, digest).read_text())
+            parts = [manifest["config"], *manifest["layers"]]
+            blobs: dict[str, Blob] = {part["digest"]: _blob_path(layout, part["digest"]) for part in parts}
+            return Image(reference, digest, {digest: _blob_path(layout, digest), **blobs})
+    raise KeyError(name)
+
+
+def write_archive(stream: IO[bytes], images: Iterable[Image]) -> None:
+    """Write images as one OCI archive; layers that they share travel once."""
+    images = tuple(images)
+    blobs: dict[str, Blob] = {}
+    for image in images:
+        blobs |= image.blobs
+    index = {
+        "schemaVersion": 2,
+        "mediaType": _INDEX,
+        "manifests": [
+            {
+                "mediaType": _MANIFEST,
+                "digest": image.manifest,
+                "size": _size(image.blobs[image.manifest]),
+                "annotations": {"io.containerd.image.name": image.reference},
+            }
+            for image in images
+        ],
+    }
+    with tarfile.open(fileobj=stream, mode="w|") as archive:
+        _add(archive, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+        _add(archive, "index.json", json.dumps(index).encode())
+        for digest, blob in blobs.items():
+            _add(archive, f"blobs/{digest.replace(':', '/')}", blob)
+
+
+def _assemble(reference: str, layer: bytes, process: dict[str, Any]) -> Image:
+    config = json.dumps(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "config": process,
+            "rootfs": {"type": "layers", "diff_ids": [digest_of(layer)]},
+        }
+    ).encode()
+    manifest = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": _MANIFEST,
+            "config": {"mediaType": _CONFIG, "digest": digest_of(config), "size": len(config)},
+            "layers": [{"mediaType": _LAYER, "digest": digest_of(layer), "size": len(layer)}],
+        }
+    ).encode()
+    blobs: dict[str, Blob] = {digest_of(blob): blob for blob in (manifest, config, layer)}
+    return Image(reference, digest_of(manifest), blobs)
+
+
+def _add(archive: tarfile.TarFile, name: str, blob: Blob, mode: int = 0o644) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode = _size(blob), mode
+    if isinstance(blob, bytes):
+        archive.addfile(entry, io.BytesIO(blob))
+    else:
+        with blob.open("rb") as content:
+            archive.addfile(entry, content)
+
+
+def _size(blob: Blob) -> int:
+    return len(blob) if isinstance(blob, bytes) else blob.stat().st_size
+
+
+def _blob_path(layout: Path, digest: str) -> Path:
+    return layout / "blobs" / digest.replace(":", "/")

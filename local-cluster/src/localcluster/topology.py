@@ -1,0 +1,73 @@
+"""What a local cluster consists of: its nodes and every address in it.
+
+All addresses live in the instance's own network namespace, so they are the same for every instance and collide with
+nothing on the host.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from ipaddress import IPv4Address, IPv4Network
+
+from localcluster.errors import LocalClusterError
+
+NODE_NAMES = ("lab", "staging", "production")
+DEFAULT_CARD = "NVIDIA-GeForce-RTX-3060"
+
+CONTROL_PLANE_ADDRESS = IPv4Address("10.240.0.1")
+NODE_NETWORK = IPv4Network("10.240.0.0/24")
+POD_NETWORK = IPv4Network("10.244.0.0/16")
+SERVICE_NETWORK = IPv4Network("10.96.0.0/16")
+API_SERVICE_ADDRESS = IPv4Address("10.96.0.1")
+API_PORT = 6443
+
+
+@dataclass(frozen=True)
+class Node:
+    """One kubelet with its container runtime."""
+
+    name: str
+    address: IPv4Address
+    pods: IPv4Network
+    card: str
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Labels the node registers itself with."""
+        return {"cotune.dev/local-node": self.name, "simulation.cotune.dev/card": self.card}
+
+
+@dataclass(frozen=True)
+class Topology:
+    """The request of `up`: without nodes it is a control plane for tests of the API alone."""
+
+    node_names: tuple[str, ...] = NODE_NAMES
+    card: str = DEFAULT_CARD
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.node_names if name not in NODE_NAMES]
+        if unknown or len(set(self.node_names)) != len(self.node_names):
+            raise LocalClusterError(f"nodes {','.join(self.node_names)}: choose from {', '.join(NODE_NAMES)}")
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes in the order of `NODE_NAMES`; a node's addresses do not depend on which others exist."""
+        return tuple(
+            Node(
+                name=name,
+                address=NODE_NETWORK.network_address + 10 + position,
+                pods=IPv4Network((POD_NETWORK.network_address + 256 * position, 24)),
+                card=self.card,
+            )
+            for position, name in enumerate(NODE_NAMES, start=1)
+            if name in self.node_names
+        )
+
+    def to_json(self) -> str:
+        """The form kept in the state folder."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Topology":
+        """The inverse of `to_json`."""
+        fields = json.loads(text)
+        return cls(node_names=tuple(fields["node_names"]), card=fields["card"])
