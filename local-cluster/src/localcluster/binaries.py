@@ -5,12 +5,12 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from localcluster.errors import LocalClusterError
 from localcluster.locations import Cache, repository_root
+from localcluster.locks import held
 from localcluster.progress import step
 
 
@@ -83,17 +83,17 @@ def ensure_built(module: Module, cache: Cache) -> Path:
     go = shutil.which("go")
     if go is None:
         raise LocalClusterError("building the cluster's programs needs Go 1.26 or newer: install it and try again")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{module.name}-", dir=target.parent))
-    try:
+    with held(cache.programs / f".{module.name}.lock"):
+        if target.exists():  # Another command has built it while this one waited.
+            return target
+        unfinished = target.with_name(f".{target.name}")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
         with step(f"building {module.name} (once, {module.estimate} on two cores)"):
             _build(go, module, unfinished)
         for link in module.links:
             (unfinished / link).symlink_to(module.name)
-        unfinished.chmod(0o755)
-        _publish(unfinished, target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.rename(target)
     return target
 
 
@@ -136,10 +136,3 @@ def _build(go: str, module: Module, target: Path) -> None:
     if done.returncode != 0:
         raise LocalClusterError(f"building {module.name} failed: {done.stderr.strip()}")
 
-
-def _publish(unfinished: Path, target: Path) -> None:
-    try:
-        unfinished.rename(target)
-    except OSError:
-        if not target.exists():  # Otherwise another build of the same content was faster.
-            raise

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 
 from localcluster import cluster
 from localcluster.api import is_ready
-from localcluster.binaries import MODULES, ensure_built
+from localcluster.binaries import CONTAINERD, MODULES, ensure_built
 from localcluster.errors import LocalClusterError
+from localcluster.images import ImageBuilder, load
 from localcluster.locations import Cache, Instance
+from localcluster.oci import Image
 from localcluster.topology import DEFAULT_CARD, NODE_NAMES, Topology
 
 
@@ -81,6 +83,28 @@ def _exec(options: argparse.Namespace) -> int:
     return subprocess.run(command, check=False).returncode
 
 
+def _images_build(options: argparse.Namespace) -> int:
+    _build_images(options)
+    return 0
+
+
+def _images_load(options: argparse.Namespace) -> int:
+    instance = _instance(options)
+    running = cluster.require_running(instance).node_names
+    wanted = options.nodes or running
+    if absent := sorted(set(wanted) - set(running)):
+        raise LocalClusterError(f"{instance.name} does not run {', '.join(absent)}: choose from {', '.join(running)}")
+    images = _build_images(options)
+    ctr = ensure_built(CONTAINERD, Cache.from_environment()) / "ctr"
+    load(images, {node: instance.node(node) for node in wanted}, ctr)
+    return 0
+
+
+def _build_images(options: argparse.Namespace) -> list[Image]:
+    builder = ImageBuilder(Cache.from_environment())
+    return builder.build(options.images or builder.available())
+
+
 def _programs(options: argparse.Namespace) -> int:
     cache = Cache.from_environment()
     folders = [ensure_built(module, cache) for module in MODULES if module.name in options.modules]
@@ -125,6 +149,17 @@ def _parser() -> argparse.ArgumentParser:
     execute.add_argument("--node", choices=NODE_NAMES, help="see the files of this node, too")
     execute.add_argument("command", nargs="+", metavar="-- COMMAND")
     execute.set_defaults(run=_exec)
+
+    images = commands.add_parser("images", help="build images and hand them to the nodes").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+    which = argparse.ArgumentParser(add_help=False)
+    which.add_argument("images", nargs="*", metavar="NAME", help="folders below images/ (default: all)")
+    build = images.add_parser("build", parents=[which], help="build what has changed")
+    build.set_defaults(run=_images_build)
+    load_parser = images.add_parser("load", parents=[named, which], help="build, then import what a node lacks")
+    load_parser.add_argument("--nodes", type=_node_names, help="default: all that run")
+    load_parser.set_defaults(run=_images_load)
 
     names = [module.name for module in MODULES]
     programs = commands.add_parser("programs", help="build programs and print their folders as a search path")

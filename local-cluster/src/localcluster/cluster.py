@@ -1,6 +1,5 @@
 """Starting, inspecting and removing an instance."""
 
-import fcntl
 import json
 import os
 import shutil
@@ -23,6 +22,7 @@ from localcluster.cgroups import InstanceGroup
 from localcluster.errors import LocalClusterError
 from localcluster.image_import import NodeImages
 from localcluster.locations import Cache, Instance
+from localcluster.locks import held
 from localcluster.namespaces import create_network, delete_network
 from localcluster.oci import single_program_image
 from localcluster.processes import Programs, view_name
@@ -138,19 +138,9 @@ def _changing(instance: Instance) -> Generator[None]:
     """Keep other commands from changing the instance at the same time."""
     if os.geteuid() != 0:
         raise LocalClusterError("the local cluster needs root for namespaces and control groups: run it with sudo")
-    while True:
-        instance.lock.parent.mkdir(parents=True, exist_ok=True)
-        with instance.lock.open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            # Whoever held it before may have removed the file: then another one is, or will be, the lock.
-            if not instance.lock.exists() or os.fstat(lock.fileno()).st_ino != instance.lock.stat().st_ino:
-                continue
-            try:
-                yield
-            finally:
-                instance.lock.unlink()
-                _remove_if_empty(instance.lock.parent)
-            return
+    with held(instance.lock):
+        yield
+    _remove_if_empty(instance.lock.parent)
 
 
 def _require_same(instance: Instance, topology: Topology) -> None:

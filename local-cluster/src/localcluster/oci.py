@@ -45,19 +45,38 @@ def single_program_image(reference: str, program: Path) -> Image:
     )
 
 
-def read_layout(layout: Path, name: str, reference: str) -> Image:
-    """The image that an OCI layout folder calls `name`, to be known as `reference`.
+class ImageStore:
+    """Images in a folder: every blob once, by digest, and a file per tag that holds its manifest's digest."""
 
-    :raises KeyError: the layout has no such image.
-    """
-    for entry in json.loads((layout / "index.json").read_text())["manifests"]:
-        if entry.get("annotations", {}).get("org.opencontainers.image.ref.name") == name:
-            digest: str = entry["digest"]
-            manifest = json.loads(_blob_path(layout, digest).read_text())
-            parts = [manifest["config"], *manifest["layers"]]
-            blobs: dict[str, Blob] = {part["digest"]: _blob_path(layout, part["digest"]) for part in parts}
-            return Image(reference, digest, {digest: _blob_path(layout, digest), **blobs})
-    raise KeyError(name)
+    def __init__(self, root: Path) -> None:
+        self._blobs = root / "blobs"
+        self._tags = root / "tags"
+
+    def get(self, tag: str, reference: str) -> Image | None:
+        """The image with this tag, to be known as `reference`, if the store has it."""
+        try:
+            digest = (self._tags / tag).read_text()
+        except FileNotFoundError:
+            return None
+        manifest = json.loads(self._path(digest).read_text())
+        digests = (digest, *(part["digest"] for part in (manifest["config"], *manifest["layers"])))
+        return Image(reference, digest, {digest: self._path(digest) for digest in digests})
+
+    def adopt(self, folder: Path, tag: str) -> None:
+        """Move an image out of a folder of the `dir:` layout: `manifest.json` beside blobs named by their digest."""
+        self._blobs.mkdir(parents=True, exist_ok=True)
+        self._tags.mkdir(parents=True, exist_ok=True)
+        manifest = (folder / "manifest.json").read_bytes()
+        document = json.loads(manifest)
+        for part in (document["config"], *document["layers"]):
+            hexadecimal = part["digest"].removeprefix("sha256:")
+            (folder / hexadecimal).replace(self._path(part["digest"]))
+        digest = digest_of(manifest)
+        self._path(digest).write_bytes(manifest)
+        (self._tags / tag).write_text(digest)
+
+    def _path(self, digest: str) -> Path:
+        return self._blobs / digest.removeprefix("sha256:")
 
 
 def write_archive(stream: IO[bytes], images: Iterable[Image]) -> None:
@@ -120,6 +139,3 @@ def _add(archive: tarfile.TarFile, name: str, blob: Blob, mode: int = 0o644) -> 
 def _size(blob: Blob) -> int:
     return len(blob) if isinstance(blob, bytes) else blob.stat().st_size
 
-
-def _blob_path(layout: Path, digest: str) -> Path:
-    return layout / "blobs" / digest.replace(":", "/")
