@@ -61,6 +61,7 @@ CONTAINERD = Module(
     version_variable="github.com/containerd/containerd/v2/version.Version",
     estimate="1 to 2 minutes",
 )
+COREDNS = Module(name="coredns", packages=(".",), estimate="1 to 2 minutes")
 HELM = Module(
     name="helm",
     packages=("helm.sh/helm/v3/cmd/helm",),
@@ -69,7 +70,7 @@ HELM = Module(
     estimate="1 to 3 minutes",
 )
 PAUSE = Module(name="pause", packages=(".",))
-MODULES = (KUBERNETES, CONTAINERD, HELM, PAUSE)
+MODULES = (KUBERNETES, CONTAINERD, COREDNS, HELM, PAUSE)
 
 
 def ensure_built(module: Module, cache: Cache) -> Path:

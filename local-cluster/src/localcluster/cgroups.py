@@ -86,7 +86,7 @@ class InstanceGroup:
         deadline = time.monotonic() + _KILL_TIMEOUT_SECONDS
         while remaining := self.processes() - {os.getpid()}:
             if time.monotonic() > deadline:
-                raise LocalClusterError(f"processes {sorted(remaining)} do not end: see their state in /proc/<id>/stack")
+                raise LocalClusterError(f"processes {sorted(remaining)} do not end: see /proc/<id>/stack for what holds them")
             for process in remaining:
                 try:
                     os.kill(process, signal.SIGKILL)

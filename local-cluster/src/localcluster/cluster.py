@@ -16,7 +16,7 @@ from typing import Any
 
 from localcluster import configuration, packages
 from localcluster.api import Api, is_ready
-from localcluster.binaries import CONTAINERD, KUBERNETES, PAUSE, ensure_built
+from localcluster.binaries import CONTAINERD, COREDNS, KUBERNETES, PAUSE, ensure_built
 from localcluster.certificates import Authority, KeyPair, signing_key, write_secret
 from localcluster.cgroups import InstanceGroup
 from localcluster.errors import LocalClusterError
@@ -30,12 +30,19 @@ from localcluster.progress import say, step
 from localcluster.supervisor import ProcessRecord, ProcessState, read_records, supervisor_is_running
 from localcluster.topology import (
     API_SERVICE_ADDRESS,
+    CLUSTER_DOMAIN,
     CONTROL_PLANE_ADDRESS,
     Node,
     Topology,
 )
 
 _START_TIMEOUT_SECONDS = 120.0
+_API_SERVICE_NAMES = (
+    "kubernetes",
+    "kubernetes.default",
+    "kubernetes.default.svc",
+    f"kubernetes.default.svc.{CLUSTER_DOMAIN}",
+)
 _POLL_SECONDS = 0.1
 _WAIT_REPORT_SECONDS = 5.0
 _TOLERATED_RESTARTS = 3
@@ -155,7 +162,7 @@ def _require_same(instance: Instance, topology: Topology) -> None:
 def _prepare(topology: Topology, cache: Cache) -> tuple[Programs, Path]:
     """Everything that is kept from one start to the next: packages and programs."""
     packages.ensure(packages.NODE_PROGRAMS if topology.nodes else packages.CONTROL_PLANE_PROGRAMS)
-    programs = Programs(ensure_built(KUBERNETES, cache), ensure_built(CONTAINERD, cache))
+    programs = Programs(*(ensure_built(module, cache) for module in (KUBERNETES, CONTAINERD, COREDNS)))
     return programs, ensure_built(PAUSE, cache) / "pause"
 
 
@@ -178,7 +185,7 @@ def _write_control_plane(instance: Instance, topology: Topology, authority: Auth
     (certificates / "authority.crt").write_bytes(authority.certificate)
     authority.serving(
         "kube-apiserver",
-        ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"],
+        ["localhost", *_API_SERVICE_NAMES],
         [IPv4Address("127.0.0.1"), CONTROL_PLANE_ADDRESS, API_SERVICE_ADDRESS],
     ).write(certificates, "kube-apiserver")
     authority.client("kube-apiserver-kubelet-client", "system:masters").write(certificates, "kubelet-client")
@@ -190,6 +197,10 @@ def _write_control_plane(instance: Instance, topology: Topology, authority: Auth
         _write_kubeconfig(
             instance.configuration / f"{program}.kubeconfig", authority, authority.client(f"system:{program}")
         )
+    # No role of a fresh API server fits a name server, and this one is as trusted as the rest of the control plane.
+    names = instance.configuration / "coredns.kubeconfig"
+    _write_kubeconfig(names, authority, authority.client("coredns", "system:masters"))
+    (instance.configuration / "Corefile").write_text(configuration.coredns(str(names)))
     scheduler = configuration.kube_scheduler(str(instance.configuration / "kube-scheduler.kubeconfig"))
     (instance.configuration / "kube-scheduler.json").write_text(scheduler)
     if topology.nodes:
@@ -247,7 +258,9 @@ def _start_supervisor(instance: Instance, programs: Programs) -> None:
                     *(sys.executable, "-m", "localcluster.supervisor"),
                     *("--name", instance.name, "--root", str(instance.root)),
                     *("--api-socket", str(listening.fileno())),
-                    *("--kubernetes", str(programs.kubernetes), "--containerd", str(programs.containerd)),
+                    *("--kubernetes", str(programs.kubernetes)),
+                    *("--containerd", str(programs.containerd)),
+                    *("--coredns", str(programs.coredns)),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -297,10 +310,11 @@ def _wait_for(instance: Instance, unready: Callable[[], list[str]]) -> None:
     :raises LocalClusterError: a process keeps ending, the supervisor ended, or time is up.
     """
     started = last_report = time.monotonic()
+    restarts_before = {name: record.restarts for name, record in read_records(instance).items()}
     while waiting := unready():
         now = time.monotonic()
         for name, record in read_records(instance).items():
-            if record.restarts > _TOLERATED_RESTARTS:
+            if record.restarts - restarts_before.get(name, 0) > _TOLERATED_RESTARTS:
                 raise LocalClusterError(f"{name} keeps ending: {_last_words(instance, name)}")
         if now - started > _WAIT_REPORT_SECONDS and not supervisor_is_running(instance):
             raise LocalClusterError(f"the supervisor ended: {_last_words(instance, 'supervisor')}")

@@ -9,7 +9,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from localcluster.certificates import KeyPair
-from localcluster.topology import API_PORT, CONTROL_PLANE_ADDRESS, POD_NETWORK, Node
+from localcluster.topology import (
+    API_PORT,
+    CLUSTER_DOMAIN,
+    CONTROL_PLANE_ADDRESS,
+    NAME_SERVER_ADDRESS,
+    NAME_SERVER_READY_PORT,
+    POD_NETWORK,
+    Node,
+)
 
 PAUSE_IMAGE = "localhost/cotune/pause:dev"
 API_INSIDE = f"https://{CONTROL_PLANE_ADDRESS}:{API_PORT}"
@@ -75,8 +83,8 @@ def kubelet(node: Node, cgroup_root: str) -> str:
             "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
             "volumePluginDir": "/var/lib/kubelet/volume-plugins",
             "resolvConf": "",
-            "clusterDomain": "cluster.local",
-            "clusterDNS": [],
+            "clusterDomain": CLUSTER_DOMAIN,
+            "clusterDNS": [str(NAME_SERVER_ADDRESS)],
             "featureGates": dict(FEATURE_GATES),
             # The machine: version 1 control groups and swap are accepted, and no process may lower its OOM score
             # without CAP_SYS_RESOURCE.
@@ -114,14 +122,16 @@ def kube_proxy(node: Node, kubeconfig_path: str) -> str:
         {
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
             "kind": "KubeProxyConfiguration",
-            "mode": "nftables",
+            # The nftables mode translates a pod's connection to itself through a Service only on the proxy's own node;
+            # this one does on all, and all nodes are this proxy's.
+            "mode": "iptables",
             "hostnameOverride": node.name,
             "bindAddress": str(node.address),
             "healthzBindAddress": "127.0.0.1:10256",
             "metricsBindAddress": "127.0.0.1:10249",
             "clusterCIDR": str(POD_NETWORK),
             "clientConnection": {"kubeconfig": kubeconfig_path},
-            "nftables": {"minSyncPeriod": "100ms", "syncPeriod": "30s"},
+            "iptables": {"minSyncPeriod": "100ms", "syncPeriod": "30s", "localhostNodePorts": False},
             # Zero leaves the kernel's table sizes and time-outs, which are the host's, alone.
             "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
             "oomScoreAdj": 0,
@@ -143,8 +153,24 @@ def kube_scheduler(kubeconfig_path: str) -> str:
     )
 
 
+def coredns(kubeconfig_path: str) -> str:
+    """Corefile of the name server: Services and pods of the cluster, and a quick refusal for everything else."""
+    return f"""\
+. {{
+    bind {NAME_SERVER_ADDRESS}
+    errors
+    ready {NAME_SERVER_ADDRESS}:{NAME_SERVER_READY_PORT}
+    kubernetes {CLUSTER_DOMAIN} in-addr.arpa {{
+        kubeconfig {kubeconfig_path}
+        pods insecure
+        ttl 5
+    }}
+}}
+"""
+
+
 def containerd(runc: str) -> str:
-    """containerd's configuration, with the usual paths of the node's own file tree."""
+    """Configuration of containerd, with the usual paths of the node's own file tree."""
     runtime = "plugins.'io.containerd.cri.v1.runtime'"
     return f"""\
 version = 3

@@ -30,7 +30,8 @@ class NodeImages:
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         ) as process:
-            assert process.stdin is not None and process.stderr is not None
+            assert process.stdin is not None
+            assert process.stderr is not None
             try:
                 write_archive(process.stdin, images)
                 process.stdin.close()

@@ -7,7 +7,7 @@ from ipaddress import IPv4Interface
 from pathlib import Path
 
 from localcluster.errors import LocalClusterError
-from localcluster.topology import CONTROL_PLANE_ADDRESS, SERVICE_NETWORK, Topology
+from localcluster.topology import CONTROL_PLANE_ADDRESS, NAME_SERVER_ADDRESS, SERVICE_NETWORK, Topology
 
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -29,7 +29,7 @@ def create_network(handle: Path, topology: Topology) -> None:
 
     They lie on its loopback interface: pods are reached through routed links, so nodes need no interface of their own.
     """
-    addresses = [CONTROL_PLANE_ADDRESS, *(node.address for node in topology.nodes)]
+    addresses = [CONTROL_PLANE_ADDRESS, NAME_SERVER_ADDRESS, *(node.address for node in topology.nodes)]
     setup = [
         "link set lo up",
         *(f"address add {IPv4Interface((address, 32))} dev lo" for address in addresses),

@@ -13,7 +13,6 @@ NODE_PROGRAMS: Mapping[str, str] = {
     "ip": "iproute2",
     "runc": "runc",
     "/usr/lib/cni/ptp": "containernetworking-plugins",
-    "nft": "nftables",
     "iptables": "iptables",
 }
 CONTROL_PLANE_PROGRAMS: Mapping[str, str] = {"ip": "iproute2"}

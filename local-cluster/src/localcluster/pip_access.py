@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _SETTINGS_WITH_PATHS = {"cert": "/run/host-pip/certificates.crt", "find-links": "/run/host-pip/wheels"}
-_HOST_ONLY_SETTINGS = frozenset({"cache-dir", "target", "prefix", "user", "require-virtualenv", "break-system-packages"})
+_HOST_ONLY_SETTINGS = frozenset(
+    {"break-system-packages", "cache-dir", "prefix", "require-virtualenv", "target", "user"}
+)
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,9 @@ def translate(settings: dict[str, str]) -> tuple[str, list[Mount]]:
             if not Path(value).exists():
                 continue
             mounts.append(Mount(Path(value), _SETTINGS_WITH_PATHS[name]))
-            value = _SETTINGS_WITH_PATHS[name]
-        translated[name] = value
+            translated[name] = _SETTINGS_WITH_PATHS[name]
+        else:
+            translated[name] = value
     lines = [f"{name} = {_continued(value)}" for name, value in translated.items()]
     return "\n".join(["[global]", *lines, ""]), mounts
 

@@ -13,7 +13,15 @@ from pathlib import Path
 from localcluster.configuration import FEATURE_GATES, KERNEL_SETTINGS
 from localcluster.locations import Instance
 from localcluster.readiness import Answers, Check, Exists, Started
-from localcluster.topology import API_PORT, CONTROL_PLANE_ADDRESS, SERVICE_NETWORK, Node, Topology
+from localcluster.topology import (
+    API_PORT,
+    CONTROL_PLANE_ADDRESS,
+    NAME_SERVER_ADDRESS,
+    NAME_SERVER_READY_PORT,
+    SERVICE_NETWORK,
+    Node,
+    Topology,
+)
 
 ETCD_URL = "http://127.0.0.1:2379"
 
@@ -38,7 +46,7 @@ class ProcessSpec:
     name: str
     argv: tuple[str, ...]
     place: Place
-    ready: Check = Started()
+    ready: Check = field(default_factory=Started)
     after: tuple[str, ...] = ()
     """Processes that must be ready before this one starts."""
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -52,6 +60,7 @@ class Programs:
 
     kubernetes: Path
     containerd: Path
+    coredns: Path
 
 
 def cluster_processes(
@@ -61,7 +70,8 @@ def cluster_processes(
     specs = [_relay(instance, api_socket), *_control_plane(instance, programs)]
     if topology.nodes:
         specs.append(_scheduler(instance, programs))
-        specs.append(_service_proxy(instance, programs, topology.nodes[0]))
+        specs.append(_service_proxy(instance, programs))
+        specs.append(_name_server(instance, programs))
     for node in topology.nodes:
         specs += _node(instance, programs, node)
     return tuple(specs)
@@ -169,7 +179,7 @@ def _scheduler(instance: Instance, programs: Programs) -> ProcessSpec:
     )
 
 
-def _service_proxy(instance: Instance, programs: Programs, node: Node) -> ProcessSpec:
+def _service_proxy(instance: Instance, programs: Programs) -> ProcessSpec:
     return ProcessSpec(
         name="kube-proxy",
         argv=(
@@ -178,6 +188,16 @@ def _service_proxy(instance: Instance, programs: Programs, node: Node) -> Proces
         ),
         place=CLUSTER,
         ready=Answers("http://127.0.0.1:10256/livez"),
+        after=("kube-apiserver",),
+    )
+
+
+def _name_server(instance: Instance, programs: Programs) -> ProcessSpec:
+    return ProcessSpec(
+        name="coredns",
+        argv=(str(programs.coredns / "coredns"), "-conf", str(instance.configuration / "Corefile")),
+        place=CLUSTER,
+        ready=Answers(f"http://{NAME_SERVER_ADDRESS}:{NAME_SERVER_READY_PORT}/ready"),
         after=("kube-apiserver",),
     )
 

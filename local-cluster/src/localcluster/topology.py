@@ -14,11 +14,14 @@ NODE_NAMES = ("lab", "staging", "production")
 DEFAULT_CARD = "NVIDIA-GeForce-RTX-3060"
 
 CONTROL_PLANE_ADDRESS = IPv4Address("10.240.0.1")
+NAME_SERVER_ADDRESS = IPv4Address("10.240.0.53")
+NAME_SERVER_READY_PORT = 8181
 NODE_NETWORK = IPv4Network("10.240.0.0/24")
 POD_NETWORK = IPv4Network("10.244.0.0/16")
 SERVICE_NETWORK = IPv4Network("10.96.0.0/16")
 API_SERVICE_ADDRESS = IPv4Address("10.96.0.1")
 API_PORT = 6443
+CLUSTER_DOMAIN = "cluster.local"
 
 
 @dataclass(frozen=True)
