@@ -136,4 +136,3 @@ def _build(go: str, module: Module, target: Path) -> None:
     )
     if done.returncode != 0:
         raise LocalClusterError(f"building {module.name} failed: {done.stderr.strip()}")
-

@@ -48,9 +48,7 @@ def private_key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 def signing_key() -> tuple[bytes, bytes]:
     """A fresh private and public key, PEM encoded, for service account tokens."""
     key = ec.generate_private_key(ec.SECP256R1())
-    public = key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     return private_key_pem(key), public
 
 

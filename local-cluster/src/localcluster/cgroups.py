@@ -45,9 +45,7 @@ class InstanceGroup:
 
     def __init__(self, name: str, hierarchies: list[Hierarchy] | None = None) -> None:
         self._name = name
-        self._hierarchies = (
-            parse_mounts(Path("/proc/self/mounts").read_text()) if hierarchies is None else hierarchies
-        )
+        self._hierarchies = parse_mounts(Path("/proc/self/mounts").read_text()) if hierarchies is None else hierarchies
 
     def create(self, nodes: list[str]) -> None:
         """Make the groups of the daemons and of each node.
@@ -86,7 +84,9 @@ class InstanceGroup:
         deadline = time.monotonic() + _KILL_TIMEOUT_SECONDS
         while remaining := self.processes() - {os.getpid()}:
             if time.monotonic() > deadline:
-                raise LocalClusterError(f"processes {sorted(remaining)} do not end: see /proc/<id>/stack for what holds them")
+                raise LocalClusterError(
+                    f"processes {sorted(remaining)} do not end: see /proc/<id>/stack for what holds them"
+                )
             for process in remaining:
                 try:
                     os.kill(process, signal.SIGKILL)

@@ -66,18 +66,19 @@ def up(instance: Instance, topology: Topology, cache: Cache) -> None:
     with _changing(instance):
         if supervisor_is_running(instance):
             _require_same(instance, topology)
+            _load_pause_image(instance, topology, cache)
             _wait_until_usable(instance, topology)
             say(f"{instance.name} is running; kubeconfig: {instance.kubeconfig}")
             return
         if instance.root.exists():
             say(f"{instance.name} is left over from an interrupted run: removing it first")
             _remove(instance)
-        programs, pause = _prepare(topology, cache)
+        programs = _prepare(topology, cache)
         with step(f"starting {instance.name}"):
             try:
                 _create(instance, topology)
                 _start_supervisor(instance, programs)
-                _load_pause_image(instance, topology, programs, pause)
+                _load_pause_image(instance, topology, cache)
                 _wait_until_usable(instance, topology)
             except BaseException:
                 _keep_logs_aside(instance)
@@ -88,9 +89,8 @@ def up(instance: Instance, topology: Topology, cache: Cache) -> None:
 
 def down(instance: Instance) -> None:
     """Remove everything of an instance, in whatever state it is: processes, mounts, namespaces, groups, files."""
-    with _changing(instance):
-        with step(f"removing {instance.name}"):
-            _remove(instance)
+    with _changing(instance), step(f"removing {instance.name}"):
+        _remove(instance)
 
 
 def status(instance: Instance) -> Status:
@@ -159,11 +159,11 @@ def _require_same(instance: Instance, topology: Topology) -> None:
         )
 
 
-def _prepare(topology: Topology, cache: Cache) -> tuple[Programs, Path]:
+def _prepare(topology: Topology, cache: Cache) -> Programs:
     """Everything that is kept from one start to the next: packages and programs."""
     packages.ensure(packages.NODE_PROGRAMS if topology.nodes else packages.CONTROL_PLANE_PROGRAMS)
-    programs = Programs(*(ensure_built(module, cache) for module in (KUBERNETES, CONTAINERD, COREDNS)))
-    return programs, ensure_built(PAUSE, cache) / "pause"
+    ensure_built(PAUSE, cache)
+    return Programs(*(ensure_built(module, cache) for module in (KUBERNETES, CONTAINERD, COREDNS)))
 
 
 def _create(instance: Instance, topology: Topology) -> None:
@@ -204,9 +204,7 @@ def _write_control_plane(instance: Instance, topology: Topology, authority: Auth
     scheduler = configuration.kube_scheduler(str(instance.configuration / "kube-scheduler.kubeconfig"))
     (instance.configuration / "kube-scheduler.json").write_text(scheduler)
     if topology.nodes:
-        proxy = configuration.kube_proxy(
-            topology.nodes[0], str(instance.configuration / "kube-proxy.kubeconfig")
-        )
+        proxy = configuration.kube_proxy(topology.nodes[0], str(instance.configuration / "kube-proxy.kubeconfig"))
         (instance.configuration / "kube-proxy.json").write_text(proxy)
 
 
@@ -227,9 +225,7 @@ def _write_node(instance: Instance, node: Node, authority: Authority) -> None:
     (cni / "pods.conflist").write_text(configuration.pod_network(node))
     (files.configuration / "authority.crt").write_bytes(authority.certificate)
     authority.serving(node.name, [node.name], [node.address]).write(files.configuration, "kubelet-serving")
-    (files.configuration / "kubelet.json").write_text(
-        configuration.kubelet(node, f"/{instance.cgroup}/{node.name}")
-    )
+    (files.configuration / "kubelet.json").write_text(configuration.kubelet(node, f"/{instance.cgroup}/{node.name}"))
     client = authority.client(f"system:node:{node.name}", "system:nodes")
     _write_kubeconfig(files.configuration / "kubelet.kubeconfig", authority, client)
 
@@ -272,16 +268,18 @@ def _start_supervisor(instance: Instance, programs: Programs) -> None:
             )
 
 
-def _load_pause_image(instance: Instance, topology: Topology, programs: Programs, pause: Path) -> None:
+def _load_pause_image(instance: Instance, topology: Topology, cache: Cache) -> None:
     """Give every node the image of the pods' first container as soon as its runtime listens."""
-    image = single_program_image(configuration.PAUSE_IMAGE, pause)
+    image = single_program_image(configuration.PAUSE_IMAGE, ensure_built(PAUSE, cache) / "pause")
+    ctr = ensure_built(CONTAINERD, cache) / "ctr"
     for node in topology.nodes:
         name = f"{node.name}-containerd"
         _wait_for(
             instance,
             lambda name=name: [] if _is_ready(read_records(instance).get(name)) else [name],
         )
-        NodeImages(programs.containerd / "ctr", instance.node(node.name)).load([image])
+        images = NodeImages(ctr, instance.node(node.name))
+        images.load(images.missing([image]))
 
 
 def _wait_until_usable(instance: Instance, topology: Topology) -> None:

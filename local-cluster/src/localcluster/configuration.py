@@ -196,7 +196,7 @@ tolerate_missing_hugetlb_controller = true
 restrict_oom_score_adj = true
 
 [{runtime}.cni]
-bin_dir = "/usr/lib/cni"
+bin_dirs = ["/usr/lib/cni"]
 conf_dir = "/run/cotune/cni"
 
 [{runtime}.containerd.runtimes.runc]

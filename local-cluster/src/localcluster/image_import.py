@@ -14,6 +14,7 @@ class NodeImages:
 
     def __init__(self, ctr: Path, node: NodeFiles) -> None:
         self._command = [str(ctr), f"--address={node.containerd_socket}", "--namespace=k8s.io", "images"]
+        self._blobs = node.blobs
 
     def missing(self, images: Iterable[Image]) -> list[Image]:
         """Those that the node does not have with this content under this name."""
@@ -21,10 +22,14 @@ class NodeImages:
         return [image for image in images if present.get(image.reference) != image.manifest]
 
     def load(self, images: Iterable[Image]) -> None:
-        """Import and unpack images in one stream.
+        """Import and unpack images in one stream; nothing to do without any.
 
         :raises LocalClusterError: the runtime refused them.
         """
+        images = list(images)
+        if not images:
+            return
+        self._link_blobs(images)
         # Client-side import (--local) reads a stream; the runtime's own import would want a file it can see.
         command = [*self._command, "import", "--local", "-"]
         with subprocess.Popen(
@@ -40,6 +45,22 @@ class NodeImages:
             reason = process.stderr.read().decode(errors="replace").strip()
         if process.returncode != 0:
             raise LocalClusterError(f"importing images failed: {reason}")
+
+    def _link_blobs(self, images: list[Image]) -> None:
+        """Put blobs that are files straight into the runtime's store, so that it does not copy them from the stream.
+
+        It looks there before it writes, and checks nothing else about a blob that it finds under its digest. On another
+        file system, where linking is impossible, it writes what the stream brings.
+        """
+        self._blobs.mkdir(parents=True, exist_ok=True)
+        for image in images:
+            for digest, blob in image.blobs.items():
+                target = self._blobs / digest.removeprefix("sha256:")
+                if isinstance(blob, Path) and not target.exists():
+                    try:
+                        target.hardlink_to(blob)
+                    except OSError:
+                        return
 
     def _present(self) -> dict[str, str]:
         """Manifest digests by reference."""

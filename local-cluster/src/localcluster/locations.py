@@ -166,6 +166,11 @@ class NodeFiles:
         return self.run / "cotune-view-ready"
 
     @property
+    def blobs(self) -> Path:
+        """Where the container runtime keeps images' blobs, by hexadecimal digest."""
+        return self.var_lib / "containerd" / "io.containerd.content.v1.content" / "blobs" / "sha256"
+
+    @property
     def containerd_socket(self) -> Path:
         """The container runtime's socket, reachable from the host."""
         return self.run / "containerd" / "containerd.sock"

@@ -138,4 +138,3 @@ def _add(archive: tarfile.TarFile, name: str, blob: Blob, mode: int = 0o644) -> 
 
 def _size(blob: Blob) -> int:
     return len(blob) if isinstance(blob, bytes) else blob.stat().st_size
-

@@ -55,9 +55,7 @@ def read_records(instance: Instance) -> dict[str, ProcessRecord]:
     except FileNotFoundError:
         return {}
     return {
-        name: ProcessRecord(
-            ProcessState(fields["state"]), fields["pid"], fields["restarts"], fields["exit_code"]
-        )
+        name: ProcessRecord(ProcessState(fields["state"]), fields["pid"], fields["restarts"], fields["exit_code"])
         for name, fields in documents.items()
     }
 
@@ -74,17 +72,24 @@ class Identity:
     def of(cls, pid: int) -> "Identity":
         """The identity of a running process.
 
-        :raises FileNotFoundError: no process has this id.
+        :raises ProcessLookupError: no process has this id, or it has ended and only waits for its parent to notice.
         """
-        # The second field, the command's name in parentheses, may contain spaces; start time is the 22nd.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        try:
+            text = Path(f"/proc/{pid}/stat").read_text()
+        except FileNotFoundError as error:
+            raise ProcessLookupError(pid) from error
+        # The second field, the command's name in parentheses, may contain spaces. The state follows; the start time is
+        # the 22nd.
+        fields = text.rpartition(")")[2].split()
+        if fields[0] == "Z":
+            raise ProcessLookupError(pid)
         return cls(pid, int(fields[19]))
 
     def is_running(self) -> bool:
         """Whether the process still exists."""
         try:
             return Identity.of(self.pid) == self
-        except (FileNotFoundError, ProcessLookupError):
+        except ProcessLookupError:
             return False
 
 
