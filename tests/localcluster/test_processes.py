@@ -7,7 +7,7 @@ from localcluster.locations import Instance
 from localcluster.processes import HOST, ProcessSpec, Programs, cluster_processes, view_name
 from localcluster.topology import Topology
 
-PROGRAMS = Programs(kubernetes=Path("/k"), containerd=Path("/c"), coredns=Path("/d"))
+PROGRAMS = Programs(kubernetes=Path("/k"), containerd=Path("/c"), coredns=Path("/d"), layers=Path("/l"))
 INSTANCE = Instance("test", Path("/state/test"))
 
 

@@ -95,8 +95,9 @@ def _images_load(options: argparse.Namespace) -> int:
     if absent := sorted(set(wanted) - set(running)):
         raise LocalClusterError(f"{instance.name} does not run {', '.join(absent)}: choose from {', '.join(running)}")
     images = _build_images(options)
-    ctr = ensure_built(CONTAINERD, Cache.from_environment()) / "ctr"
-    load(images, {node: instance.node(node) for node in wanted}, ctr)
+    cache = Cache.from_environment()
+    ctr = ensure_built(CONTAINERD, cache) / "ctr"
+    load(images, {node: instance.node(node) for node in wanted}, ctr, cache)
     return 0
 
 

@@ -163,7 +163,13 @@ def _prepare(topology: Topology, cache: Cache) -> Programs:
     """Everything that is kept from one start to the next: packages and programs."""
     packages.ensure(packages.NODE_PROGRAMS if topology.nodes else packages.CONTROL_PLANE_PROGRAMS)
     ensure_built(PAUSE, cache)
-    return Programs(*(ensure_built(module, cache) for module in (KUBERNETES, CONTAINERD, COREDNS)))
+    cache.layers.mkdir(parents=True, exist_ok=True)
+    return Programs(
+        kubernetes=ensure_built(KUBERNETES, cache),
+        containerd=ensure_built(CONTAINERD, cache),
+        coredns=ensure_built(COREDNS, cache),
+        layers=cache.layers,
+    )
 
 
 def _create(instance: Instance, topology: Topology) -> None:
@@ -212,7 +218,7 @@ def _write_node(instance: Instance, node: Node, authority: Authority) -> None:
     files = instance.node(node.name)
     cni = files.configuration / "cni"
     mounts = [files.run / "cotune-programs" / program for program in ("kubernetes", "containerd")]
-    for folder in (files.var_lib, files.var_log, files.configuration, cni, *mounts):
+    for folder in (files.var_lib, files.var_log, files.layers, files.configuration, cni, *mounts):
         folder.mkdir(parents=True)
     for setting, value in configuration.KERNEL_SETTINGS.items():
         path = files.configuration / "sys" / setting
@@ -257,6 +263,7 @@ def _start_supervisor(instance: Instance, programs: Programs) -> None:
                     *("--kubernetes", str(programs.kubernetes)),
                     *("--containerd", str(programs.containerd)),
                     *("--coredns", str(programs.coredns)),
+                    *("--layers", str(programs.layers)),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

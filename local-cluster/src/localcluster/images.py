@@ -23,6 +23,7 @@ from localcluster.locks import held
 from localcluster.oci import Image, ImageStore
 from localcluster.pip_access import host_settings, translate
 from localcluster.progress import say, step
+from localcluster.shared_layers import SharedLayers
 
 BASE = "base"
 _BASE_SUITE = "bookworm"
@@ -42,6 +43,7 @@ class ImageBuilder:
 
     def __init__(self, cache: Cache, repository: Path | None = None) -> None:
         self._cache = cache.images
+        self._storage = cache.layers
         self._store = ImageStore(cache.images)
         self._repository = repository or repository_root()
 
@@ -133,13 +135,13 @@ class ImageBuilder:
         # Its storage is a mount that outlives each call: in a mount namespace of its own it ends with the call.
         command = [
             *("unshare", "--mount", "--propagation", "private", "--"),
-            *("buildah", f"--root={self._cache / 'storage'}", f"--runroot={self._cache / 'run'}"),
+            *("buildah", f"--root={self._storage}", f"--runroot={self._cache / 'run'}"),
             *("--storage-driver=overlay", *arguments),
         ]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def load(images: list[Image], nodes: dict[str, NodeFiles], ctr: Path) -> None:
+def load(images: list[Image], nodes: dict[str, NodeFiles], ctr: Path, cache: Cache) -> None:
     """Give nodes the images that they lack.
 
     :raises LocalClusterError: a node's runtime refused one.
@@ -150,6 +152,9 @@ def load(images: list[Image], nodes: dict[str, NodeFiles], ctr: Path) -> None:
         missing = node.missing(images)
         if missing:
             with step(f"importing {len(missing)} images into {name}"):
+                layers = SharedLayers(ctr, nodes[name], cache.layers)
+                for image in missing:
+                    layers.offer(image)
                 node.load(missing)
         else:
             say(f"{name} has all {len(images)} images")

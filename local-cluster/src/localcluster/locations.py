@@ -41,8 +41,13 @@ class Cache:
 
     @property
     def images(self) -> Path:
-        """OCI layout, build storage and base root file systems."""
+        """Blobs and tags of built images, base root file systems, pip's downloads."""
         return self.root / "images"
+
+    @property
+    def layers(self) -> Path:
+        """The build's storage, which holds every layer unpacked."""
+        return self.images / "storage"
 
 
 @dataclass(frozen=True)
@@ -169,6 +174,16 @@ class NodeFiles:
     def blobs(self) -> Path:
         """Where the container runtime keeps images' blobs, by hexadecimal digest."""
         return self.var_lib / "containerd" / "io.containerd.content.v1.content" / "blobs" / "sha256"
+
+    @property
+    def snapshots(self) -> Path:
+        """Where the container runtime keeps unpacked layers, by number."""
+        return self.var_lib / "containerd" / "io.containerd.snapshotter.v1.overlayfs" / "snapshots"
+
+    @property
+    def layers(self) -> Path:
+        """Where the node sees the unpacked layers of the build's storage, as /run/cotune-layers."""
+        return self.run / "cotune-layers"
 
     @property
     def containerd_socket(self) -> Path:

@@ -29,6 +29,11 @@ class Image:
     blobs: dict[str, Blob]
     """Manifest, configuration and layers by digest."""
 
+    def layers(self) -> list[str]:
+        """Digests of the uncompressed layers, the lowest first."""
+        manifest = json.loads(_content(self.blobs[self.manifest]))
+        return json.loads(_content(self.blobs[manifest["config"]["digest"]]))["rootfs"]["diff_ids"]
+
 
 def digest_of(content: bytes) -> str:
     """The digest by which OCI addresses a blob."""
@@ -134,6 +139,10 @@ def _add(archive: tarfile.TarFile, name: str, blob: Blob, mode: int = 0o644) -> 
     else:
         with blob.open("rb") as content:
             archive.addfile(entry, content)
+
+
+def _content(blob: Blob) -> bytes:
+    return blob if isinstance(blob, bytes) else blob.read_bytes()
 
 
 def _size(blob: Blob) -> int:

@@ -56,11 +56,12 @@ class ProcessSpec:
 
 @dataclass(frozen=True)
 class Programs:
-    """The folders of the programs that were built, by module."""
+    """The folders in the cache that the processes use: programs by module, and image layers."""
 
     kubernetes: Path
     containerd: Path
     coredns: Path
+    layers: Path
 
 
 def cluster_processes(
@@ -248,8 +249,9 @@ def _view_commands(instance: Instance, programs: Programs, node: Node) -> Iterat
     for source, target in (
         (programs.kubernetes, programs_mount / "kubernetes"),
         (programs.containerd, programs_mount / "containerd"),
+        (programs.layers, files.layers),
     ):
-        yield f"mount --bind {_quoted(source)} {_quoted(target)}"
+        yield f"mount --bind --options ro {_quoted(source)} {_quoted(target)}"
     for setting in KERNEL_SETTINGS:
         value = files.configuration / "sys" / setting
         yield f"mount --bind {_quoted(value)} /proc/sys/{setting}"

@@ -183,11 +183,12 @@ def main() -> None:
     parser.add_argument("--kubernetes", type=Path, required=True)
     parser.add_argument("--containerd", type=Path, required=True)
     parser.add_argument("--coredns", type=Path, required=True)
+    parser.add_argument("--layers", type=Path, required=True)
     arguments = parser.parse_args()
     instance = Instance(arguments.name, arguments.root)
     InstanceGroup(instance.cgroup).join()
     topology = Topology.from_json(instance.topology.read_text())
-    programs = Programs(arguments.kubernetes, arguments.containerd, arguments.coredns)
+    programs = Programs(arguments.kubernetes, arguments.containerd, arguments.coredns, arguments.layers)
     instance.supervisor.write_text(json.dumps(asdict(Identity.of(os.getpid()))))
     asyncio.run(Supervisor(instance, cluster_processes(instance, topology, programs, arguments.api_socket)).run())
 
