@@ -1,6 +1,6 @@
 """Unpacked image layers, used by all nodes in place.
 
-The build's storage keeps every layer as a folder that overlayfs can mount, which is just what a node's container runtime
+The build's storage keeps every layer as a folder that overlayfs can mount, which is what a node's container runtime
 makes of an imported image. Giving each node a link to that folder instead of a copy of its own saves most of the time
 and all of the space that an import takes, which matters for images of several gigabytes.
 """
