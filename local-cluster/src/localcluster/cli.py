@@ -164,6 +164,6 @@ def _parser() -> argparse.ArgumentParser:
 
     names = [module.name for module in MODULES]
     programs = commands.add_parser("programs", help="build programs and print their folders as a search path")
-    programs.add_argument("modules", nargs="*", choices=[*names, []], default=names, help=f"default: {' '.join(names)}")
+    programs.add_argument("modules", nargs="*", choices=names, default=names, help=f"default: {' '.join(names)}")
     programs.set_defaults(run=_programs)
     return parser
