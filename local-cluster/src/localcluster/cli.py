@@ -108,7 +108,10 @@ def _build_images(options: argparse.Namespace) -> list[Image]:
 
 def _programs(options: argparse.Namespace) -> int:
     cache = Cache.from_environment()
-    folders = [ensure_built(module, cache) for module in MODULES if module.name in options.modules]
+    modules = {module.name: module for module in MODULES}
+    if unknown := sorted(set(options.modules) - set(modules)):
+        raise LocalClusterError(f"no program {', '.join(unknown)}: choose from {', '.join(modules)}")
+    folders = [ensure_built(modules[name], cache) for name in options.modules]
     print(os.pathsep.join(str(folder) for folder in folders))
     return 0
 
@@ -164,6 +167,6 @@ def _parser() -> argparse.ArgumentParser:
 
     names = [module.name for module in MODULES]
     programs = commands.add_parser("programs", help="build programs and print their folders as a search path")
-    programs.add_argument("modules", nargs="*", choices=names, default=names, help=f"default: {' '.join(names)}")
+    programs.add_argument("modules", nargs="*", default=names, metavar="NAME", help=f"default: {' '.join(names)}")
     programs.set_defaults(run=_programs)
     return parser

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from localcluster import configuration, packages
-from localcluster.api import Api, is_ready
+from localcluster.api import Api, ApiUnavailableError, is_ready
 from localcluster.binaries import CONTAINERD, COREDNS, KUBERNETES, PAUSE, ensure_built
 from localcluster.certificates import Authority, KeyPair, signing_key, write_secret
 from localcluster.cgroups import InstanceGroup
@@ -299,7 +299,11 @@ def _wait_until_usable(instance: Instance, topology: Topology) -> None:
         if processes or not records:
             return processes or ["supervisor"]
         expected = {node.name for node in topology.nodes}
-        ready = {node["metadata"]["name"] for node in api.get("/api/v1/nodes")["items"] if is_ready(node)}
+        try:
+            nodes = api.get("/api/v1/nodes")["items"]
+        except ApiUnavailableError:
+            return ["the API server"]
+        ready = {node["metadata"]["name"] for node in nodes if is_ready(node)}
         if missing := sorted(expected - ready):
             return [f"node {name}" for name in missing]
         if not api.exists("/api/v1/namespaces/default/serviceaccounts/default"):
