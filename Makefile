@@ -1,0 +1,63 @@
+# `make test` and `make demo`-style entry points. Every target does its own set-up and is safe to repeat.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON_FOR_VENV ?= python3.11
+BIN := .venv/bin
+export PYTHONPATH := operator/src:local-cluster/src:simulation/src
+LOCAL_CLUSTER = $(BIN)/python -m localcluster
+
+.PHONY: help setup requirements lint crds crds-check test-fast test-apiserver test \
+        cluster-up cluster-status cluster-down images clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+.venv/.complete: requirements/dev.txt
+	@command -v $(PYTHON_FOR_VENV) >/dev/null || { echo "error: $(PYTHON_FOR_VENV) is missing: install Python 3.11" >&2; exit 1; }
+	@echo "setup: installing the pinned Python packages (about half a minute the first time)"
+	@rm -rf .venv && $(PYTHON_FOR_VENV) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	@touch $@
+
+setup: .venv/.complete ## the Python environment, pinned with hashes
+
+requirements: setup ## compile requirements/*.in again (needs uv)
+	uv pip compile requirements/dev.in --generate-hashes --no-emit-index-url --no-emit-find-links \
+	  --python-version 3.11 --quiet -o requirements/dev.txt --custom-compile-command 'make requirements'
+
+crds: setup ## generate crds/ from the pydantic models
+	@$(BIN)/python -m cotune.api.crds crds
+
+crds-check: setup
+	@$(BIN)/python -m cotune.api.crds --check crds
+
+lint: setup ## ruff, pyright strict, import-linter
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/pyright --warnings
+	@$(BIN)/lint-imports
+
+test-fast: setup ## every test that needs no cluster
+	@$(BIN)/python -m pytest -m 'not apiserver and not cluster'
+
+test-apiserver: setup ## the tests against a real etcd and kube-apiserver
+	@$(BIN)/python -m pytest -m apiserver
+
+test: setup lint crds-check ## everything that continuous integration runs
+	@$(BIN)/python -m pytest
+
+cluster-up: setup ## a real local Kubernetes with three nodes (as root; NODES=1 for one)
+	@$(LOCAL_CLUSTER) up $(if $(filter 1,$(NODES)),--nodes lab)
+
+cluster-status: setup ## its processes, nodes and pods
+	@$(LOCAL_CLUSTER) status
+
+cluster-down: setup ## end it and leave nothing behind
+	@$(LOCAL_CLUSTER) down
+
+images: setup ## build images/* and load them into the local cluster
+	@$(LOCAL_CLUSTER) images load
+
+clean: ## remove what the build made inside the repository
+	rm -rf .venv build .ruff_cache .pytest_cache
