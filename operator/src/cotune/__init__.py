@@ -1,0 +1,1 @@
+"""cotune tunes the services that share a GPU."""

@@ -1,0 +1,1 @@
+"""The resources as pydantic models: the only source of `crds/`."""

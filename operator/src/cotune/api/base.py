@@ -1,0 +1,76 @@
+"""What all models of the resources share: camelCase on the wire, frozen in memory, bounded everywhere."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+
+class ApiModel(BaseModel):
+    """A part of a resource; unknown fields are refused, as `kubectl apply` refuses them."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A CEL rule of a CRD: what must hold, and what the user reads when it does not.
+
+    `path` (such as `.baseline`) puts the refusal at a field below the object that carries the rule.
+    """
+
+    holds: str
+    otherwise: str
+    path: str | None = None
+
+    def as_schema(self) -> dict[str, str]:
+        """The entry of `x-kubernetes-validations`."""
+        entry = {"rule": self.holds, "message": self.otherwise}
+        return entry if self.path is None else entry | {"fieldPath": self.path}
+
+
+def rules(*several: Rule) -> dict[str, Any]:
+    """The schema keyword that carries CEL rules."""
+    return {"x-kubernetes-validations": [rule.as_schema() for rule in several]}
+
+
+def with_rules(*several: Rule) -> ConfigDict:
+    """The model configuration that carries CEL rules for the whole object."""
+    return ConfigDict(json_schema_extra=rules(*several))
+
+
+def map_list(key: str, *more: str) -> dict[str, Any]:
+    """The schema keywords of a list that merges by key and in which a key stands once."""
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key, *more]}
+
+
+SET_LIST: Mapping[str, Any] = {"x-kubernetes-list-type": "set"}
+
+DnsLabel = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+"""A name that may be part of an object's name."""
+
+ComponentName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=30,
+        pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$",
+        json_schema_extra=rules(
+            Rule(
+                "!(self in ['gpu', 'stability'])",
+                "gpu and stability are reserved: metrics of the card and of the stack",
+            )
+        ),
+    ),
+]
+"""A component's name; it opens the names of the component's metrics."""
+
+EnvironmentName = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+"""The name of an environment variable."""
+
+MetricName = Annotated[
+    str, Field(min_length=1, max_length=100, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?(\.[A-Za-z][A-Za-z0-9]*)*$")
+]
+"""A metric, such as `stt.latency.p95`, `gpu.freeMiB` or `stability`."""

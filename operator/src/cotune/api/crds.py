@@ -1,0 +1,190 @@
+"""Writes `crds/` from the models: `python -m cotune.api.crds [--check] FOLDER`."""
+
+import argparse
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from cotune.api.base import Rule
+from cotune.api.experiment import IMMUTABLE_AFTER_FIRST_TRIAL, ExperimentSpec, ExperimentStatus
+from cotune.api.grant import GrantSpec
+from cotune.api.profile import ProfileSpec, ProfileStatus
+from cotune.api.structural import structural_schema
+from cotune.api.trial import TrialSpec, TrialStatus
+
+GROUP = "cotune.dev"
+VERSION = "v1alpha1"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of `kubectl get`."""
+
+    name: str
+    json_path: str
+    type: str = "string"
+    priority: int = 0
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One kind of the API."""
+
+    kind: str
+    plural: str
+    short_name: str
+    spec: type[BaseModel]
+    status: type[BaseModel] | None
+    columns: tuple[Column, ...]
+    rules: tuple[Rule, ...] = field(default=())
+
+    def crd(self) -> dict[str, Any]:
+        """The CustomResourceDefinition."""
+        properties: dict[str, Any] = {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": {"type": "object"},
+            "spec": structural_schema(self.spec),
+        }
+        if self.status is not None:
+            properties["status"] = structural_schema(self.status)
+        schema: dict[str, Any] = {
+            "type": "object",
+            "description": (self.spec.__doc__ or "").strip(),
+            "required": ["spec"],
+            "properties": properties,
+        }
+        if self.rules:
+            schema["x-kubernetes-validations"] = [rule.as_schema() for rule in self.rules]
+        columns = [
+            {"name": it.name, "type": it.type, "jsonPath": it.json_path}
+            | ({"priority": it.priority} if it.priority else {})
+            for it in (*self.columns, Column("Age", ".metadata.creationTimestamp", "date"))
+        ]
+        version: dict[str, Any] = {
+            "name": VERSION,
+            "served": True,
+            "storage": True,
+            "additionalPrinterColumns": columns,
+            "schema": {"openAPIV3Schema": schema},
+        }
+        if self.status is not None:
+            version["subresources"] = {"status": {}}
+        return {
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
+            "metadata": {"name": f"{self.plural}.{GROUP}"},
+            "spec": {
+                "group": GROUP,
+                "scope": "Namespaced",
+                "names": {
+                    "kind": self.kind,
+                    "listKind": f"{self.kind}List",
+                    "plural": self.plural,
+                    "singular": self.kind.lower(),
+                    "shortNames": [self.short_name],
+                    "categories": ["cotune"],
+                },
+                "versions": [version],
+            },
+        }
+
+
+RESOURCES = (
+    Resource(
+        "GpuAllocationExperiment",
+        "gpuallocationexperiments",
+        "gae",
+        ExperimentSpec,
+        ExperimentStatus,
+        (
+            Column("Phase", ".status.phase"),
+            Column("Trials", ".status.trials.total", "integer"),
+            Column("Finished", ".status.trials.finished", "integer"),
+            Column("Failed", ".status.trials.failed", "integer", priority=1),
+            Column("Winner", ".status.winner.trial"),
+            Column("Fitness", ".status.winner.fitness"),
+            Column("Profile", ".status.profile"),
+        ),
+        (IMMUTABLE_AFTER_FIRST_TRIAL,),
+    ),
+    Resource(
+        "GpuTrial",
+        "gputrials",
+        "gt",
+        TrialSpec,
+        TrialStatus,
+        (
+            Column("Experiment", ".spec.experiment"),
+            Column("Phase", ".status.phase"),
+            Column("Reason", ".status.reason"),
+            Column("Fitness", ".status.fitness"),
+            Column("Node", ".status.node", priority=1),
+        ),
+    ),
+    Resource(
+        "GpuProfile",
+        "gpuprofiles",
+        "gpp",
+        ProfileSpec,
+        ProfileStatus,
+        (
+            Column("Phase", ".status.phase"),
+            Column("Stage", ".status.stage"),
+            Column("Experiment", ".spec.provenance.experiment", priority=1),
+        ),
+    ),
+    Resource(
+        "GpuTuningGrant",
+        "gputuninggrants",
+        "gtg",
+        GrantSpec,
+        None,
+        (Column("From", ".spec.from[*].namespace"), Column("Allow", ".spec.allow")),
+    ),
+)
+
+
+class _WithoutAliases(yaml.SafeDumper):
+    """Writes shared values out: an anchor in a CRD only puzzles its reader."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def rendered() -> dict[str, str]:
+    """File name and text of every CRD."""
+    head = "# Generated from the models in cotune.api by `make crds`; edit those.\n"
+    return {
+        f"{GROUP}_{it.plural}.yaml": head + yaml.dump(it.crd(), Dumper=_WithoutAliases, sort_keys=False, width=120)
+        for it in RESOURCES
+    }
+
+
+def main() -> int:
+    """Write the files, or with `--check` say which differ."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file differs")
+    parser.add_argument("folder", type=Path)
+    options = parser.parse_args()
+    folder: Path = options.folder
+    files = rendered()
+    if not options.check:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (folder / name).write_text(text)
+        return 0
+    found = {path.name: path.read_text() for path in folder.glob("*.yaml")}
+    differing = sorted(name for name in files.keys() | found.keys() if files.get(name) != found.get(name))
+    if differing:
+        print(f"error: {', '.join(differing)} differ from the models: run `make crds`", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,364 @@
+"""`GpuAllocationExperiment`: which stack to tune, which settings may change, and what counts as better."""
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from cotune.api.base import (
+    SET_LIST,
+    ApiModel,
+    ComponentName,
+    DnsLabel,
+    EnvironmentName,
+    MetricName,
+    Rule,
+    map_list,
+    with_rules,
+)
+from cotune.api.conditions import Condition
+from cotune.api.profile import Stage
+from cotune.api.quantities import DECIMAL_PATTERN, DecimalString, Value, ValueSet
+
+
+class Sharing(StrEnum):
+    """How the card's device plugin lets containers share it."""
+
+    EXCLUSIVE = "Exclusive"
+    TIME_SLICING = "TimeSlicing"
+    MPS = "MPS"
+
+
+class Protocol(StrEnum):
+    """What a component speaks, and so which load the probe sends to it."""
+
+    OPENAI_COMPLETIONS = "OpenAICompletions"
+    OPENAI_TRANSCRIPTIONS = "OpenAITranscriptions"
+    HTTP = "HTTP"
+
+
+class Gpu(ApiModel):
+    """The card that the stack shares."""
+
+    product: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")]
+    """Node label `nvidia.com/gpu.product`; the plugin's suffix `-SHARED` is matched too."""
+    sharing: Sharing = Sharing.TIME_SLICING
+
+
+class Component(ApiModel):
+    """One service of the stack."""
+
+    name: ComponentName
+    protocol: Protocol
+    port: Annotated[int, Field(ge=1, le=65535)]
+    """The port on which the service answers."""
+    depends_on: Annotated[tuple[ComponentName, ...], Field(max_length=15, json_schema_extra=dict(SET_LIST))] = ()
+    """Components that must be ready before this one starts; they stand earlier in the list."""
+    template: Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
+    """The pod template: metadata and spec, as in a Deployment."""
+
+
+class Stack(ApiModel):
+    """The services that share the card, in the order in which they start."""
+
+    model_config = with_rules(
+        Rule(
+            "self.components.all(i, c, c.dependsOn.all(d, self.components.exists(j, x, j < i && x.name == d)))",
+            "dependsOn may only name components that stand earlier in the list",
+            ".components",
+        ),
+    )
+
+    components: Annotated[tuple[Component, ...], Field(min_length=1, max_length=16, json_schema_extra=map_list("name"))]
+
+
+class Bind(ApiModel):
+    """Where a parameter's value goes: an environment variable of every container of the component."""
+
+    component: ComponentName
+    env: EnvironmentName
+
+
+class Range(ApiModel):
+    """Numbers from `min` to `max`, both included, in steps."""
+
+    model_config = with_rules(
+        Rule("double(self.min) < double(self.max)", "min must be smaller than max", ".min"),
+        Rule("double(self.step) > 0.0", "step must be greater than 0", ".step"),
+        Rule(
+            "double(self.step) <= 0.0 || (double(self.max) - double(self.min)) / double(self.step) <= 1000.0",
+            "a range may have 1000 steps at most",
+            ".step",
+        ),
+    )
+
+    min: DecimalString
+    max: DecimalString
+    step: DecimalString
+
+
+class Parameter(ApiModel):
+    """One setting that the search may change."""
+
+    model_config = with_rules(
+        Rule("has(self.range) != has(self.values)", "give either range or values"),
+        Rule("!has(self.values) || self.baseline in self.values", "baseline must be one of values", ".baseline"),
+        Rule(
+            f"!has(self.range) || self.baseline.matches('{DECIMAL_PATTERN.replace(chr(92), chr(92) * 2)}')",
+            "baseline of a range must be a decimal number",
+            ".baseline",
+        ),
+        Rule(
+            f"!has(self.range) || !self.baseline.matches('{DECIMAL_PATTERN.replace(chr(92), chr(92) * 2)}') || "
+            "(double(self.baseline) >= double(self.range.min) && double(self.baseline) <= double(self.range.max))",
+            "baseline must lie within range",
+            ".baseline",
+        ),
+    )
+
+    name: Annotated[str, Field(min_length=1, max_length=50, pattern=r"^[a-z][A-Za-z0-9]*$")]
+    bind: Bind
+    range: Range | None = None
+    values: ValueSet | None = None
+    baseline: Value
+    """The value in use today; every gain is stated against it."""
+
+
+class ArrivalType(StrEnum):
+    """How the requests of a stream are spaced."""
+
+    POISSON = "Poisson"
+    CONSTANT = "Constant"
+
+
+class Arrivals(ApiModel):
+    """When requests are sent, whatever the answers take: an open loop."""
+
+    model_config = with_rules(
+        Rule("double(self.ratePerSecond) > 0.0", "ratePerSecond must be greater than 0", ".ratePerSecond"),
+    )
+
+    type: ArrivalType = ArrivalType.POISSON
+    rate_per_second: DecimalString
+
+
+class CorpusRef(ApiModel):
+    """Speech with transcripts: `*.wav` files and one `transcripts.json` that maps file name to reference text."""
+
+    config_map: Annotated[str, Field(min_length=1, max_length=253)]
+
+
+class Stream(ApiModel):
+    """The requests that one component gets."""
+
+    component: ComponentName
+    arrivals: Arrivals
+    prompt_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    output_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    corpus_ref: CorpusRef | None = None
+    path: Annotated[str, Field(max_length=253, pattern=r"^/")] | None = None
+    """For HTTP: the path that is asked for."""
+
+
+class Workload(ApiModel):
+    """The load on all services at once."""
+
+    warmup_seconds: Annotated[int, Field(ge=0, le=86_400)] = 20
+    duration_seconds: Annotated[int, Field(ge=1, le=86_400)] = 60
+    streams: Annotated[tuple[Stream, ...], Field(min_length=1, max_length=32)]
+
+
+class Goal(StrEnum):
+    """Which way a metric is better."""
+
+    MINIMIZE = "Minimize"
+    MAXIMIZE = "Maximize"
+    TARGET = "Target"
+
+
+class Objective(ApiModel):
+    """One metric's share of the fitness."""
+
+    model_config = with_rules(
+        Rule("(self.goal == 'Target') == has(self.target)", "target belongs to goal Target, and only to it", ".target"),
+        Rule("double(self.weight) > 0.0", "weight must be greater than 0", ".weight"),
+        Rule(
+            "!has(self.target) || (double(self.target) > 0.0 && double(self.target) < 1.0)",
+            "target must lie between 0 and 1",
+            ".target",
+        ),
+    )
+
+    metric: MetricName
+    goal: Goal
+    target: DecimalString | None = None
+    weight: DecimalString
+
+
+class Constraint(ApiModel):
+    """Bounds that a trial must keep to be feasible."""
+
+    model_config = with_rules(
+        Rule("has(self.min) || has(self.max)", "give min, max or both"),
+        Rule(
+            "!has(self.min) || !has(self.max) || double(self.min) <= double(self.max)",
+            "min must not be greater than max",
+            ".min",
+        ),
+    )
+
+    metric: MetricName
+    min: DecimalString | None = None
+    max: DecimalString | None = None
+
+
+class Algorithm(StrEnum):
+    """How the next candidates are chosen."""
+
+    GRID = "Grid"
+
+
+class Search(ApiModel):
+    """How the space is searched."""
+
+    algorithm: Algorithm = Algorithm.GRID
+    max_trials: Annotated[int, Field(ge=1, le=10_000)] = 100
+    repeats: Annotated[int, Field(ge=1, le=20)] = 1
+    """How often each candidate is run."""
+
+
+class ProfileRollout(ApiModel):
+    """The stages through which a profile of this experiment goes."""
+
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=16, json_schema_extra=map_list("name"))]
+
+
+class ProfileTemplate(ApiModel):
+    """What the profile made of the winner carries beside its changes."""
+
+    rollout: ProfileRollout
+
+
+_KNOWN_METRIC = (
+    "{0}.metric.startsWith('gpu.') || {0}.metric == 'stability' || "
+    "self.stack.components.exists(c, {0}.metric.startsWith(c.name + '.'))"
+)
+
+
+class ExperimentSpec(ApiModel):
+    """What is tuned, how it is loaded and what is better."""
+
+    model_config = with_rules(
+        Rule(
+            "self.parameters.all(p, self.stack.components.exists(c, c.name == p.bind.component))",
+            "bind.component must name a component of the stack",
+            ".parameters",
+        ),
+        Rule(
+            "self.parameters.all(p, self.parameters.exists_one(q, "
+            "q.bind.component == p.bind.component && q.bind.env == p.bind.env))",
+            "two parameters are bound to the same environment variable",
+            ".parameters",
+        ),
+        Rule(
+            "self.workload.streams.all(s, self.stack.components.exists(c, c.name == s.component))",
+            "component must name a component of the stack",
+            ".workload.streams",
+        ),
+        Rule(
+            "self.stack.components.all(c, self.workload.streams.exists(s, s.component == c.name))",
+            "every component needs a stream: a trial loads all services at once",
+            ".workload.streams",
+        ),
+        Rule(
+            "self.workload.streams.all(s, self.stack.components.all(c, c.name != s.component || "
+            "c.protocol != 'OpenAICompletions' || (has(s.promptTokens) && has(s.outputTokens))))",
+            "a stream to OpenAICompletions needs promptTokens and outputTokens",
+            ".workload.streams",
+        ),
+        Rule(
+            "self.workload.streams.all(s, self.stack.components.all(c, c.name != s.component || "
+            "c.protocol != 'OpenAITranscriptions' || has(s.corpusRef)))",
+            "a stream to OpenAITranscriptions needs corpusRef",
+            ".workload.streams",
+        ),
+        Rule(
+            f"self.objectives.all(o, {_KNOWN_METRIC.format('o')})",
+            "metric must belong to the card, the stack or one of its components",
+            ".objectives",
+        ),
+        Rule(
+            f"self.constraints.all(o, {_KNOWN_METRIC.format('o')})",
+            "metric must belong to the card, the stack or one of its components",
+            ".constraints",
+        ),
+        Rule(
+            "has(self.gpu) || !self.objectives.exists(o, o.metric.startsWith('gpu.'))",
+            "without spec.gpu the stack runs on the CPU and has no gpu metrics",
+            ".objectives",
+        ),
+        Rule(
+            "has(self.gpu) || !self.constraints.exists(o, o.metric.startsWith('gpu.'))",
+            "without spec.gpu the stack runs on the CPU and has no gpu metrics",
+            ".constraints",
+        ),
+    )
+
+    gpu: Gpu | None = None
+    """Left out: the stack runs on the CPU."""
+    stack: Stack
+    parameters: Annotated[tuple[Parameter, ...], Field(min_length=1, max_length=16, json_schema_extra=map_list("name"))]
+    workload: Workload
+    objectives: Annotated[
+        tuple[Objective, ...], Field(min_length=1, max_length=16, json_schema_extra=map_list("metric"))
+    ]
+    constraints: Annotated[tuple[Constraint, ...], Field(max_length=16, json_schema_extra=map_list("metric"))] = ()
+    search: Search = Search()
+    profile_template: ProfileTemplate | None = None
+    """Left out: no profile is made."""
+
+
+class ExperimentPhase(StrEnum):
+    """The summary of an experiment's conditions."""
+
+    PENDING = "Pending"
+    PLANNING = "Planning"
+    RUNNING = "Running"
+    VALIDATING = "Validating"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+class TrialCounts(ApiModel):
+    """How many trials are in which state."""
+
+    total: Annotated[int, Field(ge=0)] = 0
+    finished: Annotated[int, Field(ge=0)] = 0
+    failed: Annotated[int, Field(ge=0)] = 0
+
+
+class Winner(ApiModel):
+    """The best feasible candidate that beats the baseline."""
+
+    trial: DnsLabel
+    fitness: DecimalString
+    baseline_fitness: DecimalString
+
+
+class ExperimentStatus(ApiModel):
+    """A summary only; every trial is a resource of its own."""
+
+    phase: ExperimentPhase = ExperimentPhase.PENDING
+    observed_generation: Annotated[int, Field(ge=0)] = 0
+    trials: TrialCounts = TrialCounts()
+    winner: Winner | None = None
+    profile: Annotated[str, Field(max_length=63)] | None = None
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=32, json_schema_extra=map_list("type"))] = ()
+
+
+IMMUTABLE_AFTER_FIRST_TRIAL = Rule(
+    "!has(oldSelf.status) || !has(oldSelf.status.trials) || oldSelf.status.trials.total == 0 || "
+    "self.spec == oldSelf.spec",
+    "an experiment's spec is immutable after its first trial: apply it under a new name",
+    ".spec",
+)

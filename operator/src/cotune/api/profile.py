@@ -1,0 +1,139 @@
+"""`GpuProfile`: immutable values to put into the workloads of a stack, and the stages through which they travel."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from cotune.api.base import ApiModel, ComponentName, DnsLabel, EnvironmentName, Rule, map_list, with_rules
+from cotune.api.conditions import Condition
+from cotune.api.quantities import Value
+
+
+class Approval(StrEnum):
+    """Who lets a stage begin."""
+
+    AUTO = "Auto"
+    MANUAL = "Manual"
+
+
+class Stage(ApiModel):
+    """One step of a rollout."""
+
+    name: DnsLabel
+    namespace: DnsLabel
+    """Where the workloads are; a GpuTuningGrant there must allow the rollout."""
+    approval: Approval = Approval.AUTO
+    readiness_deadline_seconds: Annotated[int, Field(ge=1, le=86_400)] = 300
+    """How long all pods may take to be ready before the stage is rolled back."""
+    bake_seconds: Annotated[int, Field(ge=0, le=604_800)] = 0
+    """How long the stage must stay ready before the next one begins."""
+
+
+class Change(ApiModel):
+    """One setting that the profile puts in place."""
+
+    model_config = with_rules(Rule("!has(self.from) || self.from != self.to", "from and to are the same value", ".to"))
+
+    component: ComponentName
+    env: EnvironmentName
+    from_: Annotated[Value | None, Field(alias="from")] = None
+    """The value against which the change was measured."""
+    to: Value
+
+
+class Provenance(ApiModel):
+    """Where a profile comes from."""
+
+    experiment: Annotated[str, Field(min_length=3, max_length=127, pattern=r"^[-a-z0-9]+/[-.a-z0-9]+$")]
+    """Namespace and name of the experiment."""
+    trial: DnsLabel
+    digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)]
+    """What was run."""
+
+
+class Rollout(ApiModel):
+    """How the profile travels; this part may be edited."""
+
+    paused: bool = False
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=16, json_schema_extra=map_list("name"))]
+
+
+class ProfileSpec(ApiModel):
+    """What is put where."""
+
+    model_config = with_rules(
+        Rule("self.changes == oldSelf.changes", "changes are immutable: apply them under a new name", ".changes"),
+        Rule("self.startOrder == oldSelf.startOrder", "startOrder is immutable", ".startOrder"),
+        Rule(
+            "self.startOrder.all(i, a, self.startOrder.all(j, b, i >= j || a != b))",
+            "a component stands twice in startOrder",
+            ".startOrder",
+        ),
+        Rule(
+            "has(self.provenance) == has(oldSelf.provenance) && "
+            "(!has(self.provenance) || self.provenance == oldSelf.provenance)",
+            "provenance is immutable",
+        ),
+        Rule(
+            "self.changes.all(c, c.component in self.startOrder)",
+            "every changed component must stand in startOrder",
+            ".changes",
+        ),
+        Rule(
+            "self.rollout.stages.all(i, a, "
+            "self.rollout.stages.all(j, b, i >= j || a.__namespace__ != b.__namespace__))",
+            "two stages name the same namespace",
+            ".rollout.stages",
+        ),
+    )
+
+    changes: Annotated[
+        tuple[Change, ...], Field(min_length=1, max_length=64, json_schema_extra=map_list("component", "env"))
+    ]
+    start_order: Annotated[
+        tuple[ComponentName, ...],
+        Field(min_length=1, max_length=16, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+    ]
+    """The stack's components in the order in which they start; they stop in the reverse order.
+
+    A list, not a set: CEL compares sets without their order, and an order that may change is not immutable.
+    """
+    provenance: Provenance | None = None
+    rollout: Rollout
+
+
+class ProfilePhase(StrEnum):
+    """The summary of a profile's conditions."""
+
+    PENDING = "Pending"
+    PROGRESSING = "Progressing"
+    AWAITING_APPROVAL = "AwaitingApproval"
+    BAKING = "Baking"
+    PROMOTED = "Promoted"
+    ROLLING_BACK = "RollingBack"
+    ROLLED_BACK = "RolledBack"
+    DEGRADED = "Degraded"
+
+
+class StageStatus(ApiModel):
+    """How far one stage is."""
+
+    name: DnsLabel
+    phase: ProfilePhase
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    revision: Annotated[str, Field(max_length=253)] | None = None
+    """The ControllerRevision that holds what was applied."""
+    message: Annotated[str, Field(max_length=4096)] = ""
+
+
+class ProfileStatus(ApiModel):
+    """Where the profile is."""
+
+    phase: ProfilePhase = ProfilePhase.PENDING
+    observed_generation: Annotated[int, Field(ge=0)] = 0
+    stage: Annotated[str, Field(max_length=63)] | None = None
+    stages: Annotated[tuple[StageStatus, ...], Field(max_length=16, json_schema_extra=map_list("name"))] = ()
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=32, json_schema_extra=map_list("type"))] = ()

@@ -1,0 +1,229 @@
+"""Every rule of the resources, with an accepted and a refused example, against a real API server."""
+
+import copy
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import yaml
+from support.api_server import ApiServer
+
+RESOURCES = Path(__file__).parents[1] / "data" / "resources"
+KINDS = sorted(path.stem for path in RESOURCES.glob("*.yaml"))
+EXPERIMENT, PROFILE, TRIAL, GRANT = "GpuAllocationExperiment", "GpuProfile", "GpuTrial", "GpuTuningGrant"
+ABSENT = object()
+
+pytestmark = pytest.mark.apiserver
+
+
+def resource(kind: str, changes: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The valid example of a kind with some fields changed; `parameters.0.baseline` is a path below spec."""
+    manifest = cast("dict[str, Any]", copy.deepcopy(yaml.safe_load((RESOURCES / f"{kind}.yaml").read_text())))
+    for path, value in (changes or {}).items():
+        node: Any = manifest["spec"]
+        keys: list[Any] = [int(key) if key.isdigit() else key for key in path.split(".")]
+        *parents, last = keys
+        for key in parents:
+            node = node[key]
+        if value is ABSENT:
+            del node[last]
+        elif isinstance(node, list) and last == len(cast("list[Any]", node)):
+            cast("list[Any]", node).append(value)
+        else:
+            node[last] = value
+    return manifest
+
+
+SECOND_JUDGE: dict[str, Any] = {
+    "name": "judge2",
+    "protocol": "HTTP",
+    "port": 80,
+    "template": {"spec": {"containers": []}},
+}
+JUDGE_STREAM = {"component": "judge", "arrivals": {"ratePerSecond": "1"}, "promptTokens": 1, "outputTokens": 1}
+STT_STREAM = {"component": "stt", "arrivals": {"ratePerSecond": "1"}, "corpusRef": {"configMap": "speech"}}
+CPU_OBJECTIVES = [{"metric": "stt.latency.p95", "goal": "Minimize", "weight": "1"}]
+RANGE = {"min": "0.40", "max": "0.60", "step": "0.05"}
+CHANGE = {"component": "stt", "env": "ASR_WHISPER_SIZE", "from": "small", "to": "tiny"}
+
+ACCEPTED: list[tuple[str, dict[str, Any]]] = [
+    *((kind, {}) for kind in KINDS),
+    (EXPERIMENT, {"gpu": ABSENT, "objectives": CPU_OBJECTIVES, "constraints": []}),
+    (EXPERIMENT, {"gpu.sharing": "MPS"}),
+    (EXPERIMENT, {"parameters.0.baseline": "0.40"}),
+    (EXPERIMENT, {"parameters.0.baseline": "0.6"}),
+    (EXPERIMENT, {"parameters.1.baseline": "tiny"}),
+    (EXPERIMENT, {"workload.streams.0.arrivals.type": "Constant"}),
+    (EXPERIMENT, {"constraints.0": {"metric": "gpu.freeMiB", "min": "100", "max": "100"}}),
+    (EXPERIMENT, {"profileTemplate": ABSENT}),
+    (EXPERIMENT, {"search": {}}),
+    (PROFILE, {"rollout.paused": True}),
+    (PROFILE, {"changes.0.from": ABSENT, "provenance": ABSENT}),
+    (GRANT, {"targets.1.env": []}),
+    (GRANT, {"allow": ["Rollout"]}),
+]
+
+REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
+    (EXPERIMENT, {"stack.components.0.name": "gpu"}, "spec.stack.components[0].name", "reserved"),
+    (EXPERIMENT, {"stack.components.0.name": "stability"}, "spec.stack.components[0].name", "reserved"),
+    (EXPERIMENT, {"stack.components.0.name": "Judge"}, "spec.stack.components[0].name", "should match"),
+    (EXPERIMENT, {"stack.components.0.port": 70000}, "spec.stack.components[0].port", "less than or equal to 65535"),
+    (EXPERIMENT, {"stack.components.0.protocol": "gRPC"}, "spec.stack.components[0].protocol", "Unsupported value"),
+    (EXPERIMENT, {"stack.components.0.template": ABSENT}, "spec.stack.components[0].template", "Required value"),
+    (EXPERIMENT, {"stack.components.0.dependsOn": ["stt"]}, "spec.stack.components", "stand earlier in the list"),
+    (EXPERIMENT, {"stack.components.1.dependsOn": ["stt"]}, "spec.stack.components", "stand earlier in the list"),
+    (EXPERIMENT, {"stack.components.1.dependsOn": ["nobody"]}, "spec.stack.components", "stand earlier in the list"),
+    (EXPERIMENT, {"stack.components.1.name": "judge"}, "spec.stack.components[1]", "Duplicate value"),
+    (EXPERIMENT, {"stack.components": []}, "spec.stack.components", "at least 1 items"),
+    (EXPERIMENT, {"stack.components.2": SECOND_JUDGE}, "spec.workload.streams", "every component needs a stream"),
+    (EXPERIMENT, {"parameters.0.values": ["0.50"]}, "spec.parameters[0]", "either range or values"),
+    (EXPERIMENT, {"parameters.0.range": ABSENT}, "spec.parameters[0]", "either range or values"),
+    (EXPERIMENT, {"parameters.0.baseline": "0.7"}, "spec.parameters[0].baseline", "within range"),
+    (EXPERIMENT, {"parameters.0.baseline": "half"}, "spec.parameters[0].baseline", "must be a decimal number"),
+    (EXPERIMENT, {"parameters.0.baseline": ABSENT}, "spec.parameters[0].baseline", "Required value"),
+    (EXPERIMENT, {"parameters.1.baseline": "medium"}, "spec.parameters[1].baseline", "must be one of values"),
+    (EXPERIMENT, {"parameters.1.values": ["tiny", "tiny"]}, "spec.parameters[1].values[1]", "Duplicate value"),
+    (EXPERIMENT, {"parameters.0.range": RANGE | {"min": "0.60"}}, "spec.parameters[0].range.min", "smaller than max"),
+    (EXPERIMENT, {"parameters.0.range": RANGE | {"step": "0"}}, "spec.parameters[0].range.step", "greater than 0"),
+    (EXPERIMENT, {"parameters.0.range": RANGE | {"step": "0.00001"}}, "spec.parameters[0].range.step", "1000 steps"),
+    (EXPERIMENT, {"parameters.0.range": RANGE | {"max": "1e3"}}, "spec.parameters[0].range.max", "should match"),
+    (EXPERIMENT, {"parameters.0.bind.component": "nobody"}, "spec.parameters", "must name a component"),
+    (EXPERIMENT, {"parameters.0.bind.env": "1BAD"}, "spec.parameters[0].bind.env", "should match"),
+    (
+        EXPERIMENT,
+        {"parameters.1.bind": {"component": "judge", "env": "JUDGE_MEMORY"}},
+        "spec.parameters",
+        "bound to the same environment variable",
+    ),
+    (EXPERIMENT, {"workload.streams.0.component": "nobody"}, "spec.workload.streams", "must name a component"),
+    (EXPERIMENT, {"workload.streams": [JUDGE_STREAM]}, "spec.workload.streams", "every component needs a stream"),
+    (EXPERIMENT, {"workload.streams.0.corpusRef": ABSENT}, "spec.workload.streams", "needs corpusRef"),
+    (EXPERIMENT, {"workload.streams.1.promptTokens": ABSENT}, "spec.workload.streams", "needs promptTokens"),
+    (
+        EXPERIMENT,
+        {"workload.streams.0.arrivals.ratePerSecond": "0"},
+        "spec.workload.streams[0].arrivals.ratePerSecond",
+        "greater than 0",
+    ),
+    (EXPERIMENT, {"workload.durationSeconds": 0}, "spec.workload.durationSeconds", "greater than or equal to 1"),
+    (EXPERIMENT, {"objectives.0.weight": "0"}, "spec.objectives[0].weight", "greater than 0"),
+    (EXPERIMENT, {"objectives.4.target": ABSENT}, "spec.objectives[4].target", "belongs to goal Target"),
+    (EXPERIMENT, {"objectives.4.target": "1.0"}, "spec.objectives[4].target", "between 0 and 1"),
+    (EXPERIMENT, {"objectives.0.target": "0.5"}, "spec.objectives[0].target", "belongs to goal Target"),
+    (EXPERIMENT, {"objectives.0.metric": "nobody.latency.p95"}, "spec.objectives", "must belong to"),
+    (EXPERIMENT, {"constraints.0.metric": "nobody.latency.p95"}, "spec.constraints", "must belong to"),
+    (EXPERIMENT, {"constraints.0": {"metric": "gpu.oomEvents"}}, "spec.constraints[0]", "min, max or both"),
+    (
+        EXPERIMENT,
+        {"constraints.0": {"metric": "gpu.freeMiB", "min": "2", "max": "1"}},
+        "spec.constraints[0].min",
+        "not be greater than max",
+    ),
+    (EXPERIMENT, {"gpu": ABSENT, "constraints": []}, "spec.objectives", "without spec.gpu"),
+    (EXPERIMENT, {"gpu": ABSENT, "objectives": CPU_OBJECTIVES}, "spec.constraints", "without spec.gpu"),
+    (EXPERIMENT, {"search.algorithm": "Guess"}, "spec.search.algorithm", "Unsupported value"),
+    (EXPERIMENT, {"serach": {}}, "spec.serach", "unknown field"),
+    (PROFILE, {"changes.0.to": "small"}, "spec.changes[0].to", "the same value"),
+    (PROFILE, {"changes.1": CHANGE}, "spec.changes[1]", "Duplicate value"),
+    (PROFILE, {"startOrder": ["judge"]}, "spec.changes", "must stand in startOrder"),
+    (PROFILE, {"startOrder": ["judge", "stt", "judge"]}, "spec.startOrder", "stands twice"),
+    (PROFILE, {"provenance.digest": "sha256:0"}, "spec.provenance.digest", "should match"),
+    (PROFILE, {"rollout.stages.1.namespace": "voice-staging"}, "spec.rollout.stages", "the same namespace"),
+    (PROFILE, {"rollout.stages.1.approval": "Maybe"}, "spec.rollout.stages[1].approval", "Unsupported value"),
+    (TRIAL, {"candidate": []}, "spec.candidate", "at least 1 items"),
+    (TRIAL, {"repeat": -1}, "spec.repeat", "greater than or equal to 0"),
+    (GRANT, {"allow": []}, "spec.allow", "at least 1 items"),
+    (GRANT, {"allow": ["Everything"]}, "spec.allow[0]", "Unsupported value"),
+    (GRANT, {"targets.0.workloadRef.kind": "Pod"}, "spec.targets[0].workloadRef.kind", "Unsupported value"),
+    (GRANT, {"targets.0.env": ["A", "B"]}, "spec.targets[0].values", "name one in env"),
+    (GRANT, {"from": []}, "spec.from", "at least 1 items"),
+]
+
+
+@pytest.mark.parametrize(("kind", "changes"), ACCEPTED)
+def test_a_valid_resource_is_accepted(api_server: ApiServer, kind: str, changes: dict[str, Any]) -> None:
+    answer = api_server.apply(resource(kind, changes), "--dry-run=server")
+
+    assert answer.accepted, answer.text
+
+
+@pytest.mark.parametrize(("kind", "changes", "path", "reason"), REFUSED)
+def test_a_malformed_resource_is_refused_with_path_and_reason(
+    api_server: ApiServer, kind: str, changes: dict[str, Any], path: str, reason: str
+) -> None:
+    answer = api_server.apply(resource(kind, changes), "--dry-run=server")
+
+    assert not answer.accepted
+    assert any(path in line and reason in line for line in answer.text.splitlines()), answer.text
+
+
+IMMUTABLE: list[tuple[str, dict[str, Any], str, str]] = [
+    (PROFILE, {"changes.0.to": "base"}, "spec.changes", "changes are immutable"),
+    (PROFILE, {"startOrder": ["stt", "judge"]}, "spec.startOrder", "startOrder is immutable"),
+    (PROFILE, {"provenance.trial": "voice-1"}, "spec", "provenance is immutable"),
+    (PROFILE, {"provenance": ABSENT}, "spec", "provenance is immutable"),
+    (TRIAL, {"repeat": 1}, "spec", "a trial's spec is immutable"),
+]
+
+
+@pytest.mark.parametrize(("kind", "changes", "path", "reason"), IMMUTABLE)
+def test_what_was_run_cannot_be_edited(
+    api_server: ApiServer, kind: str, changes: dict[str, Any], path: str, reason: str
+) -> None:
+    assert api_server.apply(resource(kind)).accepted
+
+    answer = api_server.run("replace", "-f", "-", text=yaml.safe_dump(resource(kind, changes)))
+
+    assert not answer.accepted
+    assert any(path in line and reason in line for line in answer.text.splitlines()), answer.text
+
+
+def test_a_rollout_may_be_paused_after_it_was_applied(api_server: ApiServer) -> None:
+    assert api_server.apply(resource(PROFILE)).accepted
+
+    assert api_server.apply(resource(PROFILE, {"rollout.paused": True})).accepted
+
+
+def test_an_experiment_is_frozen_by_its_first_trial(api_server: ApiServer) -> None:
+    def named(changes: dict[str, Any]) -> dict[str, Any]:
+        manifest = resource(EXPERIMENT, changes)
+        manifest["metadata"]["name"] = "frozen"
+        return manifest
+
+    assert api_server.apply(named({})).accepted
+    assert api_server.apply(named({"search.repeats": 3})).accepted, "before the first trial"
+    started = api_server.run(
+        *("patch", "gae", "frozen", "--subresource=status", "--type=merge"),
+        *("-p", '{"status": {"phase": "Running", "trials": {"total": 1}}}'),
+    )
+    assert started.accepted, started.text
+
+    answer = api_server.apply(named({"search.repeats": 4}))
+
+    assert not answer.accepted
+    assert "spec" in answer.text
+    assert "immutable after its first trial" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("short_name", "header"), [("gae", "PHASE"), ("gt", "FITNESS"), ("gpp", "STAGE"), ("gtg", "ALLOW")]
+)
+def test_short_names_and_columns(api_server: ApiServer, short_name: str, header: str) -> None:
+    kind = {"gae": EXPERIMENT, "gt": TRIAL, "gpp": PROFILE, "gtg": GRANT}[short_name]
+    assert api_server.apply(resource(kind)).accepted
+
+    answer = api_server.run("get", short_name)
+
+    assert answer.accepted
+    assert header in answer.text.splitlines()[0]
+    assert "AGE" in answer.text.splitlines()[0]
+
+
+def test_defaults_are_written_by_the_api_server(api_server: ApiServer) -> None:
+    manifest = resource(EXPERIMENT, {"search": ABSENT})
+    manifest["metadata"]["name"] = "defaults"
+    assert api_server.apply(manifest).accepted
+
+    answer = api_server.run("get", "gae", "defaults", "-o", "jsonpath={.spec.search}")
+
+    assert yaml.safe_load(answer.text) == {"algorithm": "Grid", "maxTrials": 100, "repeats": 1}
