@@ -1,4 +1,4 @@
-# `make test` and `make demo`-style entry points. Every target does its own set-up and is safe to repeat.
+# Every target does its own set-up and is safe to repeat.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -8,7 +8,7 @@ BIN := .venv/bin
 export PYTHONPATH := operator/src:local-cluster/src:simulation/src
 LOCAL_CLUSTER = $(BIN)/python -m localcluster
 
-.PHONY: help setup requirements lint crds crds-check test-fast test-apiserver test \
+.PHONY: help setup programs requirements lint crds crds-check test-fast test-apiserver test \
         cluster-up cluster-status cluster-down images clean
 
 help: ## this list
@@ -23,6 +23,9 @@ help: ## this list
 
 setup: .venv/.complete ## the Python environment, pinned with hashes
 
+programs: setup ## the Kubernetes programs, built once from Go modules (about ten minutes the first time)
+	@$(LOCAL_CLUSTER) programs kubernetes >/dev/null
+
 requirements: setup ## compile requirements/*.in again (needs uv)
 	uv pip compile requirements/dev.in --generate-hashes --no-emit-index-url --no-emit-find-links \
 	  --python-version 3.11 --quiet -o requirements/dev.txt --custom-compile-command 'make requirements'
@@ -30,7 +33,7 @@ requirements: setup ## compile requirements/*.in again (needs uv)
 crds: setup ## generate crds/ from the pydantic models
 	@$(BIN)/python -m cotune.api.crds crds
 
-crds-check: setup
+crds-check: setup ## fail when crds/ differs from the models
 	@$(BIN)/python -m cotune.api.crds --check crds
 
 lint: setup ## ruff, pyright strict, import-linter
@@ -39,12 +42,12 @@ lint: setup ## ruff, pyright strict, import-linter
 	@$(BIN)/lint-imports
 
 test-fast: setup ## every test that needs no cluster
-	@$(BIN)/python -m pytest -m 'not apiserver and not cluster'
+	@$(BIN)/python -m pytest -m 'not apiserver'
 
-test-apiserver: setup ## the tests against a real etcd and kube-apiserver
+test-apiserver: setup programs ## the tests against a real etcd and kube-apiserver
 	@$(BIN)/python -m pytest -m apiserver
 
-test: setup lint crds-check ## everything that continuous integration runs
+test: setup lint crds-check programs ## everything that continuous integration runs
 	@$(BIN)/python -m pytest
 
 cluster-up: setup ## a real local Kubernetes with three nodes (as root; NODES=1 for one)
