@@ -1,0 +1,167 @@
+"""What a trial does next: Pending -> Draining -> Starting -> Measuring -> finished.
+
+The probe's pod comes first. It becomes ready when it has seen the card drained, holds its share of the card for the
+whole trial, and loads the services when all of them answer. Components start in the order of their dependencies, each
+when those it depends on are ready.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from cotune.api.experiment import Component
+from cotune.api.trial import TrialPhase
+from cotune.trials.root_cause import root_cause
+
+
+class PodState(StrEnum):
+    """A pod as far as a trial is concerned."""
+
+    WAITING = "Waiting"
+    """Not scheduled, not running or not ready yet."""
+    READY = "Ready"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+@dataclass(frozen=True)
+class ObservedPod:
+    """One pod, read once."""
+
+    state: PodState
+    log: str = ""
+    """The end of its log, for a pod that ended."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """All that a trial's next step depends on, read in one pass."""
+
+    holds_card: bool
+    """Whether this trial holds the Lease of its card."""
+    probe: ObservedPod | None
+    components: Mapping[str, ObservedPod]
+    """The pods that exist, by component."""
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """How long each phase may last."""
+
+    drain: timedelta
+    start: timedelta
+    measure: timedelta
+
+
+@dataclass(frozen=True)
+class Step:
+    """One pass: the phase that follows, and what to do. Doing it twice does no harm."""
+
+    phase: TrialPhase
+    reason: str = ""
+    message: str = ""
+    acquire_card: bool = False
+    start_probe: bool = False
+    start: tuple[str, ...] = ()
+    """Components whose pods are to be created."""
+    clean_up: bool = False
+    """Delete every pod and service, and give the card's Lease back once they are gone."""
+
+
+def decide(
+    components: Sequence[Component],
+    phase: TrialPhase,
+    phase_since: datetime,
+    observed: Observed,
+    deadlines: Deadlines,
+    now: datetime,
+) -> Step:
+    """The next step of a trial in `phase` since `phase_since`."""
+    elapsed = now - phase_since
+    match phase:
+        case TrialPhase.PENDING:
+            if not observed.holds_card:
+                return Step(phase, "WaitingForCard", "another trial runs on the card", acquire_card=True)
+            return Step(TrialPhase.DRAINING, start_probe=True)
+        case TrialPhase.DRAINING:
+            return _draining(observed, elapsed, deadlines.drain)
+        case TrialPhase.STARTING:
+            return _starting(components, observed, elapsed, deadlines.start)
+        case TrialPhase.MEASURING:
+            return _measuring(components, observed, elapsed, deadlines.measure)
+        case TrialPhase.SUCCEEDED | TrialPhase.FAILED | TrialPhase.SKIPPED | TrialPhase.INVALID:
+            return Step(phase, clean_up=observed.holds_card or observed.probe is not None or bool(observed.components))
+
+
+def _draining(observed: Observed, elapsed: timedelta, deadline: timedelta) -> Step:
+    if not observed.holds_card:
+        return _invalid("CardLost", "the card's Lease was lost")
+    if observed.probe is None:
+        return Step(TrialPhase.DRAINING, start_probe=True)
+    match observed.probe.state:
+        case PodState.READY:
+            return Step(TrialPhase.STARTING)
+        case PodState.FAILED | PodState.SUCCEEDED:
+            return _invalid("ProbeEnded", root_cause(observed.probe.log).line)
+        case PodState.WAITING:
+            if elapsed > deadline:
+                return _invalid("NotDrained", f"the card was not drained within {deadline.total_seconds():g} s")
+            return Step(TrialPhase.DRAINING, "WaitingForCard", "the card is not drained yet")
+
+
+def _starting(components: Sequence[Component], observed: Observed, elapsed: timedelta, deadline: timedelta) -> Step:
+    if broken := _broken(components, observed):
+        return broken
+    ready = {name for name, pod in observed.components.items() if pod.state is PodState.READY}
+    missing = [it for it in components if it.name not in ready]
+    if not missing:
+        return Step(TrialPhase.MEASURING)
+    if elapsed > deadline:
+        names = ", ".join(it.name for it in missing)
+        return _failed("NotReadyInTime", f"not ready within {deadline.total_seconds():g} s: {names}")
+    start = tuple(it.name for it in missing if it.name not in observed.components and ready.issuperset(it.depends_on))
+    return Step(TrialPhase.STARTING, "WaitingForReadiness", ", ".join(it.name for it in missing), start=start)
+
+
+def _measuring(components: Sequence[Component], observed: Observed, elapsed: timedelta, deadline: timedelta) -> Step:
+    # The card comes first: whoever lost it may have measured somebody else's load. The probe's success comes next: what
+    # it measured stands, whatever ends after it.
+    if observed.holds_card and observed.probe is not None and observed.probe.state is PodState.SUCCEEDED:
+        return Step(TrialPhase.SUCCEEDED, clean_up=True)
+    if broken := _broken(components, observed):
+        return broken
+    vanished = [it.name for it in components if it.name not in observed.components]
+    if vanished:
+        return _invalid("PodVanished", f"the pod is gone: {', '.join(vanished)}")
+    if elapsed > deadline:
+        return _invalid("ProbeTimedOut", f"no result within {deadline.total_seconds():g} s")
+    return Step(TrialPhase.MEASURING)
+
+
+def _broken(components: Sequence[Component], observed: Observed) -> Step | None:
+    """What ends a trial in both of the phases in which its stack runs."""
+    for component in components:
+        pod = observed.components.get(component.name)
+        if pod is not None and pod.state in {PodState.FAILED, PodState.SUCCEEDED}:
+            cause = root_cause(pod.log)
+            if cause.cause.blames_the_candidate():
+                return _failed(cause.cause, f"{component.name}: {cause.line}")
+            return _invalid(f"ComponentEnded{cause.cause}", f"{component.name}: {cause.line}")
+    if not observed.holds_card:
+        return _invalid("CardLost", "the card's Lease was lost")
+    if observed.probe is None:
+        return _invalid("PodVanished", "the probe's pod is gone")
+    if observed.probe.state is PodState.FAILED:
+        return _invalid("ProbeEnded", root_cause(observed.probe.log).line)
+    return None
+
+
+def _failed(reason: str, message: str) -> Step:
+    """The candidate is to blame."""
+    return Step(TrialPhase.FAILED, reason, message, clean_up=True)
+
+
+def _invalid(reason: str, message: str) -> Step:
+    """The candidate is not to blame: the trial says nothing about it and never scores."""
+    return Step(TrialPhase.INVALID, reason, message, clean_up=True)

@@ -1,0 +1,121 @@
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cotune.api.trial import TrialPhase
+from cotune.trials.lifecycle import Deadlines, Observed, ObservedPod, PodState, Step, decide
+from hypothesis import given
+from hypothesis import strategies as st
+from support.resources import voice_experiment
+
+COMPONENTS = voice_experiment().stack.components
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+DEADLINES = Deadlines(timedelta(seconds=60), timedelta(seconds=300), timedelta(seconds=120))
+WAITING, READY = ObservedPod(PodState.WAITING), ObservedPod(PodState.READY)
+NO_BLOCKS = "ValueError: No available memory for the cache blocks."
+
+
+def step(phase: TrialPhase, probe: ObservedPod | None = None, seconds: int = 0, **pods: ObservedPod) -> Step:
+    return decide(COMPONENTS, phase, NOW, Observed(True, probe, pods), DEADLINES, NOW + timedelta(seconds=seconds))
+
+
+def test_nothing_starts_before_the_card_is_held() -> None:
+    observed = Observed(False, None, {})
+
+    assert decide(COMPONENTS, TrialPhase.PENDING, NOW, observed, DEADLINES, NOW).acquire_card
+    assert step(TrialPhase.PENDING) == Step(TrialPhase.DRAINING, start_probe=True)
+
+
+def test_the_stack_waits_for_a_drained_card() -> None:
+    assert step(TrialPhase.DRAINING, WAITING).phase is TrialPhase.DRAINING
+    assert step(TrialPhase.DRAINING, READY) == Step(TrialPhase.STARTING)
+
+
+def test_components_start_in_the_order_of_their_dependencies() -> None:
+    assert step(TrialPhase.STARTING, READY).start == ("judge",)
+    assert step(TrialPhase.STARTING, READY, judge=WAITING).start == ()
+    assert step(TrialPhase.STARTING, READY, judge=READY).start == ("stt",)
+    assert step(TrialPhase.STARTING, READY, judge=READY, stt=WAITING).start == ()
+    assert step(TrialPhase.STARTING, READY, judge=READY, stt=READY) == Step(TrialPhase.MEASURING)
+
+
+def test_a_server_that_cannot_start_fails_the_trial_with_its_own_message() -> None:
+    ended = step(TrialPhase.STARTING, READY, judge=ObservedPod(PodState.FAILED, f"INFO\n{NO_BLOCKS}\nRuntimeError: x"))
+
+    assert ended == Step(TrialPhase.FAILED, "NoCacheBlocks", f"judge: {NO_BLOCKS}", clean_up=True)
+
+
+def test_what_the_candidate_is_not_to_blame_for_makes_the_trial_invalid() -> None:
+    disturbed = ObservedPod(PodState.FAILED, "AssertionError: Error in memory profiling. Initial free memory 1 GiB")
+
+    assert step(TrialPhase.STARTING, READY, judge=disturbed).phase is TrialPhase.INVALID
+    assert step(TrialPhase.MEASURING, READY, judge=READY).reason == "PodVanished"
+    assert step(TrialPhase.MEASURING, ObservedPod(PodState.FAILED), judge=READY, stt=READY).reason == "ProbeEnded"
+
+
+def test_a_result_stands_whatever_ends_after_it() -> None:
+    done = ObservedPod(PodState.SUCCEEDED)
+
+    assert step(TrialPhase.MEASURING, done, judge=ObservedPod(PodState.FAILED)).phase is TrialPhase.SUCCEEDED
+
+
+def test_a_result_measured_without_the_card_is_invalid() -> None:
+    observed = Observed(False, ObservedPod(PodState.SUCCEEDED), {"judge": READY, "stt": READY})
+
+    ended = decide(COMPONENTS, TrialPhase.MEASURING, NOW, observed, DEADLINES, NOW)
+
+    assert (ended.phase, ended.reason) == (TrialPhase.INVALID, "CardLost")
+
+
+@pytest.mark.parametrize(
+    ("phase", "seconds", "ends_in", "reason"),
+    [
+        (TrialPhase.DRAINING, 61, TrialPhase.INVALID, "NotDrained"),
+        (TrialPhase.STARTING, 301, TrialPhase.FAILED, "NotReadyInTime"),
+        (TrialPhase.MEASURING, 121, TrialPhase.INVALID, "ProbeTimedOut"),
+    ],
+)
+def test_no_phase_lasts_for_ever(phase: TrialPhase, seconds: int, ends_in: TrialPhase, reason: str) -> None:
+    probe = WAITING if phase is TrialPhase.DRAINING else READY
+    pods = {"judge": READY, "stt": WAITING}
+
+    assert step(phase, probe, seconds - 2, **pods).phase is phase
+    late = step(phase, probe, seconds, **pods)
+    assert (late.phase, late.reason, late.clean_up) == (ends_in, reason, True)
+
+
+PODS = st.builds(ObservedPod, st.sampled_from(PodState), st.sampled_from(["", NO_BLOCKS]))
+OBSERVED = st.builds(
+    Observed,
+    st.booleans(),
+    st.none() | PODS,
+    st.dictionaries(st.sampled_from([it.name for it in COMPONENTS]), PODS),
+)
+ORDER = [TrialPhase.PENDING, TrialPhase.DRAINING, TrialPhase.STARTING, TrialPhase.MEASURING]
+
+
+@given(phase=st.sampled_from(TrialPhase), observed=OBSERVED, seconds=st.integers(0, 1000))
+def test_whatever_is_observed_a_trial_keeps_its_promises(phase: TrialPhase, observed: Observed, seconds: int) -> None:
+    following = decide(COMPONENTS, phase, NOW, observed, DEADLINES, NOW + timedelta(seconds=seconds))
+
+    if phase.is_finished():
+        assert following.phase is phase
+    elif not following.phase.is_finished():
+        assert ORDER.index(following.phase) - ORDER.index(phase) in {0, 1}
+        assert observed.holds_card or phase is TrialPhase.PENDING
+    else:
+        assert following.clean_up
+    if following.start:
+        assert phase is TrialPhase.STARTING
+        assert observed.holds_card
+        assert not set(following.start) & observed.components.keys()
+    if following.phase is TrialPhase.SUCCEEDED and phase is not TrialPhase.SUCCEEDED:
+        assert observed.holds_card
+        assert observed.probe is not None
+        assert observed.probe.state is PodState.SUCCEEDED
+
+
+@given(observed=OBSERVED)
+def test_a_finished_trial_cleans_up_until_nothing_is_left(observed: Observed) -> None:
+    left = observed.holds_card or observed.probe is not None or bool(observed.components)
+
+    assert decide(COMPONENTS, TrialPhase.FAILED, NOW, observed, DEADLINES, NOW).clean_up == left
