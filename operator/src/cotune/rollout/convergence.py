@@ -1,0 +1,91 @@
+"""One step from what a stage is towards what it should be, on a card without room to surge.
+
+The whole stack stops in reverse start order, the values are written when no pod is left, and it starts in order, each
+workload ready before the next: vLLM measures free memory when it starts. The function keeps no memory: called again
+after any interruption, it goes on where the cluster stands.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cotune.rollout.state import ObservedWorkload, PodFailure, Revision
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Set a workload's replicas."""
+
+    component: str
+    replicas: int
+
+
+@dataclass(frozen=True)
+class SetValues:
+    """Write a stopped workload's variables; None: take cotune's value away."""
+
+    component: str
+    values: Mapping[str, str | None]
+
+
+Action = Scale | SetValues
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """What to do now, and what is being waited for."""
+
+    actions: tuple[Action, ...] = ()
+    waiting_for: str = ""
+    failure: tuple[str, PodFailure] | None = None
+    """The component that cannot start, and why."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the stage is what it should be, every workload ready."""
+        return not self.actions and not self.waiting_for and self.failure is None
+
+
+def converge(target: Revision, observed: Mapping[str, ObservedWorkload]) -> Convergence:
+    """The next step towards `target`.
+
+    A workload that is gone is waited for: it is somebody's deletion, not cotune's to undo.
+    """
+    missing = [it.component for it in target.workloads if it.component not in observed]
+    if missing:
+        return Convergence(waiting_for=f"workload of {', '.join(missing)}")
+    if any(not _has_values(observed[it.component].values, it.values) for it in target.workloads):
+        return _stop_and_write(target, observed)
+    return _start(target, observed)
+
+
+def _stop_and_write(target: Revision, observed: Mapping[str, ObservedWorkload]) -> Convergence:
+    for workload in reversed(target.workloads):
+        now = observed[workload.component]
+        if now.replicas > 0:
+            return Convergence((Scale(workload.component, 0),), f"{workload.component} to stop")
+        if now.pods > 0:
+            return Convergence(waiting_for=f"{workload.component} to stop")
+    return Convergence(
+        tuple(
+            SetValues(it.component, it.values)
+            for it in target.workloads
+            if not _has_values(observed[it.component].values, it.values)
+        ),
+        "the values to be written",
+    )
+
+
+def _start(target: Revision, observed: Mapping[str, ObservedWorkload]) -> Convergence:
+    for workload in target.workloads:
+        now = observed[workload.component]
+        if now.replicas != workload.replicas:
+            return Convergence((Scale(workload.component, workload.replicas),), f"{workload.component} to start")
+        if now.failure is not None:
+            return Convergence(failure=(workload.component, now.failure))
+        if workload.replicas > 0 and not now.is_ready:
+            return Convergence(waiting_for=f"{workload.component} to be ready")
+    return Convergence()
+
+
+def _has_values(now: Mapping[str, str | None], wanted: Mapping[str, str | None]) -> bool:
+    return all(now.get(name) == value for name, value in wanted.items())

@@ -1,0 +1,72 @@
+"""One stage's phases: Progressing -> Baking -> Promoted, or RollingBack -> RolledBack, or at worst Degraded."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from cotune.api.profile import ProfilePhase, Stage
+from cotune.rollout.convergence import Action, converge
+from cotune.rollout.state import ObservedWorkload, Revision
+
+
+@dataclass(frozen=True)
+class StageStep:
+    """One pass: the phase that follows, and what to do. Doing it twice does no harm."""
+
+    phase: ProfilePhase
+    message: str = ""
+    actions: tuple[Action, ...] = ()
+
+
+def decide(
+    stage: Stage,
+    phase: ProfilePhase,
+    phase_since: datetime,
+    target: Revision,
+    last_good: Revision,
+    observed: Mapping[str, ObservedWorkload],
+    now: datetime,
+) -> StageStep:
+    """The next step of a stage in `phase` since `phase_since`.
+
+    A rollback has the stage's own readiness deadline, and is itself never rolled back: a stage whose last good revision
+    does not come up either is Degraded and left for a person.
+    """
+    elapsed = now - phase_since
+    deadline = timedelta(seconds=stage.readiness_deadline_seconds)
+    match phase:
+        case ProfilePhase.PENDING | ProfilePhase.AWAITING_APPROVAL:
+            return StageStep(ProfilePhase.PROGRESSING)
+        case ProfilePhase.PROGRESSING:
+            state = converge(target, observed)
+            if state.failure is not None:
+                component, failure = state.failure
+                return StageStep(ProfilePhase.ROLLING_BACK, f"{component}: {failure.reason}: {failure.message}")
+            if state.is_complete:
+                return StageStep(ProfilePhase.BAKING)
+            if elapsed > deadline:
+                return StageStep(
+                    ProfilePhase.ROLLING_BACK,
+                    f"not ready within {stage.readiness_deadline_seconds} s, waiting for {state.waiting_for}",
+                )
+            return StageStep(phase, f"waiting for {state.waiting_for}", state.actions)
+        case ProfilePhase.BAKING:
+            state = converge(target, observed)
+            if not state.is_complete:
+                why = f"{state.failure[0]}: {state.failure[1].reason}" if state.failure else state.waiting_for
+                return StageStep(ProfilePhase.ROLLING_BACK, f"no longer ready while baking: {why}")
+            if elapsed >= timedelta(seconds=stage.bake_seconds):
+                return StageStep(ProfilePhase.PROMOTED)
+            return StageStep(phase, f"ready, {stage.bake_seconds} s of bake time are not over")
+        case ProfilePhase.ROLLING_BACK:
+            state = converge(last_good, observed)
+            if state.is_complete:
+                return StageStep(ProfilePhase.ROLLED_BACK)
+            if elapsed > deadline:
+                return StageStep(
+                    ProfilePhase.DEGRADED,
+                    f"the last good revision is not ready within {stage.readiness_deadline_seconds} s either",
+                )
+            return StageStep(phase, f"waiting for {state.waiting_for or 'the last good revision'}", state.actions)
+        case ProfilePhase.PROMOTED | ProfilePhase.ROLLED_BACK | ProfilePhase.DEGRADED:
+            return StageStep(phase)

@@ -1,0 +1,65 @@
+"""What a stage is and what it should be."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class WorkloadRevision:
+    """One workload of the stack as it was, or as it shall be."""
+
+    component: str
+    values: Mapping[str, str | None]
+    """The environment variables that cotune sets; None: cotune does not set it, the workload's own value holds."""
+    replicas: int
+
+
+@dataclass(frozen=True)
+class Revision:
+    """The whole stack of one namespace, in the order in which it starts: values and replicas go together."""
+
+    workloads: tuple[WorkloadRevision, ...]
+
+    def with_values(self, changes: Mapping[tuple[str, str], str]) -> "Revision":
+        """This revision with `(component, variable) -> value` on top of it.
+
+        Raises:
+            KeyError: a component is not part of the stack.
+        """
+        unknown = {component for component, _ in changes} - {it.component for it in self.workloads}
+        if unknown:
+            raise KeyError(", ".join(sorted(unknown)))
+        return Revision(
+            tuple(
+                WorkloadRevision(
+                    it.component,
+                    {**it.values, **{env: to for (component, env), to in changes.items() if component == it.component}},
+                    it.replicas,
+                )
+                for it in self.workloads
+            )
+        )
+
+
+@dataclass(frozen=True)
+class PodFailure:
+    """Why a pod will not become ready."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class ObservedWorkload:
+    """One workload, read once."""
+
+    values: Mapping[str, str | None]
+    """The variables that cotune has set, as they stand in the pod template now."""
+    replicas: int
+    """`spec.replicas`."""
+    pods: int
+    """Pods that still exist, whatever their state: each of them may still hold memory on the card."""
+    is_ready: bool
+    """Every wanted replica is ready, and the workload's controller has seen the newest spec."""
+    failure: PodFailure | None = None
+    """Of a pod made from the template as it is now."""

@@ -1,0 +1,192 @@
+"""A stage against a simulated namespace: a few lines that do what Deployments and kubelets do, and break on demand."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cotune.api.profile import ProfilePhase, Stage
+from cotune.rollout.convergence import Action, Scale, SetValues
+from cotune.rollout.stage import decide
+from cotune.rollout.state import ObservedWorkload, PodFailure, Revision, WorkloadRevision
+from hypothesis import given
+from hypothesis import strategies as st
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+STAGE = Stage(name="staging", namespace="voice-staging", readiness_deadline_seconds=60, bake_seconds=5)
+GOOD = Revision(
+    (
+        WorkloadRevision("embeddings", {}, 1),
+        WorkloadRevision("judge", {"JUDGE_MEMORY": None}, 1),
+        WorkloadRevision("stt", {"ASR_WHISPER_SIZE": None}, 2),
+    )
+)
+TARGET = GOOD.with_values({("judge", "JUDGE_MEMORY"): "0.55", ("stt", "ASR_WHISPER_SIZE"): "tiny"})
+BROKEN = GOOD.with_values({("judge", "JUDGE_MEMORY"): "0.40"})
+NO_BLOCKS = PodFailure("NoCacheBlocks", "No available memory for the cache blocks")
+
+
+@dataclass
+class SimulatedNamespace:
+    """Workloads that follow their spec one step behind."""
+
+    values: dict[str, dict[str, str | None]] = field(
+        default_factory=lambda: {it.component: dict(it.values) for it in GOOD.workloads}
+    )
+    replicas: dict[str, int] = field(default_factory=lambda: {it.component: it.replicas for it in GOOD.workloads})
+    pods: dict[str, int] = field(default_factory=lambda: {it.component: it.replicas for it in GOOD.workloads})
+    log: list[Action] = field(default_factory=list[Action])
+    never_ready: bool = False
+
+    def observe(self) -> Mapping[str, ObservedWorkload]:
+        return {
+            name: ObservedWorkload(
+                values=dict(self.values[name]),
+                replicas=self.replicas[name],
+                pods=self.pods[name],
+                is_ready=self.pods[name] == self.replicas[name]
+                and not self.cannot_start(name)
+                and not self.never_ready,
+                failure=NO_BLOCKS if self.pods[name] and self.cannot_start(name) else None,
+            )
+            for name in self.values
+        }
+
+    def cannot_start(self, name: str) -> bool:
+        return self.values[name].get("JUDGE_MEMORY") == "0.40"
+
+    def apply(self, actions: tuple[Action, ...]) -> None:
+        for action in actions:
+            self.log.append(action)
+            match action:
+                case Scale(component, replicas):
+                    self.replicas[component] = replicas
+                case SetValues(component, values):
+                    assert self.pods[component] == 0, "values are written to stopped workloads only"
+                    self.values[component].update(values)
+
+    def settle(self) -> None:
+        self.pods = dict(self.replicas)
+
+    @property
+    def revision(self) -> Revision:
+        return Revision(tuple(WorkloadRevision(n, dict(v), self.replicas[n]) for n, v in self.values.items()))
+
+
+def run(
+    namespace: SimulatedNamespace, target: Revision, seconds_a_pass: int = 1, lose_every: int = 0
+) -> list[ProfilePhase]:
+    """Pass after pass until the stage is over; `lose_every` n-th pass dies before its status is written."""
+    phase, since, now = ProfilePhase.PENDING, NOW, NOW
+    phases = [phase]
+    for number in range(1, 400):
+        step = decide(STAGE, phase, since, target, GOOD, namespace.observe(), now)
+        namespace.apply(step.actions)
+        namespace.settle()
+        now += timedelta(seconds=seconds_a_pass)
+        if lose_every and number % lose_every == 0:
+            continue
+        if step.phase is not phase:
+            phase, since = step.phase, now
+            phases.append(phase)
+        if phase in {ProfilePhase.PROMOTED, ProfilePhase.ROLLED_BACK, ProfilePhase.DEGRADED}:
+            return phases
+    raise AssertionError(f"the stage never ended: {phases}")
+
+
+def test_a_good_profile_is_promoted() -> None:
+    namespace = SimulatedNamespace()
+
+    assert run(namespace, TARGET) == [
+        ProfilePhase.PENDING,
+        ProfilePhase.PROGRESSING,
+        ProfilePhase.BAKING,
+        ProfilePhase.PROMOTED,
+    ]
+    assert namespace.revision == TARGET
+
+
+def test_the_stack_stops_in_reverse_and_starts_in_order() -> None:
+    namespace = SimulatedNamespace()
+    run(namespace, TARGET)
+
+    assert namespace.log == [
+        Scale("stt", 0),
+        Scale("judge", 0),
+        Scale("embeddings", 0),
+        SetValues("judge", {"JUDGE_MEMORY": "0.55"}),
+        SetValues("stt", {"ASR_WHISPER_SIZE": "tiny"}),
+        Scale("embeddings", 1),
+        Scale("judge", 1),
+        Scale("stt", 2),
+    ]
+
+
+def test_a_profile_that_cannot_start_is_taken_back_without_waiting_for_the_deadline() -> None:
+    namespace = SimulatedNamespace()
+
+    phases = run(namespace, BROKEN)
+
+    assert phases[-2:] == [ProfilePhase.ROLLING_BACK, ProfilePhase.ROLLED_BACK]
+    assert ProfilePhase.BAKING not in phases
+    assert namespace.revision == GOOD
+    step = decide(
+        STAGE,
+        ProfilePhase.PROGRESSING,
+        NOW,
+        BROKEN,
+        GOOD,
+        {
+            "embeddings": ObservedWorkload({}, 1, 1, True),
+            "judge": ObservedWorkload({"JUDGE_MEMORY": "0.40"}, 1, 1, False, NO_BLOCKS),
+            "stt": ObservedWorkload({"ASR_WHISPER_SIZE": None}, 0, 0, False),
+        },
+        NOW,
+    )
+    assert step.message == "judge: NoCacheBlocks: No available memory for the cache blocks"
+
+
+def test_a_rollback_is_not_rolled_back() -> None:
+    namespace = SimulatedNamespace(never_ready=True)
+
+    phases = run(namespace, TARGET)
+
+    assert phases[-2:] == [ProfilePhase.ROLLING_BACK, ProfilePhase.DEGRADED]
+
+
+@given(lose_every=st.integers(2, 7), broken=st.booleans())
+def test_an_operator_that_dies_between_passes_ends_in_the_same_place(lose_every: int, broken: bool) -> None:
+    namespace = SimulatedNamespace()
+
+    phases = run(namespace, BROKEN if broken else TARGET, lose_every=lose_every)
+
+    assert phases[-1] is (ProfilePhase.ROLLED_BACK if broken else ProfilePhase.PROMOTED)
+    assert namespace.revision == (GOOD if broken else TARGET)
+
+
+def test_a_stage_that_stops_being_ready_while_baking_is_taken_back() -> None:
+    namespace = SimulatedNamespace()
+    run(namespace, TARGET)
+    namespace.never_ready = True
+
+    step = decide(STAGE, ProfilePhase.BAKING, NOW, TARGET, GOOD, namespace.observe(), NOW)
+
+    assert step.phase is ProfilePhase.ROLLING_BACK
+    assert "embeddings to be ready" in step.message
+
+
+def test_a_deleted_workload_is_waited_for_until_the_deadline() -> None:
+    observed = dict(SimulatedNamespace().observe())
+    del observed["judge"]
+
+    early = decide(STAGE, ProfilePhase.PROGRESSING, NOW, TARGET, GOOD, observed, NOW)
+    late = decide(STAGE, ProfilePhase.PROGRESSING, NOW, TARGET, GOOD, observed, NOW + timedelta(seconds=61))
+
+    assert (early.phase, early.actions) == (ProfilePhase.PROGRESSING, ())
+    assert late.phase is ProfilePhase.ROLLING_BACK
+    assert "workload of judge" in late.message
+
+
+def test_a_change_of_a_component_outside_the_stack_is_an_error() -> None:
+    with pytest.raises(KeyError, match="tts"):
+        GOOD.with_values({("tts", "VOICE"): "x"})
