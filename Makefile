@@ -23,8 +23,8 @@ help: ## this list
 
 setup: .venv/.complete ## the Python environment, pinned with hashes
 
-programs: setup ## the Kubernetes programs, built once from Go modules (about ten minutes the first time)
-	@$(LOCAL_CLUSTER) programs kubernetes >/dev/null
+programs: setup ## Kubernetes from Go modules, built once (about ten minutes the first time)
+	@$(LOCAL_CLUSTER) programs kubernetes containerd coredns pause >/dev/null
 
 requirements: setup ## compile requirements/*.in again (needs uv)
 	uv pip compile requirements/dev.in --generate-hashes --no-emit-index-url --no-emit-find-links \
@@ -42,7 +42,7 @@ lint: setup ## ruff, pyright strict, import-linter
 	@$(BIN)/lint-imports
 
 test-fast: setup ## every test that needs no cluster
-	@$(BIN)/python -m pytest -m 'not apiserver'
+	@$(BIN)/python -m pytest -m 'not apiserver and not cluster'
 
 test-apiserver: setup programs ## the tests against a real etcd and kube-apiserver
 	@$(BIN)/python -m pytest -m apiserver
