@@ -38,7 +38,7 @@ crds-check: setup ## fail when crds/ differs from the models
 
 lint: setup ## ruff, pyright strict, import-linter
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	@$(BIN)/pyright --warnings
+	@$(BIN)/pyright --project pyproject.toml --warnings
 	@$(BIN)/lint-imports
 
 test-fast: setup ## every test that needs no cluster
