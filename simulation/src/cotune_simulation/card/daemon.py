@@ -1,0 +1,213 @@
+"""Serves one card on a Unix socket; the protocol is described in `cotune_simulation.card`."""
+
+import asyncio
+import json
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import TypeVar, cast
+
+from cotune_simulation.card.ledger import MemoryLedger, OutOfMemoryError
+from cotune_simulation.card.products import CardProduct
+from cotune_simulation.card.timeslicing import Job, TimeSlicedProcessor
+from cotune_simulation.card.utilisation import UtilisationSampler
+from cotune_simulation.figures import Entry
+
+Number = TypeVar("Number", int, float)
+
+SETTLING_SECONDS = 0.5
+"""After its start the daemon answers no allocation for so long: processes of its predecessor's time come back first."""
+
+
+class CardDaemon:
+    """One card, its clients and its clock."""
+
+    def __init__(self, product: CardProduct, uuid: str, settling_seconds: float = SETTLING_SECONDS) -> None:
+        now = time.monotonic()
+        self._product = product
+        self._uuid = uuid
+        self._ledger = MemoryLedger(product.memory_bytes, product.idle_used_bytes)
+        self._sampler = UtilisationSampler()
+        self._processor = TimeSlicedProcessor(product.time_slice_seconds, now, self._record_busy)
+        self._settled_at = now + settling_seconds
+        self._epoch_offset = time.time() - now
+        self._numbers = count(1)
+        self._pids: dict[int, int] = {}
+        self._waiting: dict[Job, asyncio.Future[None]] = {}
+        self._wake_up: asyncio.TimerHandle | None = None
+
+    async def serve(self, path: Path, ready: Callable[[], None] = lambda: None) -> None:
+        """Listen on `path`, in place of whatever listened there, until cancelled; `ready` is called once it does."""
+        beginning = path.with_name(f".{path.name}.{os.getpid()}")
+        beginning.unlink(missing_ok=True)
+        server = await asyncio.start_unix_server(self._connected, beginning)
+        beginning.chmod(0o666)
+        beginning.rename(path)
+        ready()
+        async with server:
+            await server.serve_forever()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        client = next(self._numbers)
+        self._pids[client] = _peer_pid(writer)
+        self._ledger.open(client, self._pids[client])
+        runs: set[asyncio.Task[None]] = set()
+        try:
+            while line := await reader.readline():
+                request, reply = await self._answer(client, line)
+                if isinstance(reply, Job):
+                    run = asyncio.create_task(self._answer_at_end(writer, request, reply))
+                    runs.add(run)
+                    run.add_done_callback(runs.discard)
+                else:
+                    _send(writer, request, reply)
+                    await writer.drain()
+        except (ConnectionError, asyncio.LimitOverrunError, ValueError):
+            pass
+        finally:
+            self._advance()
+            self._processor.remove(client)
+            self._ledger.close(client)
+            for run in runs:
+                run.cancel()
+            writer.close()
+            self._schedule()
+
+    async def _answer(self, client: int, line: bytes) -> tuple[object, dict[str, object] | Job]:
+        identity: object = None
+        try:
+            values: object = json.loads(line)
+            request = Entry(values)
+            identity = cast("dict[str, object]", values).get("id")
+            if request.text("op") == "allocate":
+                await asyncio.sleep(max(0.0, self._settled_at - time.monotonic()))
+            return identity, self._carry_out(client, request)
+        except OutOfMemoryError as error:
+            return identity, {"error": "out_of_memory", "free": error.free_bytes, "total": error.total_bytes}
+        except (KeyError, TypeError, ValueError) as error:
+            return identity, {"error": "bad_request", "reason": repr(error)}
+
+    def _carry_out(self, client: int, request: Entry) -> dict[str, object] | Job:
+        match request.text("op"):
+            case "describe":
+                return self._description()
+            case "read":
+                return self._reading()
+            case "memory":
+                return {"free": self._ledger.free_bytes, "held": self._ledger.held_bytes(client)}
+            case "allocate":
+                return {"allocation": self._ledger.allocate(client, _not_negative(request.integer("bytes")))}
+            case "restore":
+                return {"allocation": self._ledger.restore(client, _not_negative(request.integer("bytes")))}
+            case "free":
+                self._ledger.free(client, request.integer("allocation"))
+                return {}
+            case "run":
+                return self._start(client, request)
+            case operation:
+                raise ValueError(f"no operation {operation}")
+
+    def _start(self, client: int, request: Entry) -> Job:
+        self._advance()
+        job = self._processor.submit(
+            time.monotonic(),
+            client,
+            kernel_seconds=_not_negative(request.number("kernel_ms")) / 1000,
+            launches=max(1, request.integer("launches")),
+            gap_seconds=_not_negative(request.number("gap_ms")) / 1000,
+        )
+        self._waiting[job] = asyncio.get_running_loop().create_future()
+        self._schedule()
+        return job
+
+    async def _answer_at_end(self, writer: asyncio.StreamWriter, request: object, job: Job) -> None:
+        try:
+            await self._waiting[job]
+            _send(writer, request, {})
+        finally:
+            del self._waiting[job]
+
+    def _advance(self) -> None:
+        for job in self._processor.advance(time.monotonic()):
+            self._waiting[job].set_result(None)
+
+    def _schedule(self) -> None:
+        if self._wake_up:
+            self._wake_up.cancel()
+            self._wake_up = None
+        if (end := self._processor.next_end()) is not None:
+            self._wake_up = asyncio.get_running_loop().call_at(end, self._woken)
+
+    def _woken(self) -> None:
+        self._advance()
+        self._schedule()
+
+    def _record_busy(self, client: int, start: float, end: float) -> None:
+        self._sampler.add(self._pids[client], start, end)
+
+    def _description(self) -> dict[str, object]:
+        product = self._product
+        return {
+            "simulation": True,
+            "product": product.product,
+            "uuid": self._uuid,
+            "torch_total": product.torch_total_bytes,
+            "context": product.context_bytes,
+        }
+
+    def _reading(self) -> dict[str, object]:
+        self._advance()
+        now = time.monotonic()
+        product = self._product
+        percent = self._sampler.percent(now)
+        samples = self._sampler.process_samples(now)
+        held = self._ledger.by_pid()
+        between = percent / 100
+        return {
+            "name": product.name,
+            "uuid": self._uuid,
+            "driver_version": product.driver_version,
+            "cuda_version": product.cuda_version[0] * 1000 + product.cuda_version[1] * 10,
+            "compute_major": product.compute_capability[0],
+            "compute_minor": product.compute_capability[1],
+            "memory_total": product.memory_bytes,
+            "memory_reserved": product.idle_used_bytes,
+            "memory_allocated": self._ledger.allocated_bytes,
+            "memory_free": self._ledger.free_bytes,
+            "utilization_gpu": percent,
+            # The share of time in which memory was read or written: no card was measured, kernels are taken to use it
+            # half of their time.
+            "utilization_memory": percent // 2,
+            "clock_graphics": product.graphics_clock_mhz,
+            "clock_sm": product.sm_clock_mhz,
+            "clock_memory": product.memory_clock_mhz,
+            "clock_video": product.video_clock_mhz,
+            "power": round(product.idle_milliwatts + between * (product.busy_milliwatts - product.idle_milliwatts)),
+            "power_limit": product.limit_milliwatts,
+            "temperature": round(product.idle_celsius + between * (product.busy_celsius - product.idle_celsius)),
+            "process_pids": list(held),
+            "process_bytes": list(held.values()),
+            "sample_microseconds": [int((sample.ended_at + self._epoch_offset) * 1e6) for sample in samples],
+            "sample_pids": [sample.pid for sample in samples],
+            "sample_percents": [sample.percent for sample in samples],
+        }
+
+
+def _peer_pid(writer: asyncio.StreamWriter) -> int:
+    connection = cast("socket.socket", writer.get_extra_info("socket"))
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return struct.unpack("3i", credentials)[0]
+
+
+def _send(writer: asyncio.StreamWriter, request: object, reply: dict[str, object]) -> None:
+    writer.write(json.dumps({"id": request, **reply}).encode() + b"\n")
+
+
+def _not_negative(value: Number) -> Number:
+    if value < 0:
+        raise ValueError(f"negative: {value}")
+    return value
