@@ -219,6 +219,12 @@ def test_short_names_and_columns(api_server: ApiServer, short_name: str, header:
     assert "AGE" in answer.text.splitlines()[0]
 
 
+def test_kubectl_explains_a_field_with_the_models_words(api_server: ApiServer) -> None:
+    answer = api_server.run("explain", "gpuallocationexperiment.spec.parameters.baseline")
+
+    assert "The value in use today; every gain is stated against it." in answer.text
+
+
 def test_defaults_are_written_by_the_api_server(api_server: ApiServer) -> None:
     manifest = resource(EXPERIMENT, {"search": ABSENT})
     manifest["metadata"]["name"] = "defaults"

@@ -11,7 +11,13 @@ from pydantic.alias_generators import to_camel
 class ApiModel(BaseModel):
     """A part of a resource; unknown fields are refused, as `kubectl apply` refuses them."""
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="forbid")
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,  # They are what `kubectl explain` prints.
+    )
 
 
 @dataclass(frozen=True)
