@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import signal
 from pathlib import Path
 
 from cotune_simulation import announce
@@ -10,6 +9,7 @@ from cotune_simulation.card import DEFAULT_SOCKET
 from cotune_simulation.card.daemon import SETTLING_SECONDS, CardDaemon
 from cotune_simulation.card.identity import card_uuid, read_identity
 from cotune_simulation.card.products import card_product, products
+from cotune_simulation.termination import end_at_sigterm
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
         product, uuid = options.product, card_uuid(options.node)
     announce(f"card {product} ({uuid})")
     daemon = CardDaemon(card_product(product), uuid, options.settling_seconds)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    end_at_sigterm()
     asyncio.run(daemon.serve(options.socket, ready=lambda: print(f"listening on {options.socket}", flush=True)))
 
 

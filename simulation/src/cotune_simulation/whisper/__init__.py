@@ -1,0 +1,1 @@
+"""A simulated Whisper server, on a simulated card. It cannot hear: clips carry their transcripts with them."""

@@ -1,0 +1,103 @@
+"""`python -m cotune_simulation.whisper`: the simulated Whisper server.
+
+`ASR_WHISPER_SIZE` chooses the size. `COTUNE_SIMULATION_DEVICE_FALLBACK=1` makes it load on the CPU without a word
+where the card is absent or full, as servers with `device = "cuda" if available else "cpu"` do.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+
+from cotune_simulation import announce
+from cotune_simulation.card import socket_path
+from cotune_simulation.card.client import CardClient, NoCardError
+from cotune_simulation.card.ledger import OutOfMemoryError
+from cotune_simulation.figures import MIB
+from cotune_simulation.serving import serve
+from cotune_simulation.startup_time import startup_scale
+from cotune_simulation.termination import end_at_sigterm
+from cotune_simulation.torch_errors import NO_CARD, out_of_memory_message
+from cotune_simulation.whisper.figures import CPU_FIGURES_CARD, SIZES, SizeFigures, size_figures
+from cotune_simulation.whisper.server import Api
+from cotune_simulation.whisper.transcriber import Transcriber
+
+SIZE_VARIABLE = "ASR_WHISPER_SIZE"
+FALLBACK_VARIABLE = "COTUNE_SIMULATION_DEVICE_FALLBACK"
+
+_LARGEST_TENSOR_BYTES = 102 * MIB
+"""The model's memory is taken in pieces of at most this size, so that a full card shows torch's usual message."""
+
+
+def main() -> int:
+    """Serve until SIGTERM; returns 1 after a failed start."""
+    announce("Whisper server")
+    end_at_sigterm()
+    parser = argparse.ArgumentParser(prog="cotune_simulation.whisper", description="a simulated Whisper server")
+    parser.add_argument("--host", default="0.0.0.0")
+    parser.add_argument("--port", type=int, default=int(os.environ.get("PORT") or 9000))
+    parser.add_argument("--size", choices=SIZES, default=os.environ.get(SIZE_VARIABLE) or "base")
+    options = parser.parse_args()
+    if options.size not in SIZES:
+        parser.error(f"{SIZE_VARIABLE}: no Whisper {options.size}: choose from {', '.join(SIZES)}")
+    return asyncio.run(_run(options.size, options.host, options.port))
+
+
+async def _run(size: str, host: str, port: int) -> int:
+    fallback = os.environ.get(FALLBACK_VARIABLE) == "1"
+    try:
+        transcriber = await _load(size)
+    except (NoCardError, OutOfMemoryError, ValueError) as error:
+        if not fallback or isinstance(error, ValueError):
+            print(_reason(error), file=sys.stderr, flush=True)
+            return 1
+        transcriber = Transcriber(size_figures(size, CPU_FIGURES_CARD), card=None)
+    print(f"Whisper {size} is ready on http://{host}:{port}", flush=True)
+    try:
+        await serve(Api(transcriber, size).application(), host, port)
+    except NoCardError as error:
+        print(_reason(error), file=sys.stderr, flush=True)
+    return 1
+
+
+class _TorchOutOfMemoryError(OutOfMemoryError):
+    def __init__(self, message: str, error: OutOfMemoryError) -> None:
+        super().__init__(error.free_bytes, error.total_bytes)
+        self.message = message
+
+
+async def _load(size: str) -> Transcriber:
+    card = await CardClient.connect(socket_path())
+    figures = size_figures(size, card.product.product)
+    await asyncio.sleep(figures.startup_seconds * startup_scale())
+    try:
+        for piece in _pieces(figures, card.product.context_bytes):
+            try:
+                await card.allocate(piece)
+            except OutOfMemoryError as error:
+                message = out_of_memory_message(card, piece, error.free_bytes)
+                raise _TorchOutOfMemoryError(message, error) from error
+    except OutOfMemoryError:
+        await card.close()
+        raise
+    return Transcriber(figures, card)
+
+
+def _pieces(figures: SizeFigures, context_bytes: int) -> list[int]:
+    weights = figures.resident_bytes - context_bytes
+    whole, rest = divmod(weights, _LARGEST_TENSOR_BYTES)
+    return [context_bytes, *[_LARGEST_TENSOR_BYTES] * whole, rest]
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case _TorchOutOfMemoryError():
+            return f"torch.OutOfMemoryError: {error.message}"
+        case NoCardError():
+            return f"{NO_CARD} (the simulation's reason: {error})"
+        case _:
+            return f"{type(error).__name__}: {error}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
