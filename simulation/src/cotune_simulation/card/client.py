@@ -134,6 +134,8 @@ class CardClient:
     async def _open(self) -> _Connection:
         if self._receiver:
             self._receiver.cancel()
+        if self._connection:
+            self._connection.writer.close()
         reader, writer = await asyncio.open_unix_connection(self._path)
         connection = _Connection(reader, writer)
         for allocation in self._held:
