@@ -1,11 +1,13 @@
 """The kubelet's side of the device plugin interface: names, paths and calls, with types."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Protocol
 
-import grpc
-import grpc.aio
+from grpclib.client import Channel, UnaryUnaryMethod
+from grpclib.const import Cardinality, Handler, Status
+from grpclib.exceptions import GRPCError
+from grpclib.server import Server, Stream
 
 from cotune_simulation.device_plugin import deviceplugin_pb2 as api
 
@@ -32,51 +34,50 @@ class DevicePlugin(Protocol):
         ...
 
 
-def plugin_server(plugin: DevicePlugin, socket: Path) -> grpc.aio.Server:
+def plugin_server(plugin: DevicePlugin) -> Server:
     """A gRPC server for one plugin, not yet started."""
-
-    async def options(request: api.Empty, _: object) -> api.DevicePluginOptions:
-        return api.DevicePluginOptions()
-
-    async def list_and_watch(request: api.Empty, _: object) -> AsyncIterator[api.ListAndWatchResponse]:
-        async for devices in plugin.watch_devices():
-            yield devices
-
-    async def allocate(
-        request: api.AllocateRequest, context: "grpc.aio.ServicerContext[api.AllocateRequest, api.AllocateResponse]"
-    ) -> api.AllocateResponse:
-        try:
-            return plugin.allocate(request)
-        except ValueError as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-
-    server = grpc.aio.server()
-    handlers = {
-        "GetDevicePluginOptions": grpc.unary_unary_rpc_method_handler(
-            options, api.Empty.FromString, api.DevicePluginOptions.SerializeToString
-        ),
-        "ListAndWatch": grpc.unary_stream_rpc_method_handler(
-            list_and_watch, api.Empty.FromString, api.ListAndWatchResponse.SerializeToString
-        ),
-        "Allocate": grpc.unary_unary_rpc_method_handler(
-            allocate, api.AllocateRequest.FromString, api.AllocateResponse.SerializeToString
-        ),
-    }
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(f"{VERSION}.DevicePlugin", handlers),))
-    server.add_insecure_port(f"unix://{socket}")
-    return server
+    return Server([_DevicePluginService(plugin)])
 
 
 async def register(kubelet_socket: Path, endpoint: str, resource: str) -> None:
     """Tell the kubelet that `resource` is served at the socket named `endpoint` beside its own.
 
-    :raises grpc.RpcError: the kubelet does not answer or refuses.
+    :raises GRPCError, OSError, TimeoutError: the kubelet does not answer or refuses.
     """
-    async with grpc.aio.insecure_channel(f"unix://{kubelet_socket}") as channel:
-        call: Callable[..., Awaitable[api.Empty]] = channel.unary_unary(
-            f"/{VERSION}.Registration/Register",
-            request_serializer=api.RegisterRequest.SerializeToString,
-            response_deserializer=api.Empty.FromString,
-        )
+    async with Channel(path=str(kubelet_socket)) as channel:
+        call = UnaryUnaryMethod(channel, f"/{VERSION}.Registration/Register", api.RegisterRequest, api.Empty)
         request = api.RegisterRequest(version=VERSION, endpoint=endpoint, resource_name=resource)
         await call(request, timeout=_CALL_SECONDS)
+
+
+class _DevicePluginService:
+    """The gRPC service; the names of its methods are found in its mapping."""
+
+    def __init__(self, plugin: DevicePlugin) -> None:
+        self._plugin = plugin
+
+    def __mapping__(self) -> dict[str, Handler]:
+        service = f"/{VERSION}.DevicePlugin"
+        one, many = Cardinality.UNARY_UNARY, Cardinality.UNARY_STREAM
+        return {
+            f"{service}/GetDevicePluginOptions": Handler(self._options, one, api.Empty, api.DevicePluginOptions),
+            f"{service}/ListAndWatch": Handler(self._list_and_watch, many, api.Empty, api.ListAndWatchResponse),
+            f"{service}/Allocate": Handler(self._allocate, one, api.AllocateRequest, api.AllocateResponse),
+        }
+
+    async def _options(self, stream: Stream[api.Empty, api.DevicePluginOptions]) -> None:
+        await stream.recv_message()
+        await stream.send_message(api.DevicePluginOptions())
+
+    async def _list_and_watch(self, stream: Stream[api.Empty, api.ListAndWatchResponse]) -> None:
+        await stream.recv_message()
+        async for devices in self._plugin.watch_devices():
+            await stream.send_message(devices)
+
+    async def _allocate(self, stream: Stream[api.AllocateRequest, api.AllocateResponse]) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        try:
+            await stream.send_message(self._plugin.allocate(request))
+        except ValueError as error:
+            raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from error

@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-import grpc
+from grpclib.exceptions import GRPCError
 
 from cotune_simulation.device_plugin.kubelet import KUBELET_SOCKET, DevicePlugin, plugin_server, register
 
@@ -17,19 +17,20 @@ async def keep_registered(plugin: DevicePlugin, folder: Path, endpoint: str, res
     while True:
         identity = await _appeared(kubelet)
         own.unlink(missing_ok=True)
-        server = plugin_server(plugin, own)
-        await server.start()
+        server = plugin_server(plugin)
+        await server.start(path=str(own))
         try:
             await register(kubelet, endpoint, resource)
             print(f"registered {resource} with the kubelet", flush=True)
             while own.exists() and _identity(kubelet) == identity:
                 await asyncio.sleep(_WATCH_SECONDS)
             print("the kubelet was restarted", flush=True)
-        except grpc.RpcError as error:
+        except (GRPCError, OSError, TimeoutError) as error:
             print(f"the kubelet did not take the registration: {error}", flush=True)
             await asyncio.sleep(_WATCH_SECONDS)
         finally:
-            await server.stop(grace=None)
+            server.close()
+            await server.wait_closed()
 
 
 async def _appeared(socket: Path) -> tuple[int, int]:
