@@ -91,3 +91,52 @@ def test_without_the_card_the_library_says_so(card: RunningCard, library: Path) 
 
     assert done.returncode == 1
     assert "NVMLError" in done.stderr
+
+
+READ_THE_REST = """
+import asyncio, pynvml
+from cotune_simulation.card import socket_path
+from cotune_simulation.card.client import CardClient
+def refused(call, *arguments):
+    try:
+        call(*arguments)
+    except pynvml.NVMLError as error:
+        return type(error).__name__
+async def main():
+    pynvml.nvmlInit()
+    card = pynvml.nvmlDeviceGetHandleByUUID(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(0)))
+    assert refused(pynvml.nvmlDeviceGetProcessUtilization, card, 0) == "NVMLError_NotFound"
+    assert pynvml.nvmlDeviceGetPerformanceState(card) == 8
+    client = await CardClient.connect(socket_path())
+    await client.allocate(1024 * 1024)
+    await client.run(kernel_ms=400)
+    assert pynvml.nvmlDeviceGetUtilizationRates(card).gpu == 100
+    assert pynvml.nvmlDeviceGetPerformanceState(card) == 0
+    newest = pynvml.nvmlDeviceGetProcessUtilization(card, 0)
+    assert [sample.smUtil for sample in newest] == [100]
+    assert refused(pynvml.nvmlDeviceGetProcessUtilization, card, newest[0].timeStamp * 2) == "NVMLError_NotFound"
+    split = pynvml.nvmlDeviceGetMemoryInfo(card, pynvml.nvmlMemory_v2)
+    assert (split.reserved, split.used) == (200 * 1024 * 1024, 1024 * 1024)
+    assert split.total == split.reserved + split.used + split.free
+    assert pynvml.nvmlSystemGetDriverVersion() == "580.159"
+    assert pynvml.nvmlSystemGetNVMLVersion() == "13.580.159"
+    assert pynvml.nvmlSystemGetCudaDriverVersion() == 13000
+    assert pynvml.nvmlDeviceGetCudaComputeCapability(card) == (8, 6)
+    assert pynvml.nvmlDeviceGetClockInfo(card, pynvml.NVML_CLOCK_SM) == 1777
+    assert 15000 < pynvml.nvmlDeviceGetPowerUsage(card) <= 170000
+    assert pynvml.nvmlDeviceGetTemperature(card, pynvml.NVML_TEMPERATURE_GPU) == 66
+    assert pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(card) == 0
+    assert pynvml.nvmlDeviceGetGraphicsRunningProcesses(card) == []
+    assert refused(pynvml.nvmlDeviceGetHandleByUUID, "GPU-other") == "NVMLError_NotFound"
+    assert refused(pynvml.nvmlDeviceGetHandleByIndex, 1) == "NVMLError_InvalidArgument"
+    assert refused(pynvml.nvmlDeviceGetFanSpeed, card) == "NVMLError_FunctionNotFound"
+    pynvml.nvmlShutdown()
+    assert refused(pynvml.nvmlDeviceGetCount) == "NVMLError_Uninitialized"
+asyncio.run(main())
+"""
+
+
+def test_utilisation_versions_clocks_and_refusals_are_those_of_nvml(card: RunningCard, library: Path) -> None:
+    done = python(card, library, "-c", READ_THE_REST)
+
+    assert done.returncode == 0, done.stderr

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+import socket
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 from support.simulated_card import RunningCard, start
@@ -146,3 +148,27 @@ def test_it_ends_at_once_when_told_to(card: RunningCard) -> None:
     with running_server(card.environment(), MODULE, *arguments) as running:
         running.process.terminate()
         assert running.process.wait(timeout=5) == 0
+
+
+def test_a_request_whose_client_goes_away_is_forgotten(card: RunningCard) -> None:
+    arguments = ("serve", MODEL, "--gpu-memory-utilization=0.5", "--max-model-len=2048", "--port=PORT")
+    body = json.dumps({"prompt": "a", "max_tokens": 2000}).encode()
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+
+    def running(server: RunningServer, count: int) -> bool:
+        return f'vllm:num_requests_running{{engine="0",model_name="{MODEL}"}} {count}.0' in (
+            server.get("/metrics").body.decode()
+        )
+
+    with running_server(card.environment(), MODULE, *arguments) as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(head.encode() + body)
+            wait_until(lambda: running(server, 1))
+        wait_until(lambda: running(server, 0))
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

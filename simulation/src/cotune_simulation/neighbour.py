@@ -13,11 +13,10 @@ from aiohttp import web
 from cotune_simulation import announce
 from cotune_simulation.card import socket_path
 from cotune_simulation.card.client import CardClient, NoCardError
-from cotune_simulation.card.ledger import OutOfMemoryError
 from cotune_simulation.figures import MIB
 from cotune_simulation.serving import serve
 from cotune_simulation.termination import end_at_sigterm
-from cotune_simulation.torch_errors import NO_CARD, out_of_memory_message
+from cotune_simulation.torch_memory import NO_CARD, TorchOutOfMemoryError, take
 
 _DIMENSIONS = 8
 
@@ -34,14 +33,12 @@ def main() -> int:
 async def _run(held: int, kernel_ms: float, port: int) -> int:
     try:
         card = await CardClient.connect(socket_path())
+        await take(card, held)
     except NoCardError as error:
         print(f"{NO_CARD} (the simulation's reason: {error})", file=sys.stderr, flush=True)
         return 1
-    try:
-        await card.allocate(held)
-    except OutOfMemoryError as error:
-        message = out_of_memory_message(card, held, error.free_bytes)
-        print(f"torch.OutOfMemoryError: {message}", file=sys.stderr, flush=True)
+    except TorchOutOfMemoryError as error:
+        print(error, file=sys.stderr, flush=True)
         return 1
 
     async def health(_: web.Request) -> web.Response:

@@ -6,8 +6,8 @@ from aiohttp import web
 
 
 async def serve(application: web.Application, host: str, port: int) -> None:
-    """Listen until cancelled."""
-    runner = web.AppRunner(application, access_log=None, handle_signals=False)
+    """Listen until cancelled; a request whose client goes away is given up."""
+    runner = web.AppRunner(application, access_log=None, handle_signals=False, handler_cancellation=True)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -165,8 +166,10 @@ class CardClient:
         async with self._connecting:
             if self._connection is lost:
                 self._receiver = None
-                async with asyncio.timeout(_LOST_AFTER_SECONDS):
-                    await self._reconnect()
+                # Without success the next call says that the card is lost.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_LOST_AFTER_SECONDS):
+                        await self._reconnect()
 
 
 async def _send(writer: asyncio.StreamWriter, message: dict[str, object]) -> None:

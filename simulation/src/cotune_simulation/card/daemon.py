@@ -166,7 +166,7 @@ class CardDaemon:
         percent = self._sampler.percent(now)
         samples = self._sampler.process_samples(now)
         held = self._ledger.by_pid()
-        between = percent / 100
+        load = percent / 100
         return {
             "name": product.name,
             "uuid": self._uuid,
@@ -179,16 +179,15 @@ class CardDaemon:
             "memory_allocated": self._ledger.allocated_bytes,
             "memory_free": self._ledger.free_bytes,
             "utilization_gpu": percent,
-            # The share of time in which memory was read or written: no card was measured, kernels are taken to use it
-            # half of their time.
+            # Modelled: kernels read or write memory in half of their time.
             "utilization_memory": percent // 2,
             "clock_graphics": product.graphics_clock_mhz,
             "clock_sm": product.sm_clock_mhz,
             "clock_memory": product.memory_clock_mhz,
             "clock_video": product.video_clock_mhz,
-            "power": round(product.idle_milliwatts + between * (product.busy_milliwatts - product.idle_milliwatts)),
+            "power": round(product.idle_milliwatts + load * (product.busy_milliwatts - product.idle_milliwatts)),
             "power_limit": product.limit_milliwatts,
-            "temperature": round(product.idle_celsius + between * (product.busy_celsius - product.idle_celsius)),
+            "temperature": round(product.idle_celsius + load * (product.busy_celsius - product.idle_celsius)),
             "process_pids": list(held),
             "process_bytes": list(held.values()),
             "sample_microseconds": [int((sample.ended_at + self._epoch_offset) * 1e6) for sample in samples],

@@ -9,14 +9,14 @@ from cotune_simulation.card.client import CardClient, NoCardError
 from cotune_simulation.serving import serve
 from cotune_simulation.startup_time import startup_scale
 from cotune_simulation.termination import end_at_sigterm
-from cotune_simulation.torch_errors import NO_CARD
+from cotune_simulation.torch_memory import NO_CARD, TorchOutOfMemoryError
 from cotune_simulation.vllm.arguments import ServeArguments, parse_arguments
 from cotune_simulation.vllm.engine import Engine
 from cotune_simulation.vllm.figures import model_figures
 from cotune_simulation.vllm.log import Log
 from cotune_simulation.vllm.metrics import EngineMetrics
 from cotune_simulation.vllm.server import Api
-from cotune_simulation.vllm.startup import TorchOutOfMemoryError, start_engine
+from cotune_simulation.vllm.startup import start_engine
 
 
 def main() -> int:
@@ -41,7 +41,7 @@ async def _run(arguments: ServeArguments) -> int:
     try:
         started = await start_engine(card, arguments, figures, lambda seconds: asyncio.sleep(seconds * scale))
     except TorchOutOfMemoryError as error:
-        return _failed(f"torch.OutOfMemoryError: {error}")
+        return _failed(str(error))
     except (ValueError, AssertionError) as error:
         return _failed(f"{type(error).__name__}: {error}")
     metrics = EngineMetrics(arguments.served_model_names[0], started, arguments.gpu_memory_utilization)
@@ -54,7 +54,7 @@ async def _run(arguments: ServeArguments) -> int:
             tasks.create_task(serve(api.application(), arguments.host, arguments.port))
             log.plain("INFO:     Application startup complete.")
     except* TorchOutOfMemoryError as errors:
-        Log("EngineCore_DP0").error("core.py:710", f"torch.OutOfMemoryError: {errors.exceptions[0]}")
+        Log("EngineCore_DP0").error("core.py:710", str(errors.exceptions[0]))
         log.plain("vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. See stack trace (above)")
     except* NoCardError as errors:
         log.plain(f"torch.AcceleratorError: CUDA error: unspecified launch failure ({errors.exceptions[0]})")

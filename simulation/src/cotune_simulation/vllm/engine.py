@@ -5,10 +5,11 @@ import time
 from collections.abc import AsyncGenerator
 
 from cotune_simulation.card.client import CardClient
+from cotune_simulation.torch_memory import take
 from cotune_simulation.vllm.figures import ModelFigures
 from cotune_simulation.vllm.metrics import EngineMetrics
 from cotune_simulation.vllm.scheduler import Request, Scheduler
-from cotune_simulation.vllm.startup import StartedEngine, take
+from cotune_simulation.vllm.startup import StartedEngine
 
 _GROWTH_SEQUENCES = 32
 """Sequences at once at which the growth under load was measured; fewer take a share of it."""

@@ -5,9 +5,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from cotune_simulation.card.client import CardClient
-from cotune_simulation.card.ledger import OutOfMemoryError
 from cotune_simulation.figures import GIB
-from cotune_simulation.torch_errors import out_of_memory_message
+from cotune_simulation.torch_memory import take
 from cotune_simulation.vllm.arguments import ServeArguments
 from cotune_simulation.vllm.figures import ModelFigures
 from cotune_simulation.vllm.log import Log
@@ -20,10 +19,6 @@ from cotune_simulation.vllm.memory import (
 )
 
 Sleep = Callable[[float], Awaitable[None]]
-
-
-class TorchOutOfMemoryError(Exception):
-    """torch's error, with its exact message."""
 
 
 @dataclass(frozen=True)
@@ -99,17 +94,6 @@ async def start_engine(
         f"{_short(non_torch)} GiB for non-torch memory, and {_short(graphs)} GiB for CUDAGraph memory.",
     )
     return StartedEngine(sizes, blocks)
-
-
-async def take(card: CardClient, size: int) -> None:
-    """Take `size` bytes for good.
-
-    :raises TorchOutOfMemoryError: so much is not free.
-    """
-    try:
-        await card.allocate(size)
-    except OutOfMemoryError as error:
-        raise TorchOutOfMemoryError(out_of_memory_message(card, size, error.free_bytes)) from error
 
 
 def _short(size: float) -> float:

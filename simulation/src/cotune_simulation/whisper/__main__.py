@@ -12,12 +12,11 @@ import sys
 from cotune_simulation import announce
 from cotune_simulation.card import socket_path
 from cotune_simulation.card.client import CardClient, NoCardError
-from cotune_simulation.card.ledger import OutOfMemoryError
 from cotune_simulation.figures import MIB
 from cotune_simulation.serving import serve
 from cotune_simulation.startup_time import startup_scale
 from cotune_simulation.termination import end_at_sigterm
-from cotune_simulation.torch_errors import NO_CARD, out_of_memory_message
+from cotune_simulation.torch_memory import NO_CARD, TorchOutOfMemoryError, take
 from cotune_simulation.whisper.figures import CPU_FIGURES_CARD, SIZES, SizeFigures, size_figures
 from cotune_simulation.whisper.server import Api
 from cotune_simulation.whisper.transcriber import Transcriber
@@ -44,59 +43,50 @@ def main() -> int:
 
 
 async def _run(size: str, host: str, port: int) -> int:
-    fallback = os.environ.get(FALLBACK_VARIABLE) == "1"
     try:
-        transcriber = await _load(size)
-    except (NoCardError, OutOfMemoryError, ValueError) as error:
-        if not fallback or isinstance(error, ValueError):
-            print(_reason(error), file=sys.stderr, flush=True)
-            return 1
-        transcriber = Transcriber(size_figures(size, CPU_FIGURES_CARD), card=None)
-    print(f"Whisper {size} is ready on http://{host}:{port}", flush=True)
-    try:
-        await serve(Api(transcriber, size).application(), host, port)
+        transcriber = await _loaded(size)
     except NoCardError as error:
-        print(_reason(error), file=sys.stderr, flush=True)
+        return _failed(f"{NO_CARD} (the simulation's reason: {error})")
+    except TorchOutOfMemoryError as error:
+        return _failed(str(error))
+    except ValueError as error:
+        return _failed(f"ValueError: {error}")
+    print(f"Whisper {size} is ready on http://{host}:{port}", flush=True)
+    await serve(Api(transcriber, size).application(), host, port)
     return 1
 
 
-class _TorchOutOfMemoryError(OutOfMemoryError):
-    def __init__(self, message: str, error: OutOfMemoryError) -> None:
-        super().__init__(error.free_bytes, error.total_bytes)
-        self.message = message
+async def _loaded(size: str) -> Transcriber:
+    try:
+        return await _load_on_card(size)
+    except (NoCardError, TorchOutOfMemoryError):
+        if os.environ.get(FALLBACK_VARIABLE) != "1":
+            raise
+    return Transcriber(size_figures(size, CPU_FIGURES_CARD), card=None)
 
 
-async def _load(size: str) -> Transcriber:
+async def _load_on_card(size: str) -> Transcriber:
     card = await CardClient.connect(socket_path())
     figures = size_figures(size, card.product.product)
     await asyncio.sleep(figures.startup_seconds * startup_scale())
     try:
         for piece in _pieces(figures, card.product.context_bytes):
-            try:
-                await card.allocate(piece)
-            except OutOfMemoryError as error:
-                message = out_of_memory_message(card, piece, error.free_bytes)
-                raise _TorchOutOfMemoryError(message, error) from error
-    except OutOfMemoryError:
+            await take(card, piece)
+    except TorchOutOfMemoryError:
         await card.close()
         raise
     return Transcriber(figures, card)
+
+
+def _failed(reason: str) -> int:
+    print(reason, file=sys.stderr, flush=True)
+    return 1
 
 
 def _pieces(figures: SizeFigures, context_bytes: int) -> list[int]:
     weights = figures.resident_bytes - context_bytes
     whole, rest = divmod(weights, _LARGEST_TENSOR_BYTES)
     return [context_bytes, *[_LARGEST_TENSOR_BYTES] * whole, rest]
-
-
-def _reason(error: Exception) -> str:
-    match error:
-        case _TorchOutOfMemoryError():
-            return f"torch.OutOfMemoryError: {error.message}"
-        case NoCardError():
-            return f"{NO_CARD} (the simulation's reason: {error})"
-        case _:
-            return f"{type(error).__name__}: {error}"
 
 
 if __name__ == "__main__":

@@ -1,13 +1,31 @@
-"""torch's words for a card that is full or absent."""
+"""Taking memory as torch does, and its words for a card that is full or absent."""
 
 from cotune_simulation.card.client import CardClient
+from cotune_simulation.card.ledger import OutOfMemoryError
 from cotune_simulation.figures import GIB, MIB
 
 NO_CARD = "RuntimeError: No CUDA GPUs are available"
 
 
-def out_of_memory_message(card: CardClient, wanted_bytes: int, free_bytes: int) -> str:
-    """The message of `torch.OutOfMemoryError`, without its name."""
+class TorchOutOfMemoryError(Exception):
+    """The card is full; the text is torch's."""
+
+    def __str__(self) -> str:
+        return f"torch.OutOfMemoryError: {super().__str__()}"
+
+
+async def take(card: CardClient, size: int) -> None:
+    """Take `size` bytes for as long as the process lives.
+
+    :raises TorchOutOfMemoryError: so much is not free.
+    """
+    try:
+        await card.allocate(size)
+    except OutOfMemoryError as error:
+        raise TorchOutOfMemoryError(_message(card, size, error.free_bytes)) from error
+
+
+def _message(card: CardClient, wanted_bytes: int, free_bytes: int) -> str:
     held = card.held_bytes
     return (
         f"CUDA out of memory. Tried to allocate {_size(wanted_bytes)}. GPU 0 has a total capacity of "
