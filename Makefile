@@ -27,8 +27,11 @@ programs: setup ## Kubernetes from Go modules, built once (about ten minutes the
 	@$(LOCAL_CLUSTER) programs kubernetes containerd coredns pause >/dev/null
 
 requirements: setup ## compile requirements/*.in again (needs uv)
-	uv pip compile requirements/dev.in --generate-hashes --no-emit-index-url --no-emit-find-links \
-	  --python-version 3.11 --quiet -o requirements/dev.txt --custom-compile-command 'make requirements'
+	for name in dev simulation simulation-build; do \
+	  uv pip compile requirements/$$name.in --generate-hashes --no-emit-index-url --no-emit-find-links --quiet \
+	    $$([ $$name = dev ] || echo -c requirements/dev.txt) --python-version 3.11 \
+	    -o requirements/$$name.txt --custom-compile-command 'make requirements'; \
+	done
 
 crds: setup ## generate crds/ from the pydantic models
 	@$(BIN)/python -m cotune.api.crds crds

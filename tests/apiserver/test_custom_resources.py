@@ -157,6 +157,21 @@ def test_a_malformed_resource_is_refused_with_path_and_reason(
     assert any(path in line and reason in line for line in answer.text.splitlines()), answer.text
 
 
+@pytest.mark.parametrize(
+    ("name", "is_accepted"), [("v", True), ("v" * 63, True), ("v" * 64, False), ("v.1", False), ("7b", False)]
+)
+def test_an_experiments_name_can_name_its_trials_and_services(
+    api_server: ApiServer, name: str, is_accepted: bool
+) -> None:
+    manifest = resource(EXPERIMENT)
+    manifest["metadata"]["name"] = name
+
+    answer = api_server.apply(manifest, "--dry-run=server")
+
+    assert answer.accepted == is_accepted, answer.text
+    assert is_accepted or ("metadata.name" in answer.text and "trials and their services" in answer.text), answer.text
+
+
 IMMUTABLE: list[tuple[str, dict[str, Any], str, str]] = [
     (PROFILE, {"changes.0.to": "base"}, "spec.changes", "changes are immutable"),
     (PROFILE, {"startOrder": ["stt", "judge"]}, "spec.startOrder", "startOrder is immutable"),

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel
 
 from cotune.api.base import Rule
-from cotune.api.experiment import IMMUTABLE_AFTER_FIRST_TRIAL, ExperimentSpec, ExperimentStatus
+from cotune.api.experiment import IMMUTABLE_AFTER_FIRST_TRIAL, NAMED_AS_A_LABEL, ExperimentSpec, ExperimentStatus
 from cotune.api.grant import GrantSpec
 from cotune.api.profile import ProfileSpec, ProfileStatus
 from cotune.api.structural import structural_schema
@@ -110,7 +110,7 @@ RESOURCES = (
             Column("Fitness", ".status.winner.fitness"),
             Column("Profile", ".status.profile"),
         ),
-        (IMMUTABLE_AFTER_FIRST_TRIAL,),
+        (NAMED_AS_A_LABEL, IMMUTABLE_AFTER_FIRST_TRIAL),
     ),
     Resource(
         "GpuTrial",

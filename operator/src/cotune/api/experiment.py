@@ -356,6 +356,13 @@ class ExperimentStatus(ApiModel):
     conditions: Annotated[tuple[Condition, ...], Field(max_length=32, json_schema_extra=map_list("type"))] = ()
 
 
+NAMED_AS_A_LABEL = Rule(
+    "self.metadata.name.matches('^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$')",
+    "the name must be a label (at most 63 lower-case letters, digits and inner hyphens, a letter first): "
+    "trials and their services are named after it",
+    ".metadata.name",
+)
+
 IMMUTABLE_AFTER_FIRST_TRIAL = Rule(
     "!has(oldSelf.status) || !has(oldSelf.status.trials) || oldSelf.status.trials.total == 0 || "
     "self.spec == oldSelf.spec",
