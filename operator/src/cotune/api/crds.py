@@ -47,7 +47,7 @@ class Resource:
         properties: dict[str, Any] = {
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
-            # A rule's path may only name a field that the schema describes; of metadata, a schema may describe the name.
+            # A rule's path may only name a field that the schema describes; of metadata, it may describe the name.
             "metadata": {"type": "object", "properties": {"name": {"type": "string", "maxLength": 253}}},
             "spec": structural_schema(self.spec),
         }
