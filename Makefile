@@ -24,20 +24,22 @@ help: ## this list
 setup: .venv/.complete ## the Python environment, pinned with hashes
 
 programs: setup ## Kubernetes from Go modules, built once (about ten minutes the first time)
-	@$(LOCAL_CLUSTER) programs kubernetes containerd coredns pause >/dev/null
+	@$(LOCAL_CLUSTER) programs kubernetes containerd coredns helm pause >/dev/null
 
 requirements: setup ## compile requirements/*.in again (needs uv)
-	for name in dev simulation simulation-build; do \
+	for name in dev operator simulation simulation-build; do \
 	  uv pip compile requirements/$$name.in --generate-hashes --no-emit-index-url --no-emit-find-links --quiet \
 	    $$([ $$name = dev ] || echo -c requirements/dev.txt) --python-version 3.11 \
 	    -o requirements/$$name.txt --custom-compile-command 'make requirements'; \
 	done
 
-crds: setup ## generate crds/ from the pydantic models
+crds: setup ## generate crds/ and the chart's copy from the pydantic models
 	@$(BIN)/python -m cotune.api.crds crds
+	@$(BIN)/python -m cotune.api.crds helm/cotune/crds
 
-crds-check: setup ## fail when crds/ differs from the models
+crds-check: setup ## fail when crds/ or the chart's copy differs from the models
 	@$(BIN)/python -m cotune.api.crds --check crds
+	@$(BIN)/python -m cotune.api.crds --check helm/cotune/crds
 
 lint: setup ## ruff, pyright strict, import-linter
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

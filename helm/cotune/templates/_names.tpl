@@ -1,0 +1,40 @@
+{{- define "cotune.name" -}}
+{{- default .Chart.Name .Values.nameOverride -}}
+{{- end -}}
+
+{{- /* 40 characters leave room for the suffixes of roles and policies. */ -}}
+{{- define "cotune.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride -}}
+{{- else if contains (include "cotune.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "cotune.name" .) | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "cotune.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "cotune.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "cotune.labels" -}}
+{{ include "cotune.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "cotune.image" -}}
+{{ .repository }}{{ hasPrefix "sha256:" .tag | ternary "@" ":" }}{{ .tag }}
+{{- end -}}
+
+{{- define "cotune.username" -}}
+system:serviceaccount:{{ .Release.Namespace }}:{{ include "cotune.fullname" . }}
+{{- end -}}
+
+{{- define "cotune.subjects" -}}
+- kind: ServiceAccount
+  name: {{ include "cotune.fullname" . }}
+  namespace: {{ .Release.Namespace }}
+{{- end -}}
