@@ -8,7 +8,8 @@ import pytest
 from cotune.api.profile import ProfilePhase, Stage
 from cotune.rollout.convergence import Action, Scale, SetValues
 from cotune.rollout.stage import decide
-from cotune.rollout.state import ObservedWorkload, PodFailure, Revision, WorkloadRevision
+from cotune.rollout.state import ObservedWorkload, Revision, WorkloadRevision
+from cotune.trials.pod_failure import PodFailure
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -41,7 +41,7 @@ def test_components_start_in_the_order_of_their_dependencies() -> None:
 def test_a_server_that_cannot_start_fails_the_trial_with_its_own_message() -> None:
     ended = step(TrialPhase.STARTING, READY, judge=ObservedPod(PodState.FAILED, f"INFO\n{NO_BLOCKS}\nRuntimeError: x"))
 
-    assert ended == Step(TrialPhase.FAILED, "NoCacheBlocks", f"judge: {NO_BLOCKS}", clean_up=True)
+    assert ended == Step(TrialPhase.FAILED, "NoCacheBlocks", f"judge: {NO_BLOCKS}")
 
 
 def test_what_the_candidate_is_not_to_blame_for_makes_the_trial_invalid() -> None:
@@ -80,7 +80,7 @@ def test_no_phase_lasts_for_ever(phase: TrialPhase, seconds: int, ends_in: Trial
 
     assert step(phase, probe, seconds - 2, **pods).phase is phase
     late = step(phase, probe, seconds, **pods)
-    assert (late.phase, late.reason, late.clean_up) == (ends_in, reason, True)
+    assert (late.phase, late.reason, late.clean_up) == (ends_in, reason, False)
 
 
 PODS = st.builds(ObservedPod, st.sampled_from(PodState), st.sampled_from(["", NO_BLOCKS]))
@@ -102,8 +102,8 @@ def test_whatever_is_observed_a_trial_keeps_its_promises(phase: TrialPhase, obse
     elif not following.phase.is_finished():
         assert ORDER.index(following.phase) - ORDER.index(phase) in {0, 1}
         assert observed.holds_card or phase is TrialPhase.PENDING
-    else:
-        assert following.clean_up
+    if following.clean_up:
+        assert phase.is_finished(), "pods go when the result is stored, not before"
     if following.start:
         assert phase is TrialPhase.STARTING
         assert observed.holds_card

@@ -13,7 +13,7 @@ from support.resources import voice_experiment
 
 SPEC = voice_experiment()
 JUDGE = SPEC.stack.components[0]
-TRIAL = TrialIdentity("voice-lab", "voice-7f3a0000-0", "uid-1")
+TRIAL = TrialIdentity("voice-lab", "voice-7f3a0000-0", "uid-1", "voice")
 
 
 def rendered(template: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def test_rendering_changes_neither_its_input_nor_its_output() -> None:
 
 
 def test_a_service_finds_its_pod_and_names_stay_within_their_limit() -> None:
-    long = TrialIdentity("voice-lab", "v" * 63, "uid-1")
+    long = TrialIdentity("voice-lab", "v" * 63, "uid-1", "voice")
 
     service = component_service(long, JUDGE)
     pod = component_pod(long, JUDGE, {}, "lab")
@@ -93,5 +93,5 @@ def test_a_service_finds_its_pod_and_names_stay_within_their_limit() -> None:
     assert len(service["metadata"]["name"]) <= 63
     assert (
         service["metadata"]["name"]
-        != component_service(TrialIdentity("voice-lab", "v" * 62 + "w", "uid-2"), JUDGE)["metadata"]["name"]
+        != component_service(TrialIdentity("voice-lab", "v" * 62 + "w", "uid-2", "voice"), JUDGE)["metadata"]["name"]
     )

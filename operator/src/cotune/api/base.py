@@ -65,8 +65,8 @@ ComponentName = Annotated[
         pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$",
         json_schema_extra=rules(
             Rule(
-                "!(self in ['gpu', 'stability'])",
-                "gpu and stability are reserved: metrics of the card and of the stack",
+                "!(self in ['gpu', 'stability', 'probe'])",
+                "gpu, stability and probe are reserved: metrics of the card and of the stack, and cotune's own pod",
             )
         ),
     ),

@@ -223,6 +223,7 @@ class Search(ApiModel):
 
     algorithm: Algorithm = Algorithm.GRID
     max_trials: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """How many candidates are tried at most; each of them is run `repeats` times."""
     repeats: Annotated[int, Field(ge=1, le=20)] = 1
     """How often each candidate is run."""
 
@@ -350,6 +351,8 @@ class ExperimentStatus(ApiModel):
 
     phase: ExperimentPhase = ExperimentPhase.PENDING
     observed_generation: Annotated[int, Field(ge=0)] = 0
+    spec_digest: Annotated[str, Field(max_length=71)] | None = None
+    """Of the spec that the trials run: CEL's immutability rule cannot see into pod templates."""
     trials: TrialCounts = TrialCounts()
     winner: Winner | None = None
     profile: Annotated[str, Field(max_length=63)] | None = None

@@ -123,9 +123,13 @@ class StageStatus(ApiModel):
     name: DnsLabel
     phase: ProfilePhase
     started_at: datetime | None = None
+    phase_started_at: datetime | None = None
+    """Since when the stage is in its phase: what deadline and bake time count from."""
     finished_at: datetime | None = None
     revision: Annotated[str, Field(max_length=253)] | None = None
-    """The ControllerRevision that holds what was applied."""
+    """The ControllerRevision of the stage's namespace that holds what the profile applies."""
+    last_good_revision: Annotated[str, Field(max_length=253)] | None = None
+    """The ControllerRevision to which a rollback returns."""
     message: Annotated[str, Field(max_length=4096)] = ""
 
 

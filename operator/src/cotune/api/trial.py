@@ -67,6 +67,8 @@ class TrialStatus(ApiModel):
     message: Annotated[str, Field(max_length=4096)] = ""
     node: Annotated[str, Field(max_length=253)] | None = None
     started_at: datetime | None = None
+    phase_started_at: datetime | None = None
+    """Since when the trial is in its phase: what the phase's deadline counts from."""
     finished_at: datetime | None = None
     measurements: Annotated[tuple[Measurement, ...], Field(max_length=256, json_schema_extra=map_list("metric"))] = ()
     fitness: DecimalString | None = None

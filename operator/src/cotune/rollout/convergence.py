@@ -8,7 +8,8 @@ after any interruption, it goes on where the cluster stands.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cotune.rollout.state import ObservedWorkload, PodFailure, Revision
+from cotune.rollout.state import ObservedWorkload, Revision
+from cotune.trials.pod_failure import PodFailure
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cotune.trials.pod_failure import PodFailure
+
 
 @dataclass(frozen=True)
 class WorkloadRevision:
@@ -39,14 +41,6 @@ class Revision:
                 for it in self.workloads
             )
         )
-
-
-@dataclass(frozen=True)
-class PodFailure:
-    """Why a pod will not become ready."""
-
-    reason: str
-    message: str
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,10 @@ class Step:
     start: tuple[str, ...] = ()
     """Components whose pods are to be created."""
     clean_up: bool = False
-    """Delete every pod and service, and give the card's Lease back once they are gone."""
+    """Delete every pod and service, and give the card's Lease back once they are gone.
+
+    Only ever in a finished phase: the result must be stored before the pods that have it go.
+    """
 
 
 def decide(
@@ -128,7 +131,7 @@ def _measuring(components: Sequence[Component], observed: Observed, elapsed: tim
     # The card comes first: whoever lost it may have measured somebody else's load. The probe's success comes next: what
     # it measured stands, whatever ends after it.
     if observed.holds_card and observed.probe is not None and observed.probe.state is PodState.SUCCEEDED:
-        return Step(TrialPhase.SUCCEEDED, clean_up=True)
+        return Step(TrialPhase.SUCCEEDED)
     if broken := _broken(components, observed):
         return broken
     vanished = [it.name for it in components if it.name not in observed.components]
@@ -159,9 +162,9 @@ def _broken(components: Sequence[Component], observed: Observed) -> Step | None:
 
 def _failed(reason: str, message: str) -> Step:
     """The candidate is to blame."""
-    return Step(TrialPhase.FAILED, reason, message, clean_up=True)
+    return Step(TrialPhase.FAILED, reason, message)
 
 
 def _invalid(reason: str, message: str) -> Step:
     """The candidate is not to blame: the trial says nothing about it and never scores."""
-    return Step(TrialPhase.INVALID, reason, message, clean_up=True)
+    return Step(TrialPhase.INVALID, reason, message)

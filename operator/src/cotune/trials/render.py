@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from cotune.api.experiment import Component, Parameter
 from cotune.search.space import Candidate
+from cotune.trials.placement import DEDICATED_TAINT, DEDICATED_VALUE
 
 Manifest = dict[str, Any]
 """A Kubernetes object as JSON has it."""
@@ -30,6 +31,14 @@ _SETTINGS_OF_COTUNE = {
 }
 
 
+_DEDICATED: Manifest = {
+    "key": DEDICATED_TAINT,
+    "operator": "Equal",
+    "value": DEDICATED_VALUE,
+    "effect": "NoSchedule",
+}
+
+
 class TemplateError(ValueError):
     """A pod template that cannot be run as a part of a trial; the message names the field."""
 
@@ -41,6 +50,7 @@ class TrialIdentity:
     namespace: str
     name: str
     uid: str
+    experiment: str
 
     def owner_reference(self) -> Manifest:
         """Makes the garbage collector remove the pods with the trial."""
@@ -78,22 +88,33 @@ def component_pod(trial: TrialIdentity, component: Component, variables: Mapping
     for kind in ("initContainers", "containers"):
         for container in cast("list[Manifest]", spec.get(kind, [])):
             container["env"] = _with_variables(cast("list[Manifest]", container.get("env", [])), variables)
-    spec |= {
+    metadata = cast("Manifest", template.get("metadata", {}))
+    return with_digest(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": child_metadata(trial, component.name)
+            | {"annotations": dict(cast("Mapping[str, str]", metadata.get("annotations", {})))},
+            "spec": on_node(spec, node),
+        }
+    )
+
+
+def on_node(spec: Manifest, node: str) -> Manifest:
+    """The pod's specification as a part of a trial on this node: run once, without rights, and tolerated there."""
+    return spec | {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "affinity": _on_node(cast("Manifest", spec.get("affinity", {})), node),
+        "affinity": _with_node(cast("Manifest", spec.get("affinity", {})), node),
+        "tolerations": [*cast("list[Manifest]", spec.get("tolerations", [])), _DEDICATED],
     }
-    metadata = cast("Manifest", template.get("metadata", {}))
-    pod: Manifest = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": _metadata(trial, component.name)
-        | {"annotations": dict(cast("Mapping[str, str]", metadata.get("annotations", {})))},
-        "spec": spec,
-    }
-    pod["metadata"]["annotations"][ANNOTATION_DIGEST] = manifest_digest(pod)
-    return pod
+
+
+def with_digest(pod: Manifest) -> Manifest:
+    """The pod with its own digest as an annotation."""
+    annotations = cast("Manifest", pod["metadata"]["annotations"]) | {ANNOTATION_DIGEST: manifest_digest(pod)}
+    return pod | {"metadata": pod["metadata"] | {"annotations": annotations}}
 
 
 def component_service(trial: TrialIdentity, component: Component) -> Manifest:
@@ -101,7 +122,7 @@ def component_service(trial: TrialIdentity, component: Component) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": _metadata(trial, component.name),
+        "metadata": child_metadata(trial, component.name),
         "spec": {
             "selector": _labels(trial, component.name),
             "ports": [{"name": "main", "port": component.port, "targetPort": component.port}],
@@ -119,7 +140,8 @@ def _labels(trial: TrialIdentity, component: str) -> Manifest:
     return {LABEL_TRIAL: trial.name, LABEL_COMPONENT: component}
 
 
-def _metadata(trial: TrialIdentity, component: str) -> Manifest:
+def child_metadata(trial: TrialIdentity, component: str) -> Manifest:
+    """Name, namespace, labels and owner of what a trial has for one component; the name is its host name too."""
     digest = hashlib.sha256(f"{trial.name}/{component}".encode()).hexdigest()[:8]
     return {
         # A service's name may have 63 characters, and a long trial's name is cut: the digest keeps names apart.
@@ -143,7 +165,7 @@ def _with_variables(env: Sequence[Manifest], variables: Mapping[str, str]) -> li
     return [*({"name": name, "value": value} for name, value in variables.items()), *rest]
 
 
-def _on_node(affinity: Manifest, node: str) -> Manifest:
+def _with_node(affinity: Manifest, node: str) -> Manifest:
     """The node added to every required term: terms are alternatives, so each of them must ask for it."""
     chosen = {"key": "metadata.name", "operator": "In", "values": [node]}
     result = copy.deepcopy(affinity)

@@ -1,7 +1,7 @@
 from typing import Any
 
 import pytest
-from cotune.rollout.pod_failure import pod_failure
+from cotune.trials.pod_failure import pod_failure
 
 NO_BLOCKS = "ValueError: No available memory for the cache blocks."
 DISTURBED = "AssertionError: Error in memory profiling. Initial free memory 1 GiB"

@@ -1,10 +1,19 @@
 """What Kubernetes already says about a pod that will not become ready, long before a deadline has passed."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
-from cotune.rollout.state import PodFailure
 from cotune.trials.root_cause import Cause, root_cause
+
+
+@dataclass(frozen=True)
+class PodFailure:
+    """Why a pod will not become ready."""
+
+    reason: str
+    message: str
+
 
 _DECISIVE_WAITING = frozenset(
     {

@@ -1,0 +1,25 @@
+"""The cluster's nodes as placement sees them."""
+
+from cotune.cluster.kinds import NODE
+from cotune.cluster.objects import Object, Objects
+from cotune.trials.placement import GPU_RESOURCE, Node
+
+
+async def nodes(objects: Objects) -> tuple[Node, ...]:
+    """All nodes."""
+    return tuple(_node(it) for it in await objects.list(NODE))
+
+
+def _node(node: Object) -> Node:
+    status = node.get("status", {})
+    spec = node.get("spec", {})
+    ready = any(it["type"] == "Ready" and it["status"] == "True" for it in status.get("conditions", ()))
+    return Node(
+        name=node["metadata"]["name"],
+        labels=node["metadata"].get("labels", {}),
+        taints=frozenset(
+            (it["key"], it.get("value", "")) for it in spec.get("taints", ()) if it["effect"] == "NoSchedule"
+        ),
+        is_ready=ready and not spec.get("unschedulable", False),
+        gpu_shares=int(status.get("allocatable", {}).get(GPU_RESOURCE, 0)),
+    )

@@ -1,0 +1,202 @@
+"""Kubernetes objects as JSON over the official asynchronous client: dicts in, dicts out, refusals as exceptions."""
+
+# The client's generated code has no types: they stop at this file's signatures.
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+
+import json
+from collections.abc import Mapping
+from typing import Any, cast
+
+from kubernetes.aio import client, config
+from kubernetes.aio.config.config_exception import ConfigException
+
+from cotune.cluster.kinds import POD, Kind
+
+FIELD_MANAGER = "cotune"
+
+Object = dict[str, Any]
+"""A Kubernetes object as JSON has it."""
+
+_JSON = "application/json"
+_MERGE_PATCH = "application/merge-patch+json"
+_APPLY_PATCH = "application/apply-patch+yaml"
+
+
+class ApiError(Exception):
+    """The API server answered with an error."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(f"{status} {reason}: {message}")
+        self.status = status
+        self.reason = reason
+        """As in the API's Status object, such as `AlreadyExists`."""
+        self.message = message
+
+
+class NotFoundError(ApiError):
+    """The object does not exist."""
+
+
+class AlreadyExistsError(ApiError):
+    """An object of this name exists."""
+
+
+class ConflictError(ApiError):
+    """The object was changed since it was read: look again."""
+
+
+class ForbiddenError(ApiError):
+    """The operator's service account may not do this."""
+
+
+class Objects:
+    """Reads and writes objects. Every call may raise `ApiError` or one of its kinds."""
+
+    def __init__(self, api: client.ApiClient, timeout_seconds: float = 20) -> None:
+        self._api = api
+        self._timeout = timeout_seconds
+
+    @classmethod
+    async def connect(cls) -> "Objects":
+        """With the pod's service account, or outside of a cluster with `KUBECONFIG`."""
+        configuration = client.Configuration()
+        try:
+            config.load_incluster_config(client_configuration=configuration)
+        except ConfigException:
+            await config.load_kube_config(client_configuration=configuration)
+        return cls(client.ApiClient(configuration))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._api.close()
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Object:
+        """One object."""
+        return await self._json("GET", kind.path(namespace, name))
+
+    async def find(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
+        """One object, or None when there is none of this name."""
+        try:
+            return await self.get(kind, namespace, name)
+        except NotFoundError:
+            return None
+
+    async def list(
+        self, kind: Kind, namespace: str | None = None, labels: Mapping[str, str] | None = None
+    ) -> tuple[Object, ...]:
+        """All objects that carry the labels."""
+        query = [("labelSelector", ",".join(f"{key}={value}" for key, value in labels.items()))] if labels else []
+        found = await self._json("GET", kind.path(namespace), query=query)
+        # Items of a list lack what the list says for all of them.
+        return tuple({"apiVersion": kind.api_version, "kind": kind.name} | item for item in found.get("items") or ())
+
+    async def create(self, kind: Kind, namespace: str | None, body: Object) -> Object:
+        """Create an object.
+
+        Raises:
+            AlreadyExistsError: the name is taken.
+        """
+        return await self._json("POST", kind.path(namespace), body, [("fieldManager", FIELD_MANAGER)])
+
+    async def replace(self, kind: Kind, body: Object) -> Object:
+        """Replace an object that was read before; its `resourceVersion` must still be the newest.
+
+        Raises:
+            ConflictError: somebody was faster.
+        """
+        metadata = cast("Mapping[str, str]", body["metadata"])
+        path = kind.path(metadata.get("namespace"), metadata["name"])
+        return await self._json("PUT", path, body, [("fieldManager", FIELD_MANAGER)])
+
+    async def merge(
+        self, kind: Kind, namespace: str, name: str, patch: Object, subresource: str | None = None
+    ) -> Object:
+        """A JSON merge patch: lists are replaced, null takes away."""
+        path = kind.path(namespace, name, subresource)
+        return await self._json("PATCH", path, patch, [("fieldManager", FIELD_MANAGER)], _MERGE_PATCH)
+
+    async def apply(self, kind: Kind, body: Object) -> Object:
+        """Server-side apply; cotune becomes the owner of exactly the fields in `body`."""
+        metadata = cast("Mapping[str, str]", body["metadata"])
+        path = kind.path(metadata["namespace"], metadata["name"])
+        query = [("fieldManager", FIELD_MANAGER), ("force", "true")]
+        return await self._json("PATCH", path, body, query, _APPLY_PATCH)
+
+    async def delete(
+        self, kind: Kind, namespace: str, name: str, uid: str | None = None, grace: int | None = None
+    ) -> None:
+        """Delete an object; one that is gone, or replaced by another of its name, is no error.
+
+        Args:
+            kind: what it is.
+            namespace: where it is.
+            name: its name.
+            uid: delete only the object that has this identity.
+            grace: seconds that a pod's processes get to end by themselves; None: as the pod has it.
+        """
+        options: Object = {"propagationPolicy": "Background"}
+        if uid is not None:
+            options["preconditions"] = {"uid": uid}
+        if grace is not None:
+            options["gracePeriodSeconds"] = grace
+        try:
+            await self._json("DELETE", kind.path(namespace, name), options)
+        except (NotFoundError, ConflictError):
+            return
+
+    async def log(self, namespace: str, pod: str, container: str, tail_lines: int, previous: bool = False) -> str:
+        """The end of a container's log; empty when there is none (any more)."""
+        query = [("container", container), ("tailLines", str(tail_lines)), ("previous", str(previous).lower())]
+        try:
+            raw = await self._request("GET", POD.path(namespace, pod, "log"), None, query, _JSON)
+        except ForbiddenError:
+            raise
+        except ApiError:
+            return ""
+        return raw.decode(errors="replace")
+
+    async def _json(
+        self,
+        method: str,
+        path: str,
+        body: Object | None = None,
+        query: "list[tuple[str, str]] | None" = None,
+        content_type: str = _JSON,
+    ) -> Object:
+        return cast("Object", json.loads(await self._request(method, path, body, query or [], content_type)))
+
+    async def _request(
+        self, method: str, path: str, body: Object | None, query: "list[tuple[str, str]]", content_type: str
+    ) -> bytes:
+        serialized = await self._api.param_serialize(
+            method,
+            path,
+            query_params=query,
+            header_params={"Accept": "application/json, */*", "Content-Type": content_type},
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        response = await self._api.call_api(*serialized, _request_timeout=self._timeout)
+        status, data = cast("int", response.status), cast("bytes", await response.read())
+        if not 200 <= status <= 299:
+            raise _error(status, data)
+        return data
+
+
+def _error(status: int, data: bytes) -> ApiError:
+    try:
+        answer = cast("Object", json.loads(data))
+    except ValueError:
+        answer = Object()
+    reason, message = str(answer.get("reason", "")), str(answer.get("message", data.decode(errors="replace")[:500]))
+    match status, reason:
+        case 404, _:
+            return NotFoundError(status, reason, message)
+        case 409, "AlreadyExists":
+            return AlreadyExistsError(status, reason, message)
+        case 409, _:
+            return ConflictError(status, reason, message)
+        case 403, _:
+            return ForbiddenError(status, reason, message)
+        case _:
+            return ApiError(status, reason, message)

@@ -1,0 +1,98 @@
+"""What a stage was and what it shall be, as ControllerRevisions in the stage's namespace.
+
+The name is the hash of the content: the same state is the same revision, however often it is written.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cotune.cluster.kinds import CONTROLLER_REVISION
+from cotune.cluster.objects import AlreadyExistsError, Object, Objects
+from cotune.rollout.state import Revision, WorkloadRevision
+
+LABELS = {"app.kubernetes.io/managed-by": "cotune"}
+ANNOTATION_PROFILE = "cotune.dev/profile"
+
+
+@dataclass(frozen=True)
+class StoredRevision:
+    """A revision and how it is marked in the pod templates."""
+
+    name: str
+    revision: Revision
+    markers: Mapping[str, str | None]
+    """Component to the mark that its template carried: a rollback restores it, so that the old ReplicaSet is found."""
+
+
+class Revisions:
+    """The ControllerRevisions of one namespace."""
+
+    def __init__(self, objects: Objects, namespace: str) -> None:
+        self._objects = objects
+        self._namespace = namespace
+
+    async def get(self, name: str) -> StoredRevision:
+        """A revision that was stored before.
+
+        Raises:
+            NotFoundError: there is none of this name.
+        """
+        data = (await self._objects.get(CONTROLLER_REVISION, self._namespace, name))["data"]
+        return _parse(name, data)
+
+    async def ensure(
+        self, revision: Revision, markers: Mapping[str, str | None] | None, profile: str
+    ) -> StoredRevision:
+        """Store a revision; one that is stored already is left as it is.
+
+        Args:
+            revision: the stack.
+            markers: as the templates carry them; None: they will carry this revision's name.
+            profile: namespace and name of the profile because of which it is stored.
+        """
+        data = _data(revision, markers)
+        name = f"cotune-{hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:10]}"
+        existing = await self._objects.list(CONTROLLER_REVISION, self._namespace, LABELS)
+        body: Object = {
+            "apiVersion": CONTROLLER_REVISION.api_version,
+            "kind": CONTROLLER_REVISION.name,
+            "metadata": {
+                "name": name,
+                "namespace": self._namespace,
+                "labels": LABELS,
+                "annotations": {ANNOTATION_PROFILE: profile},
+            },
+            "data": data,
+            "revision": max((int(it["revision"]) + 1 for it in existing), default=0),
+        }
+        if name not in {it["metadata"]["name"] for it in existing}:
+            try:
+                await self._objects.create(CONTROLLER_REVISION, self._namespace, body)
+            except AlreadyExistsError:
+                return await self.get(name)
+        return _parse(name, data)
+
+
+def _data(revision: Revision, markers: Mapping[str, str | None] | None) -> Object:
+    return {
+        "workloads": [
+            {
+                "component": it.component,
+                "values": dict(it.values),
+                "replicas": it.replicas,
+                **({} if markers is None else {"marker": markers.get(it.component)}),
+            }
+            for it in revision.workloads
+        ]
+    }
+
+
+def _parse(name: str, data: Object) -> StoredRevision:
+    workloads: list[Object] = data["workloads"]
+    return StoredRevision(
+        name,
+        Revision(tuple(WorkloadRevision(it["component"], it["values"], int(it["replicas"])) for it in workloads)),
+        {it["component"]: it.get("marker", name) for it in workloads},
+    )

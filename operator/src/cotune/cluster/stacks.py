@@ -1,0 +1,141 @@
+"""The pods and services of a trial: read into a snapshot, created once, deleted when the trial is over."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from cotune.cluster.kinds import POD, SERVICE, Kind
+from cotune.cluster.objects import AlreadyExistsError, Object, Objects
+from cotune.trials.lifecycle import ObservedPod, PodState
+from cotune.trials.outcome import ComponentRun
+from cotune.trials.pod_failure import pod_failure
+from cotune.trials.probe_pod import PROBE
+from cotune.trials.render import ANNOTATION_DIGEST, LABEL_COMPONENT, LABEL_TRIAL, Manifest, TrialIdentity
+
+_TAIL_LINES = 2000
+
+
+class NameTakenError(Exception):
+    """An object of the name that a trial needs exists, and is not the trial's."""
+
+
+@dataclass(frozen=True)
+class ObservedStack:
+    """The pods of a trial, read in one pass."""
+
+    pods: tuple[Object, ...]
+    probe: ObservedPod | None
+    components: dict[str, ObservedPod]
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether no pod is left, not even one that is ending: it may still hold memory on the card."""
+        return not self.pods
+
+
+class Stacks:
+    """The pods and services of trials."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+
+    async def observe(self, trial: TrialIdentity) -> ObservedStack:
+        """The trial's pods, with the logs of those that have ended."""
+        pods = await self._pods(trial)
+        observed = {_component(it): await self._observed(it) for it in pods}
+        probe = observed.pop(PROBE, None)
+        return ObservedStack(pods, probe, observed)
+
+    async def ensure(self, trial: TrialIdentity, manifests: Sequence[Manifest]) -> None:
+        """Create what is missing; what an earlier attempt created is adopted.
+
+        Raises:
+            NameTakenError: an object of a name is not this trial's, or was made from something else.
+        """
+        for manifest in manifests:
+            kind = {POD.name: POD, SERVICE.name: SERVICE}[manifest["kind"]]
+            try:
+                await self._objects.create(kind, trial.namespace, manifest)
+            except AlreadyExistsError:
+                await self._adopt(kind, trial, manifest)
+
+    async def clean_up(self, trial: TrialIdentity) -> bool:
+        """Delete all of it; True when nothing is left."""
+        pods = await self._pods(trial)
+        services = await self._objects.list(SERVICE, trial.namespace, {LABEL_TRIAL: trial.name})
+        mine = [
+            (kind, it) for kind, found in ((SERVICE, services), (POD, pods)) for it in found if _is_owned(it, trial)
+        ]
+        for kind, found in mine:
+            if "deletionTimestamp" not in found["metadata"]:
+                await self._objects.delete(
+                    kind, trial.namespace, found["metadata"]["name"], uid=found["metadata"]["uid"]
+                )
+        return not mine
+
+    async def runs(self, stack: ObservedStack) -> dict[str, ComponentRun]:
+        """Logs, restarts and start-up times of the components."""
+        return {_component(it): await self._run(it) for it in stack.pods if _component(it) != PROBE}
+
+    async def _pods(self, trial: TrialIdentity) -> tuple[Object, ...]:
+        found = await self._objects.list(POD, trial.namespace, {LABEL_TRIAL: trial.name})
+        return tuple(it for it in found if _is_owned(it, trial))
+
+    async def _adopt(self, kind: Kind, trial: TrialIdentity, manifest: Manifest) -> None:
+        name = manifest["metadata"]["name"]
+        found = await self._objects.get(kind, trial.namespace, name)
+        if not _is_owned(found, trial) or _digest(found) != _digest(manifest):
+            raise NameTakenError(f"{kind.name} {trial.namespace}/{name} exists and is not this trial's")
+
+    async def _observed(self, pod: Object) -> ObservedPod:
+        status = pod.get("status", {})
+        match status.get("phase"):
+            case "Succeeded":
+                return ObservedPod(PodState.SUCCEEDED, await self._logs(pod))
+            case "Failed":
+                log = await self._logs(pod)
+                return ObservedPod(PodState.FAILED, log or str(status.get("message") or status.get("reason") or ""))
+            case _:
+                pass
+        ended = [it["name"] for it in status.get("containerStatuses", ()) if "terminated" in it.get("state", {})]
+        if ended:  # One of several containers: the others would wait for it in vain.
+            return ObservedPod(PodState.FAILED, await self._logs(pod))
+        if failure := pod_failure(pod, {}):
+            return ObservedPod(PodState.FAILED, f"{failure.reason}: {failure.message}")
+        return ObservedPod(PodState.READY if _ready_since(pod) else PodState.WAITING)
+
+    async def _logs(self, pod: Object) -> str:
+        names = [it["name"] for it in pod["spec"]["containers"]]
+        metadata = pod["metadata"]
+        logs = [await self._objects.log(metadata["namespace"], metadata["name"], it, _TAIL_LINES) for it in names]
+        return "\n".join(logs)
+
+    async def _run(self, pod: Object) -> ComponentRun:
+        statuses = pod.get("status", {}).get("containerStatuses", ())
+        started = [it["state"]["running"]["startedAt"] for it in statuses if "running" in it.get("state", {})]
+        ready = _ready_since(pod)
+        startup = (_time(ready) - _time(min(started))).total_seconds() if started and ready else None
+        return ComponentRun(await self._logs(pod), sum(it.get("restartCount", 0) for it in statuses), startup)
+
+
+def _component(pod: Object) -> str:
+    return str(pod["metadata"]["labels"].get(LABEL_COMPONENT, ""))
+
+
+def _is_owned(found: Object, trial: TrialIdentity) -> bool:
+    return any(it["uid"] == trial.uid for it in found["metadata"].get("ownerReferences", ()))
+
+
+def _digest(manifest: Object) -> str | None:
+    return manifest["metadata"].get("annotations", {}).get(ANNOTATION_DIGEST)
+
+
+def _ready_since(pod: Object) -> str | None:
+    for condition in pod.get("status", {}).get("conditions", ()):
+        if condition["type"] == "Ready" and condition["status"] == "True":
+            return str(condition["lastTransitionTime"])
+    return None
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)

@@ -1,0 +1,171 @@
+"""The Deployments of a stage: read into a snapshot, changed by as little as a change needs.
+
+cotune owns the variables that it sets and one annotation of the pod template, through server-side apply, and no more:
+what it takes away again falls back to what the workload's owner has said.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cotune.api.grant import GrantTarget
+from cotune.cluster.kinds import DEPLOYMENT, POD
+from cotune.cluster.objects import FIELD_MANAGER, Object, Objects
+from cotune.rollout.state import ObservedWorkload
+from cotune.trials.pod_failure import PodFailure, pod_failure
+
+ANNOTATION_REVISION = "cotune.dev/revision"
+
+_TAIL_LINES = 500
+
+
+class NotBindableError(Exception):
+    """A variable that cotune cannot set without breaking the workload; the message names it."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A Deployment and what was seen of it."""
+
+    target: GrantTarget
+    deployment: Object
+    observed: ObservedWorkload
+    marker: str | None
+    """The revision that its pod template names."""
+
+    @property
+    def name(self) -> str:
+        """The Deployment's name."""
+        return self.target.workload_ref.name
+
+
+class Workloads:
+    """The Deployments of one namespace."""
+
+    def __init__(self, objects: Objects, namespace: str) -> None:
+        self._objects = objects
+        self._namespace = namespace
+
+    async def observe(
+        self, targets: Mapping[str, GrantTarget], variables: Mapping[str, frozenset[str]]
+    ) -> dict[str, Workload]:
+        """The workloads that exist, by component.
+
+        Args:
+            targets: component to workload.
+            variables: component to the names that the profile sets; those that cotune has set before are added.
+        """
+        found: dict[str, Workload] = {}
+        for component, target in targets.items():
+            deployment = await self._objects.find(DEPLOYMENT, self._namespace, target.workload_ref.name)
+            if deployment is not None:
+                found[component] = await self._workload(target, deployment, variables.get(component, frozenset()))
+        return found
+
+    async def scale(self, workload: Workload, replicas: int) -> None:
+        """Set the number of replicas."""
+        await self._objects.merge(
+            DEPLOYMENT, self._namespace, workload.name, {"spec": {"replicas": replicas}}, subresource="scale"
+        )
+
+    async def set_values(self, workload: Workload, values: Mapping[str, str | None], marker: str | None) -> None:
+        """Own exactly these variables, and the mark of the revision; None gives a variable back to its owner."""
+        container: Object = {
+            "name": workload.target.container,
+            "env": [{"name": name, "value": value} for name, value in values.items() if value is not None],
+        }
+        template: Object = {"spec": {"containers": [container]}}
+        if marker is not None:
+            template["metadata"] = {"annotations": {ANNOTATION_REVISION: marker}}
+        await self._objects.apply(
+            DEPLOYMENT,
+            {
+                "apiVersion": DEPLOYMENT.api_version,
+                "kind": DEPLOYMENT.name,
+                "metadata": {"name": workload.name, "namespace": self._namespace},
+                "spec": {"template": template},
+            },
+        )
+
+    async def _workload(self, target: GrantTarget, deployment: Object, variables: frozenset[str]) -> Workload:
+        template = deployment["spec"]["template"]
+        marker = template["metadata"].get("annotations", {}).get(ANNOTATION_REVISION)
+        pods = await self._objects.list(POD, self._namespace, deployment["spec"]["selector"]["matchLabels"])
+        replicas = int(deployment["spec"].get("replicas", 1))
+        observed = ObservedWorkload(
+            values=_values(target, deployment, variables),
+            replicas=replicas,
+            pods=len(pods),
+            is_ready=_is_ready(deployment, replicas, len(pods)),
+            failure=await self._failure([it for it in pods if _marker(it) == marker]),
+        )
+        return Workload(target, deployment, observed, marker)
+
+    async def _failure(self, pods: "list[Object]") -> PodFailure | None:
+        for pod in pods:
+            if "deletionTimestamp" in pod["metadata"]:
+                continue
+            logs = {name: await self._ended_log(pod, name, status) for name, status in _ended(pod).items()}
+            if found := pod_failure(pod, logs):
+                return PodFailure(found.reason, f"pod {pod['metadata']['name']}: {found.message}")
+        return None
+
+    async def _ended_log(self, pod: Object, container: str, status: Object) -> str:
+        previous = "terminated" not in status.get("state", {})
+        name = pod["metadata"]["name"]
+        return await self._objects.log(self._namespace, name, container, _TAIL_LINES, previous=previous)
+
+
+def _values(target: GrantTarget, deployment: Object, variables: frozenset[str]) -> dict[str, str | None]:
+    """The variables as they stand in the template; None: the template has no entry of that name.
+
+    Raises:
+        NotBindableError: there is no such container, or a variable's value comes from elsewhere.
+    """
+    name = deployment["metadata"]["name"]
+    containers: list[Object] = deployment["spec"]["template"]["spec"]["containers"]
+    container = next((it for it in containers if it["name"] == target.container), None)
+    if container is None:
+        raise NotBindableError(f"Deployment {name} has no container {target.container}")
+    entries: dict[str, Object] = {it["name"]: it for it in container.get("env", ())}
+    wanted = variables | _owned(deployment, target.container)
+    if indirect := sorted(it for it in wanted if "valueFrom" in entries.get(it, {})):
+        raise NotBindableError(
+            f"Deployment {name}, container {target.container}: {', '.join(indirect)} has valueFrom, "
+            "and a variable may have a value or a source, not both"
+        )
+    return {it: entries[it].get("value", "") if it in entries else None for it in sorted(wanted)}
+
+
+def _owned(deployment: Object, container: str) -> frozenset[str]:
+    """The variables that cotune has set, as the API server remembers."""
+    names: set[str] = set()
+    for entry in deployment["metadata"].get("managedFields", ()):
+        if entry.get("manager") != FIELD_MANAGER or entry.get("operation") != "Apply":
+            continue
+        fields: Any = entry.get("fieldsV1", {})
+        path = ("f:spec", "f:template", "f:spec", "f:containers", f'k:{{"name":"{container}"}}', "f:env")
+        for step in path:
+            fields = fields.get(step, {})
+        names |= {str(it).removeprefix('k:{"name":"').removesuffix('"}') for it in fields if str(it).startswith("k:")}
+    return frozenset(names)
+
+
+def _is_ready(deployment: Object, replicas: int, pods: int) -> bool:
+    status = deployment.get("status", {})
+    seen = status.get("observedGeneration", 0) >= deployment["metadata"]["generation"]
+    counts = (status.get("readyReplicas", 0), status.get("updatedReplicas", 0), pods)
+    return seen and all(it == replicas for it in counts)
+
+
+def _ended(pod: Object) -> dict[str, Object]:
+    statuses: list[Object] = pod.get("status", {}).get("containerStatuses", [])
+    return {
+        it["name"]: it
+        for it in statuses
+        if "terminated" in it.get("state", {}) or "terminated" in it.get("lastState", {})
+    }
+
+
+def _marker(pod: Object) -> str | None:
+    return pod["metadata"].get("annotations", {}).get(ANNOTATION_REVISION)

@@ -1,0 +1,1 @@
+"""What an experiment does next: which trials to start, who has won. All of it is pure."""

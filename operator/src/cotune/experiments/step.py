@@ -1,0 +1,168 @@
+"""One pass over an experiment: Pending -> Planning -> Running -> Succeeded or Failed.
+
+All progress lies in its trials: what was tried, what came of it and what comes next are read from them, so an operator
+that starts anew goes on where the last one stopped.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from cotune.api.experiment import Algorithm, ExperimentPhase, ExperimentSpec, Search, TrialCounts, Winner
+from cotune.api.trial import TrialPhase
+from cotune.fitness.ranking import Ranking, Result, Verdict, rank
+from cotune.search.grid import GridSampler
+from cotune.search.sampler import Observation, Sampler
+from cotune.search.space import Candidate, Space
+
+
+@dataclass(frozen=True)
+class ObservedTrial:
+    """One trial of the experiment, read once."""
+
+    name: str
+    candidate: Candidate
+    repeat: int
+    phase: TrialPhase
+    is_judged: bool
+    """A measured trial is judged when the baseline's result is known; all others at their end."""
+    fitness: float | None
+    """None: not judged yet, failed, invalid or infeasible."""
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """A trial to be created; its name is the same in every pass."""
+
+    name: str
+    candidate: Candidate
+    repeat: int
+
+
+@dataclass(frozen=True)
+class ExperimentStep:
+    """One pass: the phase that follows, and what to do. Doing it twice does no harm."""
+
+    phase: ExperimentPhase
+    reason: str
+    message: str
+    counts: TrialCounts
+    start: tuple[PlannedTrial, ...] = ()
+    winner: Winner | None = None
+    winning: Candidate | None = None
+
+
+def decide(name: str, spec: ExperimentSpec, trials: Sequence[ObservedTrial], cards: int) -> ExperimentStep:
+    """The next step of an experiment.
+
+    Args:
+        name: the experiment's name, from which its trials' names are made.
+        spec: the experiment.
+        trials: all of its trials.
+        cards: on how many cards trials may run; each takes one trial at a time.
+    """
+    space = Space(spec.parameters)
+    by_candidate = _by_candidate(trials)
+    counts = TrialCounts(
+        total=len(trials),
+        finished=sum(it.phase.is_finished() for it in trials),
+        failed=sum(it.phase is TrialPhase.FAILED for it in trials),
+    )
+    if _has_failed(by_candidate.get(space.baseline, ())):
+        why = "the baseline has no result, and every gain is stated against it"
+        return ExperimentStep(ExperimentPhase.FAILED, "BaselineFailed", why, counts)
+    unfinished = counts.total - counts.finished
+    start = _next(name, spec.search, space, by_candidate, limit=cards - unfinished)
+    if start or unfinished or not all(it.is_judged for it in trials):
+        message = f"{counts.finished} of {counts.total} trials finished"
+        return ExperimentStep(ExperimentPhase.RUNNING, "TrialsRunning", message, counts, start)
+    return _verdict(spec, space, by_candidate, counts)
+
+
+def sampler(search: Search) -> Sampler:
+    """The sampler that the experiment asks for."""
+    match search.algorithm:
+        case Algorithm.GRID:
+            return GridSampler()
+
+
+def _next(
+    name: str,
+    search: Search,
+    space: Space,
+    by_candidate: Mapping[Candidate, Sequence[ObservedTrial]],
+    limit: int,
+) -> tuple[PlannedTrial, ...]:
+    """Missing repeats first, the baseline's before all: other candidates are judged by it."""
+    if limit <= 0:
+        return ()
+    planned = [
+        PlannedTrial(candidate.trial_name(name, repeat), candidate, repeat)
+        for candidate, trials in by_candidate.items()
+        if not _has_failed(trials)
+        for repeat in range(search.repeats)
+        if repeat not in {it.repeat for it in trials}
+    ]
+    baseline = by_candidate.get(space.baseline, ())
+    if by_candidate and (len(baseline) < search.repeats or not all(it.phase.is_finished() for it in baseline)):
+        return tuple(islice((it for it in planned if it.candidate == space.baseline), limit))
+    observed = [Observation(it, _fitness(trials)) for it, trials in by_candidate.items()]
+    room = min(limit - len(planned), search.max_trials - len(by_candidate))
+    if not by_candidate:
+        room = min(room, 1)
+    fresh = sampler(search).propose(space, observed, room) if room > 0 else ()
+    planned += [PlannedTrial(it.trial_name(name, 0), it, 0) for it in fresh]
+    return tuple(planned[:limit])
+
+
+def _verdict(
+    spec: ExperimentSpec,
+    space: Space,
+    by_candidate: Mapping[Candidate, Sequence[ObservedTrial]],
+    counts: TrialCounts,
+) -> ExperimentStep:
+    ranking = rank([_result(it, trials) for it, trials in by_candidate.items()], space.baseline)
+    reason = str(ranking.verdict)
+    match ranking.verdict:
+        case Verdict.WINNER:
+            best, reference = ranking.order[0], _baseline(ranking, space)
+            trial = min(by_candidate[best.candidate], key=lambda it: it.repeat).name
+            winner = Winner(trial=trial, fitness=f"{best.fitness:.6f}", baseline_fitness=f"{reference.fitness:.6f}")
+            values = ", ".join(f"{key}={value}" for key, value in best.candidate.values.items())
+            message = f"{values}: fitness {best.fitness:.3f}, baseline {reference.fitness:.3f}"
+            return ExperimentStep(
+                ExperimentPhase.SUCCEEDED, reason, message, counts, winner=winner, winning=best.candidate
+            )
+        case Verdict.BASELINE_IS_BEST:
+            return ExperimentStep(ExperimentPhase.SUCCEEDED, reason, "no candidate is better than the baseline", counts)
+        case Verdict.WITHIN_NOISE:
+            message = "the best candidate's repeats do not all beat the baseline's"
+            return ExperimentStep(ExperimentPhase.SUCCEEDED, reason, message, counts)
+        case Verdict.BASELINE_FAILED:
+            message = f"the baseline keeps to its constraints in none of {spec.search.repeats} repeats, or not in all"
+            return ExperimentStep(ExperimentPhase.FAILED, reason, message, counts)
+
+
+def _baseline(ranking: Ranking, space: Space) -> Result:
+    return next(it for it in ranking.order if it.candidate == space.baseline)
+
+
+def _by_candidate(trials: Sequence[ObservedTrial]) -> Mapping[Candidate, Sequence[ObservedTrial]]:
+    found: dict[Candidate, list[ObservedTrial]] = {}
+    for trial in trials:
+        found.setdefault(trial.candidate, []).append(trial)
+    return found
+
+
+def _has_failed(trials: Sequence[ObservedTrial]) -> bool:
+    """A candidate with a repeat that failed is feasible no more: its other repeats are not worth their time."""
+    return any(it.phase.is_finished() and it.phase is not TrialPhase.SUCCEEDED for it in trials)
+
+
+def _fitness(trials: Sequence[ObservedTrial]) -> float | None:
+    fitnesses = [it.fitness for it in trials if it.fitness is not None]
+    return sum(fitnesses) / len(fitnesses) if fitnesses and len(fitnesses) == len(trials) else None
+
+
+def _result(candidate: Candidate, trials: Sequence[ObservedTrial]) -> Result:
+    return Result(candidate, tuple(it.fitness for it in trials if it.fitness is not None), len(trials))

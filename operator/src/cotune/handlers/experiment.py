@@ -1,0 +1,193 @@
+"""One pass over a GpuAllocationExperiment: look at its trials, start what comes next, name the winner."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from cotune.api.conditions import with_condition
+from cotune.api.experiment import ExperimentPhase, ExperimentSpec, ExperimentStatus
+from cotune.api.trial import TrialPhase, TrialSpec, TrialStatus
+from cotune.cluster.events import Events
+from cotune.cluster.kinds import EXPERIMENT, PROFILE, TRIAL
+from cotune.cluster.nodes import nodes
+from cotune.cluster.objects import AlreadyExistsError, ForbiddenError, Object, Objects
+from cotune.experiments.step import ExperimentStep, ObservedTrial, PlannedTrial, decide
+from cotune.handlers.statuses import condition, status_of, write_status
+from cotune.profiles.making import NamedProfile, make_profile
+from cotune.search.space import Candidate
+from cotune.trials.placement import Placement, place
+from cotune.trials.render import ANNOTATION_DIGEST
+
+LABEL_EXPERIMENT = "cotune.dev/experiment"
+
+_SOON, _LATER = timedelta(seconds=1), timedelta(seconds=10)
+_FINISHED = frozenset({ExperimentPhase.SUCCEEDED, ExperimentPhase.FAILED})
+
+
+@dataclass(frozen=True)
+class ExperimentReconciler:
+    """Reconciles experiments."""
+
+    objects: Objects
+    events: Events
+
+    async def reconcile(self, body: Object, now: datetime) -> timedelta | None:
+        """One pass over the experiment as it was just read."""
+        spec = ExperimentSpec.model_validate(body["spec"])
+        status = ExperimentStatus.model_validate(status_of(body))
+        if "deletionTimestamp" in body["metadata"] or status.phase in _FINISHED:
+            return None  # The garbage collector takes the trials of a deleted experiment.
+        digest = spec_digest(body)
+        if status.spec_digest is None:
+            # Written before the first trial exists, so that no trial ever runs a spec that nobody has recorded.
+            new = status.model_copy(update={"phase": ExperimentPhase.PLANNING, "spec_digest": digest})
+            await write_status(self.objects, EXPERIMENT, body, status, new)
+            return timedelta()
+        if status.spec_digest != digest:
+            message = "the spec differs from what the trials run: apply it under a new name"
+            return await self._stalled(body, status, "SpecChanged", message, now)
+        placement = place(await nodes(self.objects), spec.gpu, len(spec.stack.components) + 1)
+        if not placement.nodes:
+            return await self._stalled(body, status, "NoSuitableNode", placement.why_none(), now)
+        try:
+            return await self._advance(body, spec, status, placement, now)
+        except ForbiddenError as error:
+            return await self._stalled(body, status, "NotInvited", error.message, now)
+
+    async def _advance(
+        self, body: Object, spec: ExperimentSpec, status: ExperimentStatus, placement: Placement, now: datetime
+    ) -> timedelta | None:
+        name, namespace = body["metadata"]["name"], body["metadata"]["namespace"]
+        trials = await self._trials(body)
+        step = decide(name, spec, trials, len(placement.nodes))
+        for planned in step.start:
+            await self._start(body, planned)
+        profile = await self._make_profile(namespace, name, spec, status, step)
+        new = _status(body, status, step, profile, now)
+        if await write_status(self.objects, EXPERIMENT, body, status, new) and step.phase in _FINISHED:
+            failed = step.phase is ExperimentPhase.FAILED
+            await self.events.tell(body, step.reason, step.message, "Rank", now, warning=failed)
+            if profile is not None:
+                await self.events.tell(body, "ProfileMade", f"GpuProfile {profile.name}", "MakeProfile", now)
+        return None if step.phase in _FINISHED else _SOON
+
+    async def _trials(self, body: Object) -> tuple[ObservedTrial, ...]:
+        labels = {LABEL_EXPERIMENT: body["metadata"]["name"]}
+        found = await self.objects.list(TRIAL, body["metadata"]["namespace"], labels)
+        uid = body["metadata"]["uid"]
+        mine = [it for it in found if any(o["uid"] == uid for o in it["metadata"].get("ownerReferences", ()))]
+        return tuple(_observed(it) for it in sorted(mine, key=_age))
+
+    async def _start(self, experiment: Object, planned: PlannedTrial) -> None:
+        trial = _trial(experiment, planned)
+        try:
+            await self.objects.create(TRIAL, experiment["metadata"]["namespace"], trial)
+        except AlreadyExistsError:
+            # Created by a pass that died before it was told so, or seen late: the name says that it is the same.
+            return
+
+    async def _make_profile(
+        self, namespace: str, name: str, spec: ExperimentSpec, status: ExperimentStatus, step: ExperimentStep
+    ) -> NamedProfile | None:
+        if step.winner is None or step.winning is None or status.spec_digest is None:
+            return None
+        profile = make_profile(spec, name, namespace, step.winning, step.winner.trial, status.spec_digest)
+        if profile is None:
+            return None
+        body: Object = {
+            "apiVersion": PROFILE.api_version,
+            "kind": PROFILE.name,
+            "metadata": {"name": profile.name, "namespace": namespace, "labels": {LABEL_EXPERIMENT: name}},
+            "spec": profile.spec.model_dump(mode="json", by_alias=True, exclude_none=True),
+        }
+        try:
+            await self.objects.create(PROFILE, namespace, body)
+        except AlreadyExistsError:
+            return profile  # The name is the hash of the changes.
+        return profile
+
+    async def _stalled(
+        self, body: Object, status: ExperimentStatus, reason: str, message: str, now: datetime
+    ) -> timedelta:
+        generation = body["metadata"]["generation"]
+        conditions = with_condition(status.conditions, condition("Stalled", True, generation, now, reason, message))
+        new = status.model_copy(update={"conditions": conditions, "observed_generation": generation})
+        if await write_status(self.objects, EXPERIMENT, body, status, new):
+            await self.events.tell(body, reason, message, "Plan", now, warning=True)
+        return _LATER
+
+
+def spec_digest(body: Object) -> str:
+    """The SHA-256 of an experiment's spec, pod templates included."""
+    text = json.dumps(body["spec"], sort_keys=True, separators=(",", ":"))
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def _observed(body: Object) -> ObservedTrial:
+    spec = TrialSpec.model_validate(body["spec"])
+    status = TrialStatus.model_validate(status_of(body))
+    return ObservedTrial(
+        name=body["metadata"]["name"],
+        candidate=Candidate(tuple((it.name, it.value) for it in spec.candidate)),
+        repeat=spec.repeat,
+        phase=status.phase,
+        is_judged=status.phase is not TrialPhase.SUCCEEDED or any(it.type == "Feasible" for it in status.conditions),
+        fitness=float(status.fitness) if status.fitness is not None else None,
+    )
+
+
+def _age(trial: Object) -> tuple[str, str]:
+    return trial["metadata"]["creationTimestamp"], trial["metadata"]["name"]
+
+
+def _trial(experiment: Object, planned: PlannedTrial) -> Object:
+    metadata = experiment["metadata"]
+    return {
+        "apiVersion": TRIAL.api_version,
+        "kind": TRIAL.name,
+        "metadata": {
+            "name": planned.name,
+            "namespace": metadata["namespace"],
+            "labels": {LABEL_EXPERIMENT: metadata["name"]},
+            "annotations": {ANNOTATION_DIGEST: spec_digest(experiment)},
+            "ownerReferences": [
+                {
+                    "apiVersion": EXPERIMENT.api_version,
+                    "kind": EXPERIMENT.name,
+                    "name": metadata["name"],
+                    "uid": metadata["uid"],
+                    "controller": True,
+                    "blockOwnerDeletion": True,
+                }
+            ],
+        },
+        "spec": {
+            "experiment": metadata["name"],
+            "candidate": [{"name": name, "value": value} for name, value in planned.candidate.assignments],
+            "repeat": planned.repeat,
+        },
+    }
+
+
+def _status(
+    body: Object, old: ExperimentStatus, step: ExperimentStep, profile: NamedProfile | None, now: datetime
+) -> ExperimentStatus:
+    generation = body["metadata"]["generation"]
+    finished = step.phase in _FINISHED
+    conditions = old.conditions
+    for it in (
+        condition("Progressing", not finished, generation, now, step.reason, step.message),
+        condition("Ready", step.phase is ExperimentPhase.SUCCEEDED, generation, now, step.reason, step.message),
+        condition("Stalled", step.phase is ExperimentPhase.FAILED, generation, now, step.reason, step.message),
+    ):
+        conditions = with_condition(conditions, it)
+    return ExperimentStatus(
+        phase=step.phase,
+        observed_generation=generation,
+        spec_digest=old.spec_digest,
+        trials=step.counts,
+        winner=step.winner,
+        profile=profile.name if profile is not None else None,
+        conditions=conditions,
+    )

@@ -1,0 +1,96 @@
+"""What kopf is told: how to start and stop, and which watches feed which queue."""
+
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import kopf
+from prometheus_client import start_http_server
+
+from cotune.cluster.cards import Cards
+from cotune.cluster.events import Events
+from cotune.cluster.kinds import EXPERIMENT, PROFILE, TRIAL, Kind
+from cotune.cluster.objects import Object, Objects
+from cotune.cluster.stacks import Stacks
+from cotune.handlers.experiment import ExperimentReconciler
+from cotune.handlers.profile import ProfileReconciler
+from cotune.handlers.settings import Settings
+from cotune.handlers.trial import TrialReconciler
+from cotune.handlers.work_queue import Key, Reconcile, WorkQueue
+
+_logger = logging.getLogger("cotune")
+
+_Pass = Callable[[Object, datetime], Awaitable[timedelta | None]]
+
+
+def register(registry: kopf.OperatorRegistry, settings: Settings) -> None:
+    """Register the operator's start, its end and its watches."""
+    running = contextlib.AsyncExitStack()
+    queues: dict[Kind, WorkQueue] = {}
+
+    @kopf.on.startup(registry=registry)
+    async def start(**kwargs: Any) -> None:
+        """Connect, start the queues, and keep kopf to its watches."""
+        configure(kwargs["settings"])
+        objects = await Objects.connect()
+        running.push_async_callback(objects.close)
+        queues.update(_queues(objects, settings))
+        for queue in queues.values():
+            await running.enter_async_context(queue.running())
+        start_http_server(settings.metrics_port)
+        _logger.info("started: watching experiments, trials and profiles")
+
+    @kopf.on.cleanup(registry=registry)
+    async def stop(**_: Any) -> None:
+        """End the passes that are in work; the next operator goes on from the cluster's state."""
+        await running.aclose()
+
+    for kind in (EXPERIMENT, TRIAL, PROFILE):
+        group, version = kind.api_version.split("/")
+
+        @kopf.on.event(group, version, kind.plural, id=kind.plural, param=kind, registry=registry)
+        async def enqueue(body: kopf.Body, param: Any = None, **_: Any) -> None:
+            """Look at what has changed, and at the experiment that a trial belongs to."""
+            metadata = body["metadata"]
+            queues[param].add(Key(metadata["namespace"], metadata["name"]))
+            if param is TRIAL:
+                queues[EXPERIMENT].add(Key(metadata["namespace"], body["spec"]["experiment"]))
+
+
+def configure(settings: kopf.OperatorSettings) -> None:
+    """kopf only watches: no Events, no annotations, no finalizers, no peering, no look at other kinds."""
+    settings.posting.enabled = False
+    settings.peering.standalone = True
+    settings.scanning.disabled = True
+    settings.persistence.finalizer = "cotune.dev/kopf"
+    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix="kopf.cotune.dev")
+    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix="kopf.cotune.dev")
+    # A watch that went silent is noticed: by the server's end of it, and by the client's.
+    settings.watching.server_timeout = 300
+    settings.watching.client_timeout = 330
+    settings.watching.connect_timeout = 10
+
+
+def _queues(objects: Objects, settings: Settings) -> dict[Kind, WorkQueue]:
+    events = Events(objects, reporter="cotune")
+    trial = TrialReconciler(objects, Cards(objects, settings.namespace), Stacks(objects), events, settings)
+    return {
+        EXPERIMENT: WorkQueue(
+            "experiment", _fresh(objects, EXPERIMENT, ExperimentReconciler(objects, events).reconcile), 2
+        ),
+        TRIAL: WorkQueue("trial", _fresh(objects, TRIAL, trial.reconcile), 4),
+        # One at a time: which profile goes first in a namespace is read and written in one pass.
+        PROFILE: WorkQueue("profile", _fresh(objects, PROFILE, ProfileReconciler(objects, events).reconcile), 1),
+    }
+
+
+def _fresh(objects: Objects, kind: Kind, reconcile: _Pass) -> Reconcile:
+    """Every pass reads its resource anew: what a watch has said may be old."""
+
+    async def one(key: Key) -> timedelta | None:
+        body = await objects.find(kind, key.namespace, key.name)
+        return None if body is None else await reconcile(body, datetime.now(UTC))
+
+    return one

@@ -1,0 +1,252 @@
+"""One pass over a GpuProfile: the next step of its current stage, or of its way back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from prometheus_client import Counter
+
+from cotune.api.conditions import with_condition
+from cotune.api.grant import GrantSpec
+from cotune.api.profile import ProfilePhase, ProfileSpec, ProfileStatus, Stage, StageStatus
+from cotune.cluster.events import Events
+from cotune.cluster.kinds import GRANT, PROFILE
+from cotune.cluster.objects import ForbiddenError, Object, Objects
+from cotune.cluster.revisions import Revisions, StoredRevision
+from cotune.cluster.workloads import NotBindableError, Workload, Workloads
+from cotune.handlers.statuses import condition, status_of, write_status
+from cotune.rollout.convergence import Scale, SetValues
+from cotune.rollout.progress import (
+    ENDED_BADLY,
+    IN_PROGRESS,
+    Rival,
+    Waiting,
+    by_name,
+    current_stage,
+    goes_before,
+    hindrance,
+    overall,
+    with_stage,
+)
+from cotune.rollout.stage import StageStep, decide
+from cotune.rollout.state import Revision, WorkloadRevision
+from cotune.rollout.targets import Refusal, Targets, resolve
+
+FINALIZER = "cotune.dev/rollout"
+
+_POLL, _LATER = timedelta(seconds=0.5), timedelta(seconds=5)
+
+STAGES = Counter("cotune_stages_total", "Stages of rollouts that have ended.", ["phase"])
+
+
+@dataclass(frozen=True)
+class ProfileReconciler:
+    """Reconciles profiles, one at a time: their order in a namespace is decided by who looks first."""
+
+    objects: Objects
+    events: Events
+
+    async def reconcile(self, body: Object, now: datetime) -> timedelta | None:
+        """One pass over the profile as it was just read."""
+        spec = ProfileSpec.model_validate(body["spec"])
+        status = ProfileStatus.model_validate(status_of(body))
+        stage = current_stage(spec, status)
+        state = by_name(status).get(stage.name) if stage is not None else None
+        begun = state is not None and state.phase in IN_PROGRESS
+        if not begun and (stage is None or "deletionTimestamp" in body["metadata"]):
+            await self._set_finalizer(body, wanted=False)
+            return None
+        assert stage is not None  # A stage that has begun is a stage.
+        try:
+            targets = await self._targets(body, spec, stage)
+            if isinstance(targets, Refusal):
+                return await self._wait(
+                    body, status, Waiting(status.phase, targets.reason, targets.message), now, stalled=True
+                )
+            if state is not None and begun:
+                return await self._go_on(body, spec, status, stage, state, targets, now)
+            if waiting := hindrance(spec, stage) or await self._rival(body, stage):
+                return await self._wait(body, status, waiting, now)
+            return await self._begin(body, spec, status, stage, targets, now)
+        except NotBindableError as error:
+            waiting = Waiting(status.phase, "NotBindable", str(error))
+        except ForbiddenError as error:
+            waiting = Waiting(status.phase, "NotInvited", error.message)
+        return await self._wait(body, status, waiting, now, stalled=True)
+
+    async def _targets(self, body: Object, spec: ProfileSpec, stage: Stage) -> Targets | Refusal:
+        grants = [GrantSpec.model_validate(it["spec"]) for it in await self.objects.list(GRANT, stage.namespace)]
+        return resolve(spec, body["metadata"]["namespace"], stage.namespace, grants)
+
+    async def _rival(self, body: Object, stage: Stage) -> Waiting | None:
+        rivals = [_rival(it) for it in await self.objects.list(PROFILE)]
+        first = goes_before(_rival(body), rivals, stage.namespace)
+        if first is None:
+            return None
+        message = f"profile {first.namespace}/{first.name} goes first in namespace {stage.namespace}"
+        return Waiting(ProfilePhase.PENDING, "WaitingForProfile", message)
+
+    async def _begin(
+        self, body: Object, spec: ProfileSpec, status: ProfileStatus, stage: Stage, targets: Targets, now: datetime
+    ) -> timedelta:
+        """Store what is there and what shall be there; nothing is changed before both are on record."""
+        found = await self._observe(spec, stage, targets)
+        if missing := [it for it in spec.start_order if it not in found]:
+            names = ", ".join(targets.by_component[it].workload_ref.name for it in missing)
+            waiting = Waiting(
+                status.phase, "WorkloadNotFound", f"namespace {stage.namespace} has no Deployment {names}"
+            )
+            return await self._wait(body, status, waiting, now, stalled=True)
+        if unready := [it for it in spec.start_order if not found[it].observed.is_ready]:
+            # A stack that was not well before the change would be taken back for what the change has not done.
+            message = f"before the change, {', '.join(unready)} in namespace {stage.namespace} must be ready"
+            return await self._wait(body, status, Waiting(status.phase, "StageNotReady", message), now)
+        revisions = Revisions(self.objects, stage.namespace)
+        metadata = body["metadata"]
+        profile = f"{metadata['namespace']}/{metadata['name']}"
+        before = Revision(
+            tuple(
+                WorkloadRevision(it, found[it].observed.values, found[it].observed.replicas) for it in spec.start_order
+            )
+        )
+        last_good = await revisions.ensure(before, {it: found[it].marker for it in spec.start_order}, profile)
+        changes = {(it.component, it.env): it.to for it in spec.changes}
+        target = await revisions.ensure(before.with_values(changes), None, profile)
+        body = await self._set_finalizer(body, wanted=True)
+        state = StageStatus(
+            name=stage.name,
+            phase=ProfilePhase.PROGRESSING,
+            started_at=now,
+            phase_started_at=now,
+            revision=target.name,
+            last_good_revision=last_good.name,
+            message=f"from revision {last_good.name} to {target.name}",
+        )
+        return await self._write(body, spec, status, state, now)
+
+    async def _go_on(
+        self,
+        body: Object,
+        spec: ProfileSpec,
+        status: ProfileStatus,
+        stage: Stage,
+        state: StageStatus,
+        targets: Targets,
+        now: datetime,
+    ) -> timedelta:
+        assert state.revision is not None  # Both were written when the stage began.
+        assert state.last_good_revision is not None
+        revisions = Revisions(self.objects, stage.namespace)
+        target, last_good = await revisions.get(state.revision), await revisions.get(state.last_good_revision)
+        found = await self._observe(spec, stage, targets)
+        if "deletionTimestamp" in body["metadata"] and state.phase is not ProfilePhase.ROLLING_BACK:
+            step = StageStep(ProfilePhase.ROLLING_BACK, "the profile was deleted in the middle of its rollout")
+        else:
+            observed = {name: it.observed for name, it in found.items()}
+            since = state.phase_started_at or now
+            step = decide(stage, state.phase, since, target.revision, last_good.revision, observed, now)
+        wanted = last_good if step.phase is ProfilePhase.ROLLING_BACK else target
+        await self._apply(stage, step, found, wanted)
+        return await self._write(body, spec, status, _stepped(state, step, now), now)
+
+    async def _observe(self, spec: ProfileSpec, stage: Stage, targets: Targets) -> dict[str, Workload]:
+        variables = {
+            name: frozenset(it.env for it in spec.changes if it.component == name) for name in spec.start_order
+        }
+        return await Workloads(self.objects, stage.namespace).observe(targets.by_component, variables)
+
+    async def _apply(self, stage: Stage, step: StageStep, found: dict[str, Workload], wanted: StoredRevision) -> None:
+        workloads = Workloads(self.objects, stage.namespace)
+        for action in step.actions:
+            match action:
+                case Scale(component, replicas):
+                    await workloads.scale(found[component], replicas)
+                case SetValues(component, values):
+                    await workloads.set_values(found[component], values, wanted.markers[component])
+
+    async def _set_finalizer(self, body: Object, wanted: bool) -> Object:
+        """The profile stays as long as its rollout is in progress: a deletion in the middle takes it back first."""
+        metadata = body["metadata"]
+        present = [str(it) for it in metadata.get("finalizers", ())]
+        if (FINALIZER in present) == wanted:
+            return body
+        finalizers = [*present, FINALIZER] if wanted else [it for it in present if it != FINALIZER]
+        patch: Object = {"metadata": {"finalizers": finalizers, "resourceVersion": metadata["resourceVersion"]}}
+        return await self.objects.merge(PROFILE, metadata["namespace"], metadata["name"], patch)
+
+    async def _wait(
+        self, body: Object, status: ProfileStatus, waiting: Waiting, now: datetime, stalled: bool = False
+    ) -> timedelta:
+        generation = body["metadata"]["generation"]
+        conditions = status.conditions
+        for it in (
+            condition("Progressing", False, generation, now, waiting.reason, waiting.message),
+            condition("Stalled", stalled, generation, now, waiting.reason, waiting.message),
+        ):
+            conditions = with_condition(conditions, it)
+        phase = waiting.phase if status.phase is not ProfilePhase.PROGRESSING else status.phase
+        if waiting.phase is ProfilePhase.AWAITING_APPROVAL:
+            phase = waiting.phase
+        new = status.model_copy(update={"phase": phase, "conditions": conditions, "observed_generation": generation})
+        if await write_status(self.objects, PROFILE, body, status, new):
+            await self.events.tell(body, waiting.reason, waiting.message, "Rollout", now, warning=stalled)
+        return _LATER if stalled else timedelta(seconds=1)
+
+    async def _write(
+        self, body: Object, spec: ProfileSpec, status: ProfileStatus, state: StageStatus, now: datetime
+    ) -> timedelta:
+        stages = with_stage(status.stages, state)
+        phase = overall(spec, stages)
+        generation = body["metadata"]["generation"]
+        message = f"stage {state.name}: {state.message}" if state.message else f"stage {state.name}: {state.phase}"
+        ended = phase in ENDED_BADLY or phase is ProfilePhase.PROMOTED
+        conditions = status.conditions
+        for it in (
+            condition("Progressing", not ended, generation, now, str(phase), message),
+            condition("Ready", phase is ProfilePhase.PROMOTED, generation, now, str(phase), message),
+            condition("Degraded", phase in ENDED_BADLY, generation, now, str(phase), message),
+            condition("Stalled", phase is ProfilePhase.DEGRADED, generation, now, str(phase), message),
+        ):
+            conditions = with_condition(conditions, it)
+        new = ProfileStatus(
+            phase=phase, observed_generation=generation, stage=state.name, stages=stages, conditions=conditions
+        )
+        old_phase = _phase(status.stages, state.name)
+        if await write_status(self.objects, PROFILE, body, status, new) and old_phase is not state.phase:
+            bad = state.phase in ENDED_BADLY or state.phase is ProfilePhase.ROLLING_BACK
+            await self.events.tell(body, str(state.phase), message, "Rollout", now, warning=bad)
+            if state.phase not in IN_PROGRESS:
+                STAGES.labels(str(state.phase)).inc()
+        return timedelta() if old_phase is not state.phase else _POLL
+
+
+def _stepped(state: StageStatus, step: StageStep, now: datetime) -> StageStatus:
+    entered = step.phase is not state.phase
+    # How a rollback ended does not replace why it began: that is what a person looks for.
+    keeps_reason = state.phase is ProfilePhase.ROLLING_BACK and step.phase is not ProfilePhase.DEGRADED
+    return state.model_copy(
+        update={
+            "phase": step.phase,
+            "phase_started_at": now if entered else state.phase_started_at,
+            "finished_at": now if step.phase not in IN_PROGRESS else None,
+            "message": state.message if keeps_reason else step.message[:4096],
+        }
+    )
+
+
+def _phase(stages: Sequence[StageStatus], name: str) -> ProfilePhase | None:
+    return next((it.phase for it in stages if it.name == name), None)
+
+
+def _rival(body: Object) -> Rival:
+    metadata = body["metadata"]
+    status = ProfileStatus.model_validate(status_of(body))
+    stalled = any(it.type == "Stalled" and it.status == "True" for it in status.conditions)
+    return Rival(
+        metadata["namespace"],
+        metadata["name"],
+        datetime.fromisoformat(metadata["creationTimestamp"]),
+        ProfileSpec.model_validate(body["spec"]),
+        status,
+        is_stalled=stalled or "deletionTimestamp" in metadata,
+    )

@@ -1,0 +1,64 @@
+"""What the operator is told by its Deployment's environment."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from cotune.trials.probe_pod import ProbeImage
+
+
+class SettingsError(ValueError):
+    """A variable is missing or makes no sense; the message names it."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The operator's settings; the chart's values explain them."""
+
+    namespace: str
+    """Where the operator runs and keeps the Leases of the cards."""
+    probe: ProbeImage
+    drain: timedelta
+    """How long a card may take to be drained before its trial is Invalid."""
+    start: timedelta
+    """How long a stack may take until all of its components are ready."""
+    log_level: str
+    liveness_port: int
+    metrics_port: int
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
+        """Read the variables.
+
+        Raises:
+            SettingsError: one is missing, or is not a positive number of seconds.
+        """
+        return cls(
+            namespace=_required(environment, "COTUNE_NAMESPACE"),
+            probe=ProbeImage(
+                _required(environment, "COTUNE_PROBE_IMAGE"),
+                environment.get("COTUNE_PROBE_IMAGE_PULL_POLICY", "IfNotPresent"),
+            ),
+            drain=timedelta(seconds=_positive(environment, "COTUNE_DRAIN_SECONDS", 60)),
+            start=timedelta(seconds=_positive(environment, "COTUNE_START_SECONDS", 600)),
+            log_level=environment.get("COTUNE_LOG_LEVEL", "INFO").upper(),
+            liveness_port=int(_positive(environment, "COTUNE_LIVENESS_PORT", 8080)),
+            metrics_port=int(_positive(environment, "COTUNE_METRICS_PORT", 9090)),
+        )
+
+
+def _required(environment: Mapping[str, str], name: str) -> str:
+    if not (value := environment.get(name, "")):
+        raise SettingsError(f"{name} is not set")
+    return value
+
+
+def _positive(environment: Mapping[str, str], name: str, default: float) -> float:
+    text = environment.get(name, str(default))
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not value > 0:
+        raise SettingsError(f"{name} must be a number greater than 0, not {text!r}")
+    return value

@@ -1,0 +1,233 @@
+"""One pass over a GpuTrial: hold the card, start the stack in order, keep the result, clean up."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from prometheus_client import Counter
+
+from cotune.api.conditions import with_condition
+from cotune.api.experiment import ExperimentSpec
+from cotune.api.trial import TrialPhase, TrialSpec, TrialStatus
+from cotune.cluster.cards import Cards, Holder
+from cotune.cluster.events import Events
+from cotune.cluster.kinds import EXPERIMENT, TRIAL
+from cotune.cluster.nodes import nodes
+from cotune.cluster.objects import Object, Objects
+from cotune.cluster.stacks import NameTakenError, ObservedStack, Stacks
+from cotune.fitness.judgement import Judgement, judge
+from cotune.handlers.experiment import LABEL_EXPERIMENT, spec_digest
+from cotune.handlers.settings import Settings
+from cotune.handlers.statuses import condition, status_of, write_status
+from cotune.search.space import Candidate, Space
+from cotune.trials.lifecycle import Deadlines, Observed, Step, decide
+from cotune.trials.outcome import NoResultError, measurements, probe_result
+from cotune.trials.placement import place
+from cotune.trials.probe_pod import probe_pod
+from cotune.trials.render import (
+    ANNOTATION_DIGEST,
+    Manifest,
+    TemplateError,
+    TrialIdentity,
+    component_pod,
+    component_service,
+    environment,
+)
+
+_POLL, _LATER = timedelta(seconds=0.5), timedelta(seconds=2)
+_PROBE_SLACK = timedelta(seconds=90)
+"""Beyond warm-up and window: each clip once, answers to the last requests, the probe's own start."""
+
+TRIALS = Counter("cotune_trials_total", "Trials that have finished.", ["phase", "reason"])
+
+
+@dataclass(frozen=True)
+class TrialReconciler:
+    """Reconciles trials."""
+
+    objects: Objects
+    cards: Cards
+    stacks: Stacks
+    events: Events
+    settings: Settings
+
+    async def reconcile(self, body: Object, now: datetime) -> timedelta | None:
+        """One pass over the trial as it was just read."""
+        spec = TrialSpec.model_validate(body["spec"])
+        status = TrialStatus.model_validate(status_of(body))
+        identity = _identity(body, spec)
+        if "deletionTimestamp" in body["metadata"]:
+            return None  # The garbage collector takes its pods, and the next trial its card.
+        if status.phase.is_finished():
+            return await self._finish(body, identity, spec, status, now)
+        experiment = await self.objects.find(EXPERIMENT, identity.namespace, spec.experiment)
+        if experiment is None or not _owns(experiment, body):
+            return _LATER  # The trial is about to be collected with its experiment.
+        if spec_digest(experiment) != body["metadata"].get("annotations", {}).get(ANNOTATION_DIGEST):
+            step = Step(TrialPhase.INVALID, "SpecChanged", "the experiment's spec is not what this trial was made for")
+            return await self._write(body, status, step, now)
+        return await self._advance(body, identity, spec, status, ExperimentSpec.model_validate(experiment["spec"]), now)
+
+    async def _advance(
+        self,
+        body: Object,
+        identity: TrialIdentity,
+        spec: TrialSpec,
+        status: TrialStatus,
+        experiment: ExperimentSpec,
+        now: datetime,
+    ) -> timedelta | None:
+        node = status.node or await self._acquire_any(identity, experiment)
+        if node is None:
+            waiting = Step(TrialPhase.PENDING, "WaitingForCard", "another trial runs on every suitable card")
+            await self._write(body, status, waiting, now)
+            return _LATER
+        stack = await self.stacks.observe(identity)
+        holder = await self.cards.holder(node)
+        step = decide(
+            experiment.stack.components,
+            status.phase,
+            status.phase_started_at or now,
+            Observed(holder == Holder.of(identity), stack.probe, stack.components),
+            self._deadlines(experiment),
+            now,
+        )
+        try:
+            await self.stacks.ensure(identity, self._manifests(identity, spec, experiment, node, step))
+            step, measured = await self._measured(step, experiment, stack)
+        except (TemplateError, NameTakenError) as error:
+            step, measured = Step(TrialPhase.INVALID, type(error).__name__.removesuffix("Error"), str(error)), ()
+        updated = status.model_copy(update={"node": node, "measurements": measured})
+        return await self._write(body, status, step, now, updated)
+
+    async def _acquire_any(self, identity: TrialIdentity, experiment: ExperimentSpec) -> str | None:
+        containers = len(experiment.stack.components) + 1
+        for node in place(await nodes(self.objects), experiment.gpu, containers).nodes:
+            if await self.cards.acquire(node, identity):
+                return node
+        return None
+
+    def _manifests(
+        self, identity: TrialIdentity, spec: TrialSpec, experiment: ExperimentSpec, node: str, step: Step
+    ) -> list[Manifest]:
+        made: list[Manifest] = []
+        if step.start_probe:
+            made.append(probe_pod(identity, experiment, node, self.settings.probe))
+        for component in experiment.stack.components:
+            if component.name in step.start:
+                variables = environment(component.name, experiment.parameters, _candidate(spec))
+                made += [component_service(identity, component), component_pod(identity, component, variables, node)]
+        return made
+
+    async def _measured(self, step: Step, experiment: ExperimentSpec, stack: ObservedStack) -> tuple[Step, Any]:
+        """The measurements of a trial that has succeeded: stored before its pods go."""
+        if step.phase is not TrialPhase.SUCCEEDED or stack.probe is None:
+            return step, ()
+        try:
+            return step, measurements(experiment, probe_result(stack.probe.log), await self.stacks.runs(stack))
+        except NoResultError as error:
+            return Step(TrialPhase.INVALID, "NoResult", str(error)), ()
+
+    async def _finish(
+        self, body: Object, identity: TrialIdentity, spec: TrialSpec, status: TrialStatus, now: datetime
+    ) -> timedelta | None:
+        is_gone = await self.stacks.clean_up(identity)
+        if is_gone and status.node is not None:
+            await self.cards.release(status.node, identity)
+        is_judged = await self._judge(body, spec, status, now)
+        return None if is_gone and is_judged else _POLL
+
+    async def _judge(self, body: Object, spec: TrialSpec, status: TrialStatus, now: datetime) -> bool:
+        """Fitness and feasibility, once the baseline's repeats have all ended; False: not yet."""
+        if status.phase is not TrialPhase.SUCCEEDED or any(it.type == "Feasible" for it in status.conditions):
+            return True
+        namespace = body["metadata"]["namespace"]
+        found = await self.objects.find(EXPERIMENT, namespace, spec.experiment)
+        if found is None:
+            return True
+        experiment = ExperimentSpec.model_validate(found["spec"])
+        baseline = await self._baseline(namespace, spec.experiment, Space(experiment.parameters).baseline)
+        if len(baseline) < experiment.search.repeats and not any(_is_hopeless(it) for it in baseline):
+            return False
+        if not all(it.phase.is_finished() for it in baseline):
+            return False
+        judgement = judge(experiment, _values(status), [_values(it) for it in baseline if it.measurements])
+        generation = body["metadata"]["generation"]
+        feasible = condition("Feasible", judgement.feasible, generation, now, judgement.reason, judgement.message)
+        new = status.model_copy(
+            update={"fitness": judgement.fitness, "conditions": with_condition(status.conditions, feasible)}
+        )
+        if await write_status(self.objects, TRIAL, body, status, new):
+            await self._tell_judgement(body, judgement, now)
+        return True
+
+    async def _baseline(self, namespace: str, experiment: str, baseline: Candidate) -> list[TrialStatus]:
+        trials = await self.objects.list(TRIAL, namespace, {LABEL_EXPERIMENT: experiment})
+        return [
+            TrialStatus.model_validate(status_of(it))
+            for it in trials
+            if _candidate(TrialSpec.model_validate(it["spec"])) == baseline
+        ]
+
+    async def _write(
+        self, body: Object, old: TrialStatus, step: Step, now: datetime, updated: TrialStatus | None = None
+    ) -> timedelta:
+        """The status of this pass; what is said as an Event and counted follows the write."""
+        entered = step.phase is not old.phase or old.phase_started_at is None
+        generation = body["metadata"]["generation"]
+        finished, succeeded = step.phase.is_finished(), step.phase is TrialPhase.SUCCEEDED
+        reason = step.reason or str(step.phase)
+        conditions = old.conditions
+        for it in (
+            condition("Progressing", not finished, generation, now, reason, step.message),
+            condition("Ready", succeeded, generation, now, reason, step.message),
+        ):
+            conditions = with_condition(conditions, it)
+        new = (updated or old).model_copy(
+            update={
+                "phase": step.phase,
+                "reason": step.reason,
+                "message": step.message[:4096],
+                "started_at": old.started_at or (now if step.phase is not TrialPhase.PENDING else None),
+                "phase_started_at": now if entered else old.phase_started_at,
+                "finished_at": now if finished else None,
+                "conditions": conditions,
+            }
+        )
+        if await write_status(self.objects, TRIAL, body, old, new) and step.phase is not old.phase:
+            note = step.message or f"{old.phase} -> {step.phase}"
+            await self.events.tell(body, step.reason or str(step.phase), note, "Run", now, finished and not succeeded)
+            if finished:
+                TRIALS.labels(str(step.phase), step.reason).inc()
+        return timedelta() if step.phase is not old.phase else _POLL
+
+    def _deadlines(self, experiment: ExperimentSpec) -> Deadlines:
+        load = timedelta(seconds=experiment.workload.warmup_seconds + experiment.workload.duration_seconds)
+        return Deadlines(self.settings.drain, self.settings.start, load + _PROBE_SLACK)
+
+    async def _tell_judgement(self, body: Object, judgement: Judgement, now: datetime) -> None:
+        note = f"fitness {judgement.fitness}" if judgement.feasible else judgement.message
+        await self.events.tell(body, judgement.reason, note, "Judge", now, warning=not judgement.feasible)
+
+
+def _identity(body: Object, spec: TrialSpec) -> TrialIdentity:
+    metadata = body["metadata"]
+    return TrialIdentity(metadata["namespace"], metadata["name"], metadata["uid"], spec.experiment)
+
+
+def _owns(experiment: Object, trial: Object) -> bool:
+    uid = experiment["metadata"]["uid"]
+    return any(it["uid"] == uid for it in trial["metadata"].get("ownerReferences", ()))
+
+
+def _candidate(spec: TrialSpec) -> Candidate:
+    return Candidate(tuple((it.name, it.value) for it in spec.candidate))
+
+
+def _values(status: TrialStatus) -> Mapping[str, float]:
+    return {it.metric: float(it.value) for it in status.measurements}
+
+
+def _is_hopeless(status: TrialStatus) -> bool:
+    return status.phase.is_finished() and status.phase is not TrialPhase.SUCCEEDED

@@ -1,0 +1,102 @@
+"""A profile's way through its stages: which stage is next, and what the whole amounts to."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from cotune.api.profile import Approval, ProfilePhase, ProfileSpec, ProfileStatus, Stage, StageStatus
+
+IN_PROGRESS = frozenset({ProfilePhase.PROGRESSING, ProfilePhase.BAKING, ProfilePhase.ROLLING_BACK})
+"""Phases of a stage in which its workloads may differ from any revision."""
+
+ENDED_BADLY = frozenset({ProfilePhase.ROLLED_BACK, ProfilePhase.DEGRADED})
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Why a profile has not begun its next stage."""
+
+    phase: ProfilePhase
+    reason: str
+    message: str
+
+
+def current_stage(spec: ProfileSpec, status: ProfileStatus) -> Stage | None:
+    """The first stage that is not promoted; None when the profile's way is over, for good or for ill."""
+    states = by_name(status)
+    for stage in spec.rollout.stages:
+        state = states.get(stage.name)
+        if state is not None and state.phase in ENDED_BADLY:
+            return None
+        if state is None or state.phase is not ProfilePhase.PROMOTED:
+            return stage
+    return None
+
+
+def by_name(status: ProfileStatus) -> Mapping[str, StageStatus]:
+    """The states of the stages that have begun."""
+    return {it.name: it for it in status.stages}
+
+
+def with_stage(stages: Sequence[StageStatus], new: StageStatus) -> tuple[StageStatus, ...]:
+    """The list with `new` in it."""
+    if any(it.name == new.name for it in stages):
+        return tuple(new if it.name == new.name else it for it in stages)
+    return (*stages, new)
+
+
+def overall(spec: ProfileSpec, stages: Sequence[StageStatus]) -> ProfilePhase:
+    """The profile's phase as its stages make it."""
+    if not stages:
+        return ProfilePhase.PENDING
+    if len(stages) == len(spec.rollout.stages) and all(it.phase is ProfilePhase.PROMOTED for it in stages):
+        return ProfilePhase.PROMOTED
+    last = stages[-1].phase
+    return ProfilePhase.PROGRESSING if last is ProfilePhase.PROMOTED else last
+
+
+def hindrance(spec: ProfileSpec, stage: Stage) -> Waiting | None:
+    """What a person has said that keeps a stage from beginning."""
+    if spec.rollout.paused:
+        return Waiting(ProfilePhase.PENDING, "Paused", "spec.rollout.paused is true")
+    if stage.approval is Approval.MANUAL:
+        message = f"stage {stage.name} waits for its approval: set it to Auto to let it begin"
+        return Waiting(ProfilePhase.AWAITING_APPROVAL, "AwaitingApproval", message)
+    return None
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Another profile, as far as the order of rollouts in a namespace is concerned."""
+
+    namespace: str
+    name: str
+    created_at: datetime
+    spec: ProfileSpec
+    status: ProfileStatus
+    is_stalled: bool
+    """It waits for a person, or is being deleted: nobody waits for it."""
+
+
+def goes_before(mine: Rival, rivals: Sequence[Rival], namespace: str) -> Rival | None:
+    """The profile that must be done with a stage's namespace first.
+
+    One that is in the middle of its change there, else the oldest that still has its stage there before it.
+    """
+    others = [it for it in rivals if (it.namespace, it.name) != (mine.namespace, mine.name)]
+    contenders = [(it, current) for it in others if (current := current_stage(it.spec, it.status)) is not None]
+    here = [(it, by_name(it.status).get(stage.name)) for it, stage in contenders if stage.namespace == namespace]
+    busy = [it for it, state in here if state is not None and state.phase in IN_PROGRESS]
+    if busy:
+        return busy[0]
+    key = _age(mine)
+    return next((it for it, _ in sorted(here, key=lambda pair: _age(pair[0])) if _age(it) < key and _willing(it)), None)
+
+
+def _willing(rival: Rival) -> bool:
+    stage = current_stage(rival.spec, rival.status)
+    return stage is not None and hindrance(rival.spec, stage) is None and not rival.is_stalled
+
+
+def _age(rival: Rival) -> tuple[datetime, str, str]:
+    return rival.created_at, rival.namespace, rival.name

@@ -1,0 +1,75 @@
+"""What a trial measured: the probe's result together with what Kubernetes and the servers' logs say."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from cotune.api.experiment import ExperimentSpec, Protocol
+from cotune.api.trial import Measurement
+from cotune.measurement.contract import ProbeResult
+
+_OUT_OF_MEMORY = re.compile(r"(torch\.)?(cuda\.)?OutOfMemoryError: CUDA out of memory")
+_KV_CACHE_TOKENS = re.compile(r"GPU KV cache size: ([0-9,]+) tokens")
+_KV_CACHE_CONCURRENCY = re.compile(r"Maximum concurrency for [0-9,]+ tokens per request: ([0-9.]+)x")
+
+
+@dataclass(frozen=True)
+class ComponentRun:
+    """One component's life in a trial, as Kubernetes saw it."""
+
+    log: str
+    """The whole log, as far as the kubelet still has it."""
+    restarts: int
+    startup_seconds: float | None
+    """From the start of its container to readiness."""
+
+
+class NoResultError(ValueError):
+    """The probe ended well, and its last line is no result."""
+
+
+def probe_result(log: str) -> ProbeResult:
+    """The result in the probe's log: its last line.
+
+    Raises:
+        NoResultError: the last line is something else.
+    """
+    last = next((line for line in reversed(log.splitlines()) if line.strip()), "")
+    try:
+        return ProbeResult.model_validate_json(last)
+    except ValidationError as error:
+        raise NoResultError(f"the probe's last line is no result: {last[:200]!r}") from error
+
+
+def measurements(
+    spec: ExperimentSpec, result: ProbeResult, runs: Mapping[str, ComponentRun]
+) -> tuple[Measurement, ...]:
+    """All metrics of a trial, by name; what vLLM's log says about its cache wins over `/metrics`.
+
+    Blocks times block size is wrong for hybrid models, the line in the log is not.
+    """
+    found = {it.metric: it for it in result.measurements}
+    for component in spec.stack.components:
+        run = runs[component.name]
+        found |= _of(f"{component.name}.restarts", run.restarts)
+        if run.startup_seconds is not None:
+            found |= _of(f"{component.name}.startup", run.startup_seconds)
+        if component.protocol is Protocol.OPENAI_COMPLETIONS:
+            if match := _KV_CACHE_TOKENS.search(run.log):
+                found |= _of(f"{component.name}.kvCache.tokens", int(match[1].replace(",", "")))
+            if match := _KV_CACHE_CONCURRENCY.search(run.log):
+                found |= _of(f"{component.name}.kvCache.concurrency", float(match[1]))
+    out_of_memory = sum(len(_OUT_OF_MEMORY.findall(it.log)) for it in runs.values())
+    if spec.gpu is not None:
+        found |= _of("gpu.oomEvents", out_of_memory)
+    restarts = sum(it.restarts for it in runs.values())
+    errors = any(float(it.value) > 0 for name, it in found.items() if name.endswith(".errorRate"))
+    found |= _of("stability", 0 if out_of_memory or restarts or errors else 1)
+    return tuple(found[name] for name in sorted(found))
+
+
+def _of(metric: str, value: float) -> dict[str, Measurement]:
+    text = f"{value:.6f}".rstrip("0").rstrip(".")
+    return {metric: Measurement(metric=metric, value=text, samples=1)}

@@ -1,0 +1,109 @@
+"""The probe's pod: the first of a trial. It sees the card drained, holds its share of it, and loads the stack."""
+
+import zlib
+from dataclasses import dataclass
+
+from cotune.api.experiment import Component, ExperimentSpec, Protocol, Stream
+from cotune.measurement.contract import (
+    CONFIGURATION_VARIABLE,
+    DRAINED_PATH,
+    HEALTH_PORT,
+    ProbeConfiguration,
+    ProbeStream,
+)
+from cotune.trials.placement import GPU_RESOURCE
+from cotune.trials.render import Manifest, TrialIdentity, child_metadata, on_node, with_digest
+
+PROBE = "probe"
+"""The probe's place in the label of components; no component may have this name."""
+
+
+@dataclass(frozen=True)
+class ProbeImage:
+    """The image of the probe, as the operator's installation names it."""
+
+    name: str
+    pull_policy: str
+
+
+def probe_pod(trial: TrialIdentity, spec: ExperimentSpec, node: str, image: ProbeImage) -> Manifest:
+    """The probe of one trial on the trial's node."""
+    corpora = sorted({it.corpus_ref.config_map for it in spec.workload.streams if it.corpus_ref})
+    share = {GPU_RESOURCE: "1"} if spec.gpu is not None else {}
+    container: Manifest = {
+        "name": PROBE,
+        "image": image.name,
+        "imagePullPolicy": image.pull_policy,
+        "env": [
+            {
+                "name": CONFIGURATION_VARIABLE,
+                "value": configuration(trial, spec).model_dump_json(by_alias=True, exclude_none=True),
+            }
+        ],
+        "ports": [{"name": "health", "containerPort": HEALTH_PORT}],
+        "readinessProbe": {"httpGet": {"path": DRAINED_PATH, "port": HEALTH_PORT}, "periodSeconds": 1},
+        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"} | share, "limits": share},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [
+            {"name": f"corpus-{index}", "mountPath": _corpus_folder(corpora, name), "readOnly": True}
+            for index, name in enumerate(corpora)
+        ],
+    }
+    return with_digest(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": child_metadata(trial, PROBE) | {"annotations": {}},
+            "spec": on_node(
+                {
+                    "containers": [container],
+                    "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+                    "volumes": [
+                        {"name": f"corpus-{index}", "configMap": {"name": name}} for index, name in enumerate(corpora)
+                    ],
+                    "terminationGracePeriodSeconds": 5,
+                },
+                node,
+            ),
+        }
+    )
+
+
+def configuration(trial: TrialIdentity, spec: ExperimentSpec) -> ProbeConfiguration:
+    """What the probe of a trial does.
+
+    The seed belongs to the experiment, so that all of its candidates meet the same arrivals.
+    """
+    corpora = sorted({it.corpus_ref.config_map for it in spec.workload.streams if it.corpus_ref})
+    components = {it.name: it for it in spec.stack.components}
+    return ProbeConfiguration(
+        gpu=spec.gpu is not None,
+        seed=zlib.crc32(trial.experiment.encode()),
+        warmup_seconds=spec.workload.warmup_seconds,
+        duration_seconds=spec.workload.duration_seconds,
+        streams=tuple(_stream(trial, it, components[it.component], corpora) for it in spec.workload.streams),
+    )
+
+
+def _stream(trial: TrialIdentity, stream: Stream, component: Component, corpora: list[str]) -> ProbeStream:
+    return ProbeStream(
+        component=component.name,
+        protocol=component.protocol,
+        host=child_metadata(trial, component.name)["name"],
+        port=component.port,
+        arrivals=stream.arrivals,
+        prompt_tokens=stream.prompt_tokens,
+        output_tokens=stream.output_tokens,
+        corpus=_corpus_folder(corpora, stream.corpus_ref.config_map)
+        if stream.corpus_ref and component.protocol is Protocol.OPENAI_TRANSCRIPTIONS
+        else None,
+        path=stream.path or "/",
+    )
+
+
+def _corpus_folder(corpora: list[str], name: str) -> str:
+    return f"/corpus/{corpora.index(name)}"
