@@ -8,7 +8,7 @@ BIN := .venv/bin
 export PYTHONPATH := operator/src:local-cluster/src:simulation/src
 LOCAL_CLUSTER = $(BIN)/python -m localcluster
 
-.PHONY: help setup programs requirements lint crds crds-check test-fast test-apiserver test \
+.PHONY: help setup programs requirements lint crds crds-check test-fast test-helm test-apiserver test \
         cluster-up cluster-status cluster-down images clean
 
 help: ## this list
@@ -46,8 +46,11 @@ lint: setup ## ruff, pyright strict, import-linter
 	@$(BIN)/pyright --project pyproject.toml --warnings
 	@$(BIN)/lint-imports
 
-test-fast: setup ## every test that needs no cluster
-	@$(BIN)/python -m pytest -m 'not apiserver and not cluster'
+test-fast: setup ## every test that needs neither a cluster nor helm
+	@$(BIN)/python -m pytest -m 'not apiserver and not cluster and not helm'
+
+test-helm: setup programs ## the chart as helm renders it
+	@$(BIN)/python -m pytest tests/helm
 
 test-apiserver: setup programs ## the tests against a real etcd and kube-apiserver
 	@$(BIN)/python -m pytest -m apiserver

@@ -1,10 +1,18 @@
 """kubectl against a real API server."""
 
 import json
+import os
 import subprocess
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from localcluster import cluster
+from localcluster.binaries import KUBERNETES, ensure_built
+from localcluster.locations import Cache, Instance
+from localcluster.topology import DEFAULT_CARD, Topology
 
 
 @dataclass(frozen=True)
@@ -35,3 +43,20 @@ class ApiServer:
 
     def apply(self, manifest: dict[str, Any], *options: str) -> Answer:
         return self.run("apply", *options, "-f", "-", text=json.dumps(manifest))
+
+
+@contextmanager
+def running_api_server(name: str, crds: Path) -> Generator[ApiServer]:
+    """A control plane of its own with these CRDs, gone afterwards."""
+    cache = Cache.from_environment()
+    instance = Instance.named(f"{name}-{os.getpid()}")
+    try:
+        cluster.up(instance, Topology(node_names=(), card=DEFAULT_CARD), cache)
+        server = ApiServer(ensure_built(KUBERNETES, cache) / "kubectl", instance.kubeconfig)
+        applied = server.run("apply", "-f", str(crds))
+        assert applied.accepted, applied.text
+        waited = server.run("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        assert waited.accepted, waited.text
+        yield server
+    finally:
+        cluster.down(instance)

@@ -1,0 +1,297 @@
+"""What the chart asks of a cluster: little authority, a confined pod, and values that are checked."""
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+from cotune.api.crds import rendered as rendered_crds
+from support import helm
+from support.helm import Rendered, render
+
+pytestmark = pytest.mark.helm
+
+OPERATOR = {"kind": "ServiceAccount", "name": "cotune", "namespace": "cotune-system"}
+READING = {"get", "list", "watch"}
+
+
+@pytest.fixture(scope="module")
+def defaults() -> Rendered:
+    return render()
+
+
+def rules(role: dict[str, Any]) -> dict[str, set[str]]:
+    """Verbs by `group/resource`."""
+    allowed: dict[str, set[str]] = {}
+    for rule in role["rules"]:
+        for group in rule["apiGroups"]:
+            for resource in rule["resources"]:
+                allowed.setdefault(f"{group}/{resource}", set()).update(rule["verbs"])
+    return allowed
+
+
+def pod_template(release: Rendered) -> dict[str, Any]:
+    return release.one("Deployment", "cotune")["spec"]["template"]
+
+
+def container(release: Rendered) -> dict[str, Any]:
+    (only,) = pod_template(release)["spec"]["containers"]
+    return only
+
+
+def test_helm_finds_no_fault() -> None:
+    assert "0 chart(s) failed" in helm.lint()
+
+
+def test_the_chart_brings_the_crds_of_the_models() -> None:
+    assert {it["metadata"]["name"] for it in helm.crds()} == {
+        yaml.safe_load(text)["metadata"]["name"] for text in rendered_crds().values()
+    }
+
+
+def test_cluster_wide_the_operator_reads_its_resources_and_nodes_and_writes_only_status(defaults: Rendered) -> None:
+    (binding,) = defaults.all("ClusterRoleBinding")
+    assert binding["roleRef"]["name"] == "cotune"
+    assert binding["subjects"] == [OPERATOR]
+
+    assert rules(defaults.one("ClusterRole", "cotune")) == {
+        "cotune.dev/gpuallocationexperiments": READING,
+        "cotune.dev/gpuprofiles": READING | {"patch"},
+        "cotune.dev/gputrials": READING,
+        "cotune.dev/gputuninggrants": READING,
+        "cotune.dev/gpuallocationexperiments/status": {"get", "patch", "update"},
+        "cotune.dev/gpuprofiles/status": {"get", "patch", "update"},
+        "cotune.dev/gputrials/status": {"get", "patch", "update"},
+        "/nodes": {"get", "list"},
+    }
+
+
+def test_in_a_lab_it_runs_pods_and_makes_trials(defaults: Rendered) -> None:
+    assert rules(defaults.one("ClusterRole", "cotune-trials")) == {
+        "/pods": {"get", "list", "create", "delete", "patch"},
+        "/services": {"get", "list", "create", "delete", "patch"},
+        "/pods/log": {"get"},
+        "cotune.dev/gputrials": {"create", "delete"},
+        "cotune.dev/gpuprofiles": {"create"},
+        "/events": {"create", "patch"},
+        "events.k8s.io/events": {"create", "patch"},
+    }
+
+
+def test_in_a_tuned_namespace_it_changes_deployments_and_creates_no_pods(defaults: Rendered) -> None:
+    assert rules(defaults.one("ClusterRole", "cotune-rollouts")) == {
+        "apps/deployments": {"get", "list", "patch"},
+        "apps/deployments/scale": {"get", "patch", "update"},
+        "apps/controllerrevisions": {"get", "list", "create", "patch", "update", "delete"},
+        "/pods": {"get", "list"},
+        "/pods/log": {"get"},
+        "/events": {"create", "patch"},
+        "events.k8s.io/events": {"create", "patch"},
+    }
+
+
+def test_at_home_it_keeps_leases(defaults: Rendered) -> None:
+    (role,) = defaults.all("Role")
+    (binding,) = defaults.all("RoleBinding")
+
+    assert rules(role) == {
+        "coordination.k8s.io/leases": {"get", "list", "create", "update", "patch", "delete"},
+    }
+    assert binding["metadata"]["namespace"] == role["metadata"]["namespace"] == "cotune-system"
+    assert binding["roleRef"] == {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "cotune"}
+
+
+def test_no_role_has_a_wildcard_reads_secrets_or_enters_pods(defaults: Rendered) -> None:
+    for role in defaults.all("ClusterRole") + defaults.all("Role"):
+        allowed = rules(role)
+        words = {word for name, verbs in allowed.items() for word in (*name.split("/"), *verbs)}
+        assert not words & {"*", "secrets", "exec", "attach", "portforward", "impersonate", "escalate"}, role[
+            "metadata"
+        ]
+
+
+def test_users_get_their_share_of_the_clusters_own_roles(defaults: Rendered) -> None:
+    shares = {
+        name: {
+            label.rpartition("-")[2]
+            for label in defaults.one("ClusterRole", f"cotune-{name}")["metadata"]["labels"]
+            if label.startswith("rbac.authorization.k8s.io/aggregate-to-")
+        }
+        for name in ("view", "edit", "admin")
+    }
+    assert shares == {"view": {"view", "edit", "admin"}, "edit": {"edit", "admin"}, "admin": {"admin"}}
+
+    view, edit = (rules(defaults.one("ClusterRole", f"cotune-{name}")) for name in ("view", "edit"))
+    assert set().union(*view.values()) == READING
+    assert set(edit) == {"cotune.dev/gpuallocationexperiments", "cotune.dev/gpuprofiles"}
+    assert "cotune.dev/gputuninggrants" not in view | edit
+
+
+def test_the_pod_keeps_to_pod_security_restricted(defaults: Rendered) -> None:
+    spec = pod_template(defaults)["spec"]
+
+    assert spec["securityContext"] == {
+        "runAsNonRoot": True,
+        "runAsUser": 65532,
+        "runAsGroup": 65532,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    assert container(defaults)["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert [set(volume) for volume in spec["volumes"]] == [{"name", "emptyDir"}]
+
+
+def test_there_is_never_more_than_one_operator(defaults: Rendered) -> None:
+    spec = defaults.one("Deployment", "cotune")["spec"]
+
+    assert spec["replicas"] == 1
+    assert spec["strategy"] == {"type": "Recreate"}
+
+
+def test_the_operator_learns_its_settings_from_its_environment() -> None:
+    release = render(
+        *("--set", "probe.image.repository=registry.example/probe", "--set", "probe.image.tag=v1"),
+        *("--set", "probe.image.pullPolicy=Always", "--set", "trials.startSeconds=86400", "--set", "logLevel=DEBUG"),
+    )
+
+    variables = {it["name"]: it.get("value", it.get("valueFrom")) for it in container(release)["env"]}
+
+    assert variables == {
+        "COTUNE_NAMESPACE": {"fieldRef": {"fieldPath": "metadata.namespace"}},
+        "COTUNE_PROBE_IMAGE": "registry.example/probe:v1",
+        "COTUNE_PROBE_IMAGE_PULL_POLICY": "Always",
+        "COTUNE_DRAIN_SECONDS": "60",
+        "COTUNE_START_SECONDS": "86400",
+        "COTUNE_LOG_LEVEL": "DEBUG",
+    }
+
+
+def test_an_image_may_be_named_by_its_digest() -> None:
+    digest = "sha256:" + "0" * 64
+
+    release = render("--set", "image.repository=registry.example:5000/operator", "--set", f"image.tag={digest}")
+
+    assert container(release)["image"] == f"registry.example:5000/operator@{digest}"
+
+
+def test_the_probes_and_the_metrics_service_reach_ports_of_the_container(defaults: Rendered) -> None:
+    ports = {port["name"]: port["containerPort"] for port in container(defaults)["ports"]}
+    assert ports == {"health": 8080, "metrics": 9090}
+
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        assert container(defaults)[probe]["httpGet"] == {"path": "/healthz", "port": "health"}
+    service = defaults.one("Service", "cotune-metrics")["spec"]
+    assert service["ports"] == [{"name": "metrics", "port": 9090, "targetPort": "metrics"}]
+    assert service["selector"].items() <= pod_template(defaults)["metadata"]["labels"].items()
+
+
+def test_prometheus_is_told_only_when_asked_for(defaults: Rendered) -> None:
+    assert not defaults.all("ServiceMonitor")
+
+    release = render("--set", "serviceMonitor.create=true", "--set", "serviceMonitor.labels.team=ml")
+
+    (monitor,) = release.all("ServiceMonitor")
+    assert monitor["metadata"]["labels"]["team"] == "ml"
+    labels = release.one("Service", "cotune-metrics")["metadata"]["labels"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
+
+
+@pytest.mark.parametrize(("value", "role"), [("labNamespaces", "trials"), ("tunedNamespaces", "rollouts")])
+def test_a_list_of_namespaces_invites_the_operator_into_each(value: str, role: str) -> None:
+    release = render("--set", f"{value}={{one,two}}")
+
+    bindings = [it for it in release.all("RoleBinding") if it["roleRef"]["kind"] == "ClusterRole"]
+
+    assert [it["metadata"]["namespace"] for it in bindings] == ["one", "two"]
+    for binding in bindings:
+        assert binding["roleRef"]["name"] == f"cotune-{role}"
+        assert binding["subjects"] == [OPERATOR]
+
+
+def test_release_and_namespace_may_be_named_otherwise() -> None:
+    release = render(namespace="elsewhere", release="other")
+
+    for binding in release.all("ClusterRoleBinding") + release.all("RoleBinding"):
+        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "other-cotune", "namespace": "elsewhere"}]
+    namespaces = {it["metadata"].get("namespace", "elsewhere") for it in release.objects}
+    assert namespaces == {"elsewhere"}
+    text = yaml.safe_dump_all(release.all("ValidatingAdmissionPolicy"))
+    assert set(re.findall(r"system:serviceaccount:[-a-z:]+", text)) == {"system:serviceaccount:elsewhere:other-cotune"}
+
+
+def test_a_long_release_name_leaves_room_for_suffixes() -> None:
+    release = render(release="r" * 53)
+
+    assert max(len(it["metadata"]["name"]) for it in release.objects) <= 63
+
+
+def test_every_policy_is_bound_and_denies(defaults: Rendered) -> None:
+    policies = {it["metadata"]["name"] for it in defaults.all("ValidatingAdmissionPolicy")}
+    bindings = defaults.all("ValidatingAdmissionPolicyBinding")
+
+    assert policies == {"cotune-experiments", "cotune-profiles", "cotune-trials"}
+    assert {it["spec"]["policyName"] for it in bindings} == policies
+    assert all(it["spec"]["validationActions"] == ["Deny"] for it in bindings)
+
+
+def test_every_stage_that_the_models_allow_is_asked_about(defaults: Rendered) -> None:
+    crds = {it["spec"]["names"]["kind"]: it["spec"]["versions"][0]["schema"]["openAPIV3Schema"] for it in helm.crds()}
+    experiment = crds["GpuAllocationExperiment"]["properties"]["spec"]["properties"]["profileTemplate"]
+    profile = crds["GpuProfile"]["properties"]["spec"]
+
+    for schema, policy in ((experiment, "cotune-experiments"), (profile, "cotune-profiles")):
+        most = schema["properties"]["rollout"]["properties"]["stages"]["maxItems"]
+        validations = defaults.one("ValidatingAdmissionPolicy", policy)["spec"]["validations"]
+        asked = [it for it in validations if "deployments" in it["expression"]]
+        assert len(asked) == most
+
+
+@pytest.mark.parametrize(
+    ("setting", "left"),
+    [
+        ("admission.authors=false", {"cotune-trials"}),
+        ("admission.trials=false", {"cotune-experiments", "cotune-profiles"}),
+    ],
+)
+def test_a_policy_can_be_switched_off(setting: str, left: set[str]) -> None:
+    release = render("--set", setting)
+
+    assert {it["metadata"]["name"] for it in release.all("ValidatingAdmissionPolicy")} == left
+    assert {it["metadata"]["name"] for it in release.all("ValidatingAdmissionPolicyBinding")} == left
+
+
+def test_the_users_roles_can_be_left_out() -> None:
+    names = {it["metadata"]["name"] for it in render("--set", "userRoles.create=false").all("ClusterRole")}
+
+    assert names == {"cotune", "cotune-trials", "cotune-rollouts"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "where"),
+    [
+        ("imgae.tag=1", "imgae"),
+        ("image.repository=UPPER", "/image/repository"),
+        ("image.tag=", "/image/tag"),
+        ("image.pullPolicy=Sometimes", "/image/pullPolicy"),
+        ("probe.image.tag=a b", "/probe/image/tag"),
+        ("trials.drainSeconds=0", "/trials/drainSeconds"),
+        ("trials.startSeconds=soon", "/trials/startSeconds"),
+        ("logLevel=LOUD", "/logLevel"),
+        ("labNamespaces=voice-lab", "/labNamespaces"),
+        ("labNamespaces={Voice}", "/labNamespaces/0"),
+        ("tunedNamespaces={*}", "/tunedNamespaces/0"),
+        ("tunedNamespaces={a,a}", "/tunedNamespaces"),
+        ("admission.trials=maybe", "/admission/trials"),
+        ("serviceMonitor.interval=0s", "/serviceMonitor/interval"),
+        ("replicas=2", "replicas"),
+    ],
+)
+def test_a_nonsensical_value_is_refused_by_name(setting: str, where: str) -> None:
+    with pytest.raises(AssertionError) as refusal:
+        render("--set", setting)
+
+    # Helm's releases spell the path of a value as /image/tag or as image.tag.
+    assert where in str(refusal.value) or where.strip("/").replace("/", ".") in str(refusal.value)
