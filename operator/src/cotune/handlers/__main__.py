@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from typing import Any, cast
 
 import kopf
 
@@ -18,12 +19,15 @@ def main() -> int:
         print(f"cotune: error: {error}", file=sys.stderr)
         return 2
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)  # Of the kubelet's probes nobody wants to read.
     registry = kopf.OperatorRegistry()
     register(registry, settings)
     kopf.run(
         registry=registry,
         clusterwide=True,
         standalone=True,
+        # Unused without peering, and what kopf would make up needs a user of the system: the image has none.
+        identity=cast("Any", "cotune"),
         liveness_endpoint=f"http://0.0.0.0:{settings.liveness_port}/healthz",
     )
     return 0

@@ -42,6 +42,11 @@ def register(registry: kopf.OperatorRegistry, settings: Settings) -> None:
         start_http_server(settings.metrics_port)
         _logger.info("started: watching experiments, trials and profiles")
 
+    @kopf.on.login(registry=registry)
+    async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+        """As the pod's service account, or outside of a cluster as `KUBECONFIG` says."""
+        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
     @kopf.on.cleanup(registry=registry)
     async def stop(**_: Any) -> None:
         """End the passes that are in work; the next operator goes on from the cluster's state."""
