@@ -19,7 +19,8 @@ def main() -> int:
         print(f"cotune: error: {error}", file=sys.stderr)
         return 2
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)  # Of the kubelet's probes nobody wants to read.
+    for name in ("aiohttp.access", "kopf.objects"):  # A line for each probe of the kubelet and each event of a watch.
+        logging.getLogger(name).setLevel(logging.WARNING)
     registry = kopf.OperatorRegistry()
     register(registry, settings)
     kopf.run(

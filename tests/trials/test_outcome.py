@@ -1,0 +1,68 @@
+import pytest
+from cotune.api.trial import Measurement
+from cotune.measurement.contract import ProbeResult
+from cotune.trials.outcome import ComponentRun, NoResultError, measurements, probe_result
+from support.resources import voice_experiment
+
+SPEC = voice_experiment()
+RESULT = ProbeResult(
+    measurements=(
+        Measurement(metric="stt.latency.p95", value="85.2", samples=240),
+        Measurement(metric="stt.errorRate", value="0", samples=240),
+        Measurement(metric="judge.kvCache.tokens", value="7000", samples=1),
+    )
+)
+VLLM_LOG = """\
+INFO 11-23 10:00:00 [kv_cache_utils.py:1087] GPU KV cache size: 6,976 tokens
+INFO 11-23 10:00:00 [kv_cache_utils.py:1091] Maximum concurrency for 2,048 tokens per request: 3.41x
+"""
+QUIET = ComponentRun("", 0, 3.0)
+RUNS = {"judge": ComponentRun(VLLM_LOG, 0, 44.0), "stt": QUIET}
+
+
+def values(result: ProbeResult = RESULT, **runs: ComponentRun) -> dict[str, str]:
+    return {it.metric: it.value for it in measurements(SPEC, result, {**RUNS, **runs})}
+
+
+def test_what_the_probe_the_kubelet_and_the_logs_say_is_one_list() -> None:
+    assert values() == {
+        "gpu.oomEvents": "0",
+        "judge.kvCache.concurrency": "3.41",
+        "judge.kvCache.tokens": "6976",
+        "judge.restarts": "0",
+        "judge.startup": "44",
+        "stability": "1",
+        "stt.errorRate": "0",
+        "stt.latency.p95": "85.2",
+        "stt.restarts": "0",
+        "stt.startup": "3",
+    }
+
+
+def test_without_a_line_in_the_log_the_probes_reading_of_the_cache_stands() -> None:
+    assert values(judge=QUIET)["judge.kvCache.tokens"] == "7000"
+
+
+def test_running_out_of_memory_is_counted_and_is_not_stable() -> None:
+    found = values(stt=ComponentRun("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1 GiB", 0, None))
+
+    assert (found["gpu.oomEvents"], found["stability"]) == ("1", "0")
+    assert "stt.startup" not in found
+
+
+@pytest.mark.parametrize("metric", ["stt.errorRate", "judge.errorRate"])
+def test_errors_and_restarts_are_not_stable(metric: str) -> None:
+    failing = ProbeResult(measurements=(Measurement(metric=metric, value="0.01", samples=100),))
+
+    assert values(failing)["stability"] == "0"
+    assert values(stt=ComponentRun("", 1, 3.0))["stability"] == "0"
+
+
+def test_the_result_is_the_last_line_of_the_probes_log() -> None:
+    line = RESULT.model_dump_json(by_alias=True)
+
+    assert probe_result(f"warming up\n{line}\n\n") == RESULT
+    with pytest.raises(NoResultError, match="is no result: 'done'"):
+        probe_result(f"{line}\ndone")
+    with pytest.raises(NoResultError):
+        probe_result("")
