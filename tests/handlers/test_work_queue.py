@@ -1,0 +1,91 @@
+import asyncio
+from datetime import timedelta
+
+from cotune.handlers.work_queue import Key, WorkQueue
+
+KEY, OTHER = Key("lab", "voice"), Key("lab", "other")
+
+
+async def eventually(holds: "asyncio.Event") -> None:
+    await asyncio.wait_for(holds.wait(), 10)
+
+
+def test_what_is_added_while_in_work_is_looked_at_once_more_and_never_twice_at_a_time() -> None:
+    async def scenario() -> tuple[int, int]:
+        passes, at_once, most_at_once = 0, 0, 0
+        entered, release, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def reconcile(key: Key) -> timedelta | None:
+            nonlocal passes, at_once, most_at_once
+            passes += 1
+            at_once += 1
+            most_at_once = max(most_at_once, at_once)
+            entered.set()
+            await release.wait()
+            at_once -= 1
+            if passes == 2:
+                done.set()
+            return None
+
+        queue = WorkQueue("test", reconcile, workers=3)
+        async with queue.running():
+            queue.add(KEY)
+            await eventually(entered)
+            for _ in range(5):
+                queue.add(KEY)
+            await asyncio.sleep(0)
+            release.set()
+            await eventually(done)
+            await asyncio.sleep(0.05)
+        return passes, most_at_once
+
+    assert asyncio.run(scenario()) == (2, 1)
+
+
+def test_an_error_is_tried_again_and_does_not_hold_up_other_keys() -> None:
+    async def scenario() -> list[Key]:
+        seen: list[Key] = []
+        healed = asyncio.Event()
+
+        async def reconcile(key: Key) -> timedelta | None:
+            seen.append(key)
+            if key == KEY and seen.count(KEY) < 2:
+                raise RuntimeError("the API server has a bad moment")
+            if key == KEY:
+                healed.set()
+            return None
+
+        queue = WorkQueue("test", reconcile, workers=1)
+        async with queue.running():
+            queue.add(KEY)
+            queue.add(OTHER)
+            await eventually(healed)
+        return seen
+
+    assert asyncio.run(scenario()) == [KEY, OTHER, KEY]
+
+
+def test_a_pass_that_asks_for_it_is_repeated_and_an_event_comes_before_the_time() -> None:
+    async def scenario() -> int:
+        passes = 0
+        second, third = asyncio.Event(), asyncio.Event()
+
+        async def reconcile(key: Key) -> timedelta | None:
+            nonlocal passes
+            passes += 1
+            if passes == 2:
+                second.set()
+            if passes == 3:
+                third.set()
+            return timedelta(0) if passes == 1 else timedelta(hours=1)
+
+        queue = WorkQueue("test", reconcile, workers=1)
+        async with queue.running():
+            queue.add(KEY)
+            await eventually(second)
+            await asyncio.sleep(0)
+            queue.add(KEY)
+            await eventually(third)
+        return passes
+
+    assert asyncio.run(scenario()) == 3
