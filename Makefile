@@ -27,7 +27,7 @@ programs: setup ## Kubernetes from Go modules, built once (about ten minutes the
 	@$(LOCAL_CLUSTER) programs kubernetes containerd coredns helm pause >/dev/null
 
 requirements: setup ## compile requirements/*.in again (needs uv)
-	for name in dev operator simulation simulation-build; do \
+	for name in dev operator probe simulation simulation-build; do \
 	  uv pip compile requirements/$$name.in --generate-hashes --no-emit-index-url --no-emit-find-links --quiet \
 	    $$([ $$name = dev ] || echo -c requirements/dev.txt) --python-version 3.11 \
 	    -o requirements/$$name.txt --custom-compile-command 'make requirements'; \

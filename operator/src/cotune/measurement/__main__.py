@@ -1,0 +1,86 @@
+"""`python -m cotune.measurement`: the probe's process, told by `COTUNE_PROBE` what to do."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+from pydantic import ValidationError
+
+from cotune.measurement.card import Card, CardError
+from cotune.measurement.contract import CONFIGURATION_VARIABLE, DRAINED_PATH, HEALTH_PORT, ProbeConfiguration
+from cotune.measurement.corpus import CorpusError
+from cotune.measurement.probe import run_probe
+
+_TERMINATED = 128 + signal.SIGTERM
+
+
+def main() -> int:
+    """Exit code 0: the last line is the result; 1: it could not be measured; 2: a bad configuration."""
+    try:
+        configuration = ProbeConfiguration.model_validate_json(os.environ.get(CONFIGURATION_VARIABLE, ""))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(it) for it in first["loc"]) or "the whole"
+        print(f"probe: error: {CONFIGURATION_VARIABLE}: {where}: {first['msg']}", file=sys.stderr)
+        return 2
+    port = int(os.environ.get("COTUNE_PROBE_PORT", HEALTH_PORT))
+    try:
+        return asyncio.run(_run(configuration, port))
+    except (CardError, CorpusError) as error:
+        print(f"probe: error: {error}", file=sys.stderr)
+        return 1
+
+
+async def _run(configuration: ProbeConfiguration, port: int) -> int:
+    task = asyncio.create_task(_probe(configuration, port))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        line = await task
+    except asyncio.CancelledError:
+        _say("terminated")
+        return _TERMINATED
+    print(line, flush=True)
+    return 0
+
+
+async def _probe(configuration: ProbeConfiguration, port: int) -> str:
+    drained = asyncio.Event()
+    async with _health(drained, port):
+        card = Card() if configuration.gpu else None
+        if card is not None:
+            _say("waiting for the card to be drained")
+            reading = await card.drained()
+            _say(f"the card is drained: {reading.used_mib:.0f} of {reading.total_mib:.0f} MiB used, no process")
+        drained.set()
+        result = await run_probe(configuration, card, _say)
+    return result.model_dump_json(by_alias=True)
+
+
+@asynccontextmanager
+async def _health(drained: asyncio.Event, port: int) -> AsyncGenerator[None]:
+    """Serve the pod's readiness; once it was drained, the card is this trial's until the probe ends."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=200 if drained.is_set() else 503)
+
+    application = web.Application()
+    application.router.add_get(DRAINED_PATH, answer)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, port=port).start()
+        yield
+    finally:
+        await runner.cleanup()
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
