@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 import pynvml
 
 _MIB = 1 << 20
-_IDLE_SHARE = 0.01
-"""Of its memory an idle card may show as used: an H200 shows 615 of 143,771 MiB."""
-_IDLE_LEAST_MIB = 64
+_IDLE_SHARE = 0.006
+"""Of its memory an idle card may show as used by its driver: an H200 shows 615 of 143,771 MiB."""
+_IDLE_LEAST_MIB = 256
+"""What a small card's driver may take; the context of any CUDA process takes as much on top of it."""
 _SAMPLES_A_SECOND = 4
 
 
