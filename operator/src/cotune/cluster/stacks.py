@@ -97,9 +97,11 @@ class Stacks:
                 return ObservedPod(PodState.FAILED, log or str(status.get("message") or status.get("reason") or ""))
             case _:
                 pass
-        ended = [it["name"] for it in status.get("containerStatuses", ()) if "terminated" in it.get("state", {})]
-        if ended:  # One of several containers: the others would wait for it in vain.
-            return ObservedPod(PodState.FAILED, await self._logs(pod))
+        containers = status.get("containerStatuses", ())
+        exits = [it["state"]["terminated"]["exitCode"] for it in containers if "terminated" in it.get("state", {})]
+        if exits:  # The pod's phase follows a moment later; where one of several has ended, the others wait in vain.
+            is_whole = len(exits) == len(containers) and not any(exits)
+            return ObservedPod(PodState.SUCCEEDED if is_whole else PodState.FAILED, await self._logs(pod))
         if failure := pod_failure(pod, {}):
             return ObservedPod(PodState.FAILED, f"{failure.reason}: {failure.message}")
         return ObservedPod(PodState.READY if _ready_since(pod) else PodState.WAITING)
