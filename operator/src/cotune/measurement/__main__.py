@@ -12,8 +12,7 @@ from pydantic import ValidationError
 
 from cotune.measurement.card import Card, CardError
 from cotune.measurement.contract import CONFIGURATION_VARIABLE, DRAINED_PATH, HEALTH_PORT, ProbeConfiguration
-from cotune.measurement.corpus import CorpusError
-from cotune.measurement.probe import run_probe
+from cotune.measurement.probe import Corpora, Progress, read_corpora, run_probe
 
 _TERMINATED = 128 + signal.SIGTERM
 
@@ -27,36 +26,44 @@ def main() -> int:
         where = ".".join(str(it) for it in first["loc"]) or "the whole"
         print(f"probe: error: {CONFIGURATION_VARIABLE}: {where}: {first['msg']}", file=sys.stderr)
         return 2
+    try:
+        corpora = read_corpora(configuration)
+    except ValueError as error:
+        print(f"probe: error: {error}", file=sys.stderr)
+        return 2
     port = int(os.environ.get("COTUNE_PROBE_PORT", HEALTH_PORT))
     try:
-        return asyncio.run(_run(configuration, port))
-    except (CardError, CorpusError) as error:
+        return asyncio.run(_run(configuration, corpora, port))
+    except CardError as error:
         print(f"probe: error: {error}", file=sys.stderr)
         return 1
 
 
-async def _run(configuration: ProbeConfiguration, port: int) -> int:
-    task = asyncio.create_task(_probe(configuration, port))
+async def _run(configuration: ProbeConfiguration, corpora: Corpora, port: int) -> int:
+    task = asyncio.create_task(_probe(configuration, corpora, port))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     try:
         line = await task
     except asyncio.CancelledError:
         _say("terminated")
-        return _TERMINATED
+        os._exit(_TERMINATED)  # The look-up of a name that does not resolve cannot be cancelled: nobody waits for it.
     print(line, flush=True)
     return 0
 
 
-async def _probe(configuration: ProbeConfiguration, port: int) -> str:
+async def _probe(configuration: ProbeConfiguration, corpora: Corpora, port: int) -> str:
     drained = asyncio.Event()
     async with _health(drained, port):
         card = Card() if configuration.gpu else None
         if card is not None:
-            _say("waiting for the card to be drained")
-            reading = await card.drained()
+            progress = Progress(_say)
+            progress("waiting for the card to be drained")
+            reading = await card.drained(
+                lambda it: progress(f"waiting for the card: {it.used_mib:.0f} MiB used, {it.processes} processes")
+            )
             _say(f"the card is drained: {reading.used_mib:.0f} of {reading.total_mib:.0f} MiB used, no process")
         drained.set()
-        result = await run_probe(configuration, card, _say)
+        result = await run_probe(configuration, corpora, card, _say)
     return result.model_dump_json(by_alias=True)
 
 
@@ -69,7 +76,7 @@ async def _health(drained: asyncio.Event, port: int) -> AsyncGenerator[None]:
 
     application = web.Application()
     application.router.add_get(DRAINED_PATH, answer)
-    runner = web.AppRunner(application, access_log=None)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
     await runner.setup()
     try:
         await web.TCPSite(runner, port=port).start()

@@ -5,9 +5,9 @@
 # pyright: reportUnknownArgumentType=false
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import pynvml
 
@@ -41,13 +41,6 @@ class Reading:
         Processes of other containers are not always listed; their memory always is.
         """
         return self.processes == 0 and self.used_mib <= max(_IDLE_LEAST_MIB, _IDLE_SHARE * self.total_mib)
-
-
-@dataclass
-class Watch:
-    """Readings over a window."""
-
-    readings: list[Reading] = field(default_factory=list[Reading])
 
 
 class Card:
@@ -88,31 +81,28 @@ class Card:
             processes=len(processes),
         )
 
-    async def drained(self, interval_seconds: float = 0.5) -> Reading:
-        """Returns when two readings in a row show an idle card: one may fall between two processes."""
+    async def drained(self, seen: Callable[[Reading], None], interval_seconds: float = 0.5) -> Reading:
+        """Returns when two readings in a row show an idle card: one may fall between two processes.
+
+        Args:
+            seen: gets every reading that does not show an idle card.
+            interval_seconds: between two readings.
+        """
         in_a_row = 0
         while True:
             reading = await asyncio.to_thread(self.read)
             in_a_row = in_a_row + 1 if reading.is_idle else 0
+            if not reading.is_idle:
+                seen(reading)
             if in_a_row == 2:
                 return reading
             await asyncio.sleep(interval_seconds)
 
-    @asynccontextmanager
-    async def watched(self) -> AsyncGenerator[Watch]:
-        """Read the card a few times a second as long as the context lasts."""
-        watch = Watch()
-
-        async def sample() -> None:
-            while True:
-                watch.readings.append(await asyncio.to_thread(self.read))
-                await asyncio.sleep(1 / _SAMPLES_A_SECOND)
-
-        task = asyncio.create_task(sample())
-        try:
-            yield watch
-        finally:
-            task.cancel()
-            (ended,) = await asyncio.gather(task, return_exceptions=True)
-        if isinstance(ended, CardError):
-            raise ended
+    async def watch(self, seconds: float) -> list[Reading]:
+        """Read the card a few times a second for so long; at least once."""
+        readings: list[Reading] = []
+        end = time.monotonic() + seconds
+        while not readings or time.monotonic() < end:
+            readings.append(await asyncio.to_thread(self.read))
+            await asyncio.sleep(1 / _SAMPLES_A_SECOND)
+        return readings

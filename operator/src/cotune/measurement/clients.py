@@ -169,7 +169,8 @@ async def _read_stream(response: aiohttp.ClientResponse, sent: float) -> Answer:
         event = cast("dict[str, Any]", json.loads(data))
         if "error" in event:
             raise AnswerError(str(event["error"])[:200])
-        if any(choice.get("text") for choice in event.get("choices") or ()):
+        # Half a character is a token without text; an event that only says why the answer ended is none.
+        if any(it.get("text") or it.get("finish_reason") is None for it in event.get("choices") or ()):
             arrivals.append(time.monotonic())
         if usage := event.get("usage"):
             tokens = int(usage["completion_tokens"])

@@ -5,7 +5,6 @@ import itertools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,55 +23,100 @@ from cotune.measurement.vllm_metrics import cache_facts
 _REQUEST_SECONDS = 300
 _RETRY_SECONDS, _REPORT_SECONDS = 0.25, 10.0
 _WARM_UP_SEED = 1_000_003
-"""Added to the seed during the warm-up: the window's prompts must not be in any cache."""
+"""Added to the seed of the warm-up's arrivals: its load is like the window's, not the same."""
+_KEEP_ALIVE_SECONDS = 2
+"""Shorter than the servers' own (uvicorn: 5 s): a request must not meet a connection that is just being closed."""
+_NAMES_KEPT_SECONDS = 24 * 3600
+"""No look-up of a name falls into the window: it would count as the service's latency."""
 
 Say = Callable[[str], None]
 
 
+class Progress:
+    """Says what is waited for when that changes, and from time to time when it does not."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._said, self._at = "", 0.0
+
+    def __call__(self, line: str) -> None:
+        """Say the line, unless it was said a moment ago."""
+        if line != self._said or time.monotonic() - self._at > _REPORT_SECONDS:
+            self._say(line)
+            self._said, self._at = line, time.monotonic()
+
+
 @dataclass(frozen=True)
 class _Source:
-    """One stream: when it sends, and with which client."""
+    """One stream: when it sends, and with which client.
+
+    Warm-up and window share the client: it knows the model's name by then, and never sends a prompt twice.
+    """
 
     stream: ProbeStream
     client: Client
-    schedule: tuple[float, ...]
+    warm_up: tuple[float, ...]
+    window: tuple[float, ...]
 
 
-async def run_probe(configuration: ProbeConfiguration, card: Card | None, say: Say) -> ProbeResult:
+Corpora = Mapping[str, Sequence[Clip]]
+"""The clips by the folder that holds them."""
+
+
+def read_corpora(configuration: ProbeConfiguration) -> Corpora:
+    """Everything that the load is made of, so that what is missing is known before anything is waited for.
+
+    Raises:
+        ValueError: a stream says too little for its protocol, or a corpus (`CorpusError`) is not there.
+    """
+    for stream in configuration.streams:
+        schedule(stream.arrivals, 0.0, 0)
+        match stream.protocol:
+            case Protocol.OPENAI_COMPLETIONS:
+                if stream.prompt_tokens is None or stream.output_tokens is None:
+                    raise ValueError(f"{stream.component}: OpenAICompletions needs promptTokens and outputTokens")
+            case Protocol.OPENAI_TRANSCRIPTIONS:
+                if stream.corpus is None:
+                    raise ValueError(f"{stream.component}: OpenAITranscriptions needs a corpus")
+            case Protocol.HTTP:
+                pass
+    return {it.corpus: read_corpus(Path(it.corpus)) for it in configuration.streams if it.corpus is not None}
+
+
+async def run_probe(configuration: ProbeConfiguration, corpora: Corpora, card: Card | None, say: Say) -> ProbeResult:
     """Wait for the services, warm them up, measure.
 
     Args:
         configuration: what to do.
+        corpora: from `read_corpora`.
         card: None where the stack runs on the CPU.
         say: takes lines of progress.
 
     Raises:
-        CorpusError: a corpus is not there.
         CardError: the card cannot be read.
     """
-    corpora = {it.corpus: read_corpus(Path(it.corpus)) for it in configuration.streams if it.corpus is not None}
-    await _wait_for_services(configuration.streams, say)
-    async with AsyncExitStack() as stack:
-        connector = aiohttp.TCPConnector(limit=0)  # An open loop never waits for a free connection.
-        timeout = aiohttp.ClientTimeout(total=_REQUEST_SECONDS)
-        session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector, timeout=timeout))
-        say("warming up")
-        await _warm_up(configuration, session, corpora)
+    await _wait_for_services(configuration.streams, Progress(say))
+    connector = aiohttp.TCPConnector(
+        limit=0,  # An open loop never waits for a free connection.
+        keepalive_timeout=_KEEP_ALIVE_SECONDS,
+        ttl_dns_cache=_NAMES_KEPT_SECONDS,
+    )
+    timeout = aiohttp.ClientTimeout(total=_REQUEST_SECONDS)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+        sources = _sources(configuration, session, corpora)
+        say(f"warming up for {configuration.warmup_seconds:g} s")
+        await _warm_up(sources, corpora, configuration)
         say(f"measuring for {configuration.duration_seconds:g} s")
-        return await _measure(configuration, session, corpora, card)
+        return await _measure(sources, session, card, configuration, say)
 
 
-async def _wait_for_services(streams: Sequence[ProbeStream], say: Say) -> None:
+async def _wait_for_services(streams: Sequence[ProbeStream], progress: Progress) -> None:
     """Until every Service accepts a connection: it does when its pod is ready."""
     waiting: dict[str, tuple[str, int]] = {it.component: (it.host, it.port) for it in streams}
-    reported, said_at = "", 0.0
     while waiting:
         answers = await asyncio.gather(*(_accepts(host, port) for host, port in waiting.values()))
         waiting = {name: at for (name, at), there in zip(waiting.items(), answers, strict=True) if not there}
-        line = f"waiting for {', '.join(waiting)}" if waiting else "all services answer"
-        if line != reported or time.monotonic() - said_at > _REPORT_SECONDS:
-            say(line)
-            reported, said_at = line, time.monotonic()
+        progress(f"waiting for {', '.join(waiting)}" if waiting else "all services answer")
         if waiting:
             await asyncio.sleep(_RETRY_SECONDS)
 
@@ -88,12 +132,8 @@ async def _accepts(host: str, port: int) -> bool:
     return True
 
 
-async def _warm_up(
-    configuration: ProbeConfiguration, session: aiohttp.ClientSession, corpora: Mapping[str, Sequence[Clip]]
-) -> None:
-    """Every clip once, for the first of a length is slow; then the load of the window, thrown away."""
-    seed = configuration.seed + _WARM_UP_SEED
-    sources = _sources(configuration, session, corpora, seed, configuration.warmup_seconds)
+async def _warm_up(sources: Sequence[_Source], corpora: Corpora, configuration: ProbeConfiguration) -> None:
+    """Every clip once, for the first of a length is slow; then a load like the window's. All is thrown away."""
 
     async def first_requests(source: _Source) -> None:
         clips = corpora.get(source.stream.corpus or "", ())
@@ -101,32 +141,32 @@ async def _warm_up(
             await asyncio.gather(source.client.send(), return_exceptions=True)
 
     await asyncio.gather(*(first_requests(it) for it in sources))
-    loads = (_load(several, ComponentRecord(), 0.0, configuration.grace_seconds) for several in sources_of(sources))
+    loads = (
+        _load([(it.client, it.warm_up) for it in several], ComponentRecord(), 0.0, configuration.grace_seconds)
+        for several in _by_component(sources)
+    )
     await asyncio.gather(*loads)
 
 
 async def _measure(
-    configuration: ProbeConfiguration,
+    sources: Sequence[_Source],
     session: aiohttp.ClientSession,
-    corpora: Mapping[str, Sequence[Clip]],
     card: Card | None,
+    configuration: ProbeConfiguration,
+    say: Say,
 ) -> ProbeResult:
     seconds = configuration.duration_seconds
-    groups = sources_of(_sources(configuration, session, corpora, configuration.seed, seconds))
+    groups = _by_component(sources)
     records = [ComponentRecord() for _ in groups]
-    readings: list[Reading] = []
-    async with AsyncExitStack() as stack:
-        if card is not None:
-            readings = (await stack.enter_async_context(card.watched())).readings
-        loops = await asyncio.gather(
-            *(
-                _load(group, record, seconds, configuration.grace_seconds)
-                for group, record in zip(groups, records, strict=True)
-            )
-        )
+    loads = (
+        _load([(it.client, it.window) for it in group], record, seconds, configuration.grace_seconds)
+        for group, record in zip(groups, records, strict=True)
+    )
+    readings, loops = await asyncio.gather(_watched(card, seconds), asyncio.gather(*loads))
     measurements = list(card_measurements(readings))
     for group, record, loop in zip(groups, records, loops, strict=True):
         stream = group[0].stream
+        say(f"{stream.component}: {loop.requests} requests, sent at most {loop.schedule_error_p99:.1f} ms late (p99)")
         is_language_model = stream.protocol is Protocol.OPENAI_COMPLETIONS
         cache = await cache_facts(session, _url(stream)) if is_language_model else None
         measurements += component_measurements(stream.component, record, loop, seconds, cache)
@@ -138,7 +178,13 @@ async def _measure(
     return ProbeResult(measurements=tuple(measurements), errors=tuple(it[:300] for it in errors[:16]))
 
 
-def sources_of(sources: Sequence[_Source]) -> "list[list[_Source]]":
+async def _watched(card: Card | None, seconds: float) -> list[Reading]:
+    if card is None:
+        return []
+    return await card.watch(seconds)
+
+
+def _by_component(sources: Sequence[_Source]) -> list[list[_Source]]:
     """The streams by component: its metrics are over all of its streams."""
     groups: defaultdict[str, list[_Source]] = defaultdict(list)
     for source in sources:
@@ -146,15 +192,18 @@ def sources_of(sources: Sequence[_Source]) -> "list[list[_Source]]":
     return list(groups.values())
 
 
-async def _load(group: Sequence[_Source], record: ComponentRecord, seconds: float, grace: float) -> StreamResult:
+async def _load(
+    streams: Sequence[tuple[Client, tuple[float, ...]]], record: ComponentRecord, seconds: float, grace: float
+) -> StreamResult:
     """All streams of one component as one open loop."""
-    arrivals = sorted((due, index) for index, source in enumerate(group) for due in source.schedule)
+    arrivals = sorted((due, index) for index, (_, times) in enumerate(streams) for due in times)
     order = iter([index for _, index in arrivals])
     end = time.monotonic() + seconds
 
     async def send() -> None:
         try:
-            answer = await group[next(order)].client.send()
+            client, _ = streams[next(order)]
+            answer = await client.send()
         except Exception as error:
             record.failed(error)
             raise
@@ -163,33 +212,26 @@ async def _load(group: Sequence[_Source], record: ComponentRecord, seconds: floa
     return await run_open_loop([due for due, _ in arrivals], send, grace)
 
 
-def _sources(
-    configuration: ProbeConfiguration,
-    session: aiohttp.ClientSession,
-    corpora: Mapping[str, Sequence[Clip]],
-    seed: int,
-    seconds: float,
-) -> list[_Source]:
-    seeds = itertools.count(seed, step=10_007)
+def _sources(configuration: ProbeConfiguration, session: aiohttp.ClientSession, corpora: Corpora) -> list[_Source]:
+    seeds = itertools.count(configuration.seed, step=10_007)
     return [
-        _Source(stream, _client(stream, session, corpora, number), schedule(stream.arrivals, seconds, number))
-        for stream, number in zip(configuration.streams, seeds, strict=False)
+        _Source(
+            stream,
+            _client(stream, session, corpora, seed),
+            schedule(stream.arrivals, configuration.warmup_seconds, seed + _WARM_UP_SEED),
+            schedule(stream.arrivals, configuration.duration_seconds, seed),
+        )
+        for stream, seed in zip(configuration.streams, seeds, strict=False)
     ]
 
 
-def _client(
-    stream: ProbeStream, session: aiohttp.ClientSession, corpora: Mapping[str, Sequence[Clip]], seed: int
-) -> Client:
+def _client(stream: ProbeStream, session: aiohttp.ClientSession, corpora: Corpora, seed: int) -> Client:
     url = _url(stream)
     match stream.protocol:
         case Protocol.OPENAI_COMPLETIONS:
-            if stream.prompt_tokens is None or stream.output_tokens is None:
-                raise ValueError(f"{stream.component}: OpenAICompletions needs promptTokens and outputTokens")
-            return CompletionsClient(session, url, stream.prompt_tokens, stream.output_tokens, seed)
+            return CompletionsClient(session, url, stream.prompt_tokens or 0, stream.output_tokens or 0, seed)
         case Protocol.OPENAI_TRANSCRIPTIONS:
-            if stream.corpus is None:
-                raise ValueError(f"{stream.component}: OpenAITranscriptions needs a corpus")
-            return TranscriptionsClient(session, url, corpora[stream.corpus])
+            return TranscriptionsClient(session, url, corpora[stream.corpus or ""])
         case Protocol.HTTP:
             return HttpClient(session, url + stream.path)
 

@@ -43,12 +43,16 @@ class ComponentRecord:
 def component_measurements(
     name: str, record: ComponentRecord, loop: StreamResult, seconds: float, cache: CacheFacts | None
 ) -> Iterator[Measurement]:
-    """All metrics of one component; `seconds` is the length of the window."""
+    """All metrics of one component; `seconds` is the length of the window.
+
+    Nothing of its load is known without a single request.
+    """
     answers = record.answers
     if loop.latency is not None:
         yield from _percentiles(f"{name}.latency", loop.latency, ("p50", "p95", "p99"))
-    yield _of(f"{name}.throughput", record.in_window / seconds, loop.requests)
-    yield _of(f"{name}.errorRate", loop.error_rate, loop.requests)
+    if loop.requests:
+        yield _of(f"{name}.throughput", record.in_window / seconds, loop.requests)
+        yield _of(f"{name}.errorRate", loop.error_rate, loop.requests)
     if first := _recorded([it.first_token for it in answers if it.first_token is not None]):
         yield from _percentiles(f"{name}.ttft", first, ("p50", "p95", "p99"))
         yield _of(f"{name}.tokensPerSecond", record.tokens_in_window / seconds, len(answers))

@@ -30,11 +30,14 @@ async def cache_facts(session: aiohttp.ClientSession, url: str) -> CacheFacts | 
             if response.status != 200:
                 return None
             tokens = _tokens(await response.text())
-        longest = (await served_model(session, url)).max_length
-    except (aiohttp.ClientError, AnswerError, TimeoutError, ValueError):
+    except (aiohttp.ClientError, TimeoutError, ValueError):
         return None
     if tokens is None:
         return None
+    try:
+        longest = (await served_model(session, url)).max_length
+    except (aiohttp.ClientError, AnswerError, TimeoutError, ValueError):
+        longest = None
     return CacheFacts(tokens, tokens / longest if longest else None)
 
 
