@@ -1,14 +1,13 @@
 """Unmodified `pynvml` reads the simulated card through the simulated library."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from support.simulated_card import REPOSITORY, RunningCard
+from support.simulated_card import RunningCard, build_nvml_library
 
 READ = """
 import json, pynvml
@@ -40,14 +39,7 @@ MIB = 1024 * 1024
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("nvml")
-    subprocess.run(
-        ["make", "--silent", "-C", str(REPOSITORY / "simulation" / "nvml"), f"OUT={folder}"],
-        check=True,
-        timeout=60,
-        env=os.environ | {"MAKEFLAGS": ""},
-    )
-    return folder
+    return build_nvml_library(tmp_path_factory.mktemp("nvml"))
 
 
 def python(card: RunningCard, library: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

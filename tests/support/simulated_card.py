@@ -66,3 +66,14 @@ async def wait_for_free(client: CardClient, free: int) -> None:
     async with asyncio.timeout(5):
         while await client.free_bytes() != free:
             await asyncio.sleep(0.01)
+
+
+def build_nvml_library(folder: Path) -> Path:
+    """The folder that now holds `libnvidia-ml.so.1` over the simulated card."""
+    subprocess.run(
+        ["make", "--silent", "-C", str(REPOSITORY / "simulation" / "nvml"), f"OUT={folder}"],
+        check=True,
+        timeout=60,
+        env=os.environ | {"MAKEFLAGS": ""},
+    )
+    return folder

@@ -64,10 +64,13 @@ def free_port() -> int:
 
 @contextmanager
 def running_server(
-    environment: Mapping[str, str], module: str, *arguments: str, **variables: str
+    environment: Mapping[str, str], module: str, *arguments: str, at: int | None = None, **variables: str
 ) -> Generator[RunningServer]:
-    """`python -m module`, with `PORT` for the port in arguments and variables; ended afterwards."""
-    port = free_port()
+    """`python -m module`, with `PORT` for the port in arguments and variables; ended afterwards.
+
+    The port is `at` where somebody has to know it before the server is there.
+    """
+    port = at or free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", module, *(argument.replace("PORT", str(port)) for argument in arguments)],
         stdout=subprocess.PIPE,

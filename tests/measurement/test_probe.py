@@ -1,0 +1,262 @@
+"""The probe as a process, from a card that is in use to the line with the result."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cotune.api.experiment import Arrivals, ArrivalType, Protocol
+from cotune.measurement.contract import CONFIGURATION_VARIABLE, ProbeConfiguration, ProbeResult, ProbeStream
+from cotune_simulation.speech import write_corpus
+from support.simulated_card import REPOSITORY, RunningCard, build_nvml_library, start
+from support.simulated_server import Answer, RunningServer, free_port, running_server
+
+HOLD = """
+import asyncio
+from cotune_simulation.card import socket_path
+from cotune_simulation.card.client import CardClient
+async def main():
+    client = await CardClient.connect(socket_path())
+    await client.allocate(512 * 1024 * 1024)
+    print("held", flush=True)
+    await asyncio.sleep(600)
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def card(tmp_path: Path) -> Iterator[RunningCard]:
+    running = start(tmp_path / "card.sock")
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_nvml_library(tmp_path_factory.mktemp("nvml"))
+
+
+@contextmanager
+def probe(configuration: ProbeConfiguration | str, **environment: str) -> Generator[tuple[RunningServer, Path]]:
+    """A running probe, its health as a server, and the file that takes what it prints."""
+    text = configuration if isinstance(configuration, str) else configuration.model_dump_json(by_alias=True)
+    port = free_port()
+    output = Path(environment["OUTPUT"])
+    with output.open("w") as lines:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cotune.measurement"],
+            stdout=lines,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ
+            | {"PYTHONPATH": str(REPOSITORY / "operator" / "src"), CONFIGURATION_VARIABLE: text}
+            | {"COTUNE_PROBE_PORT": str(port)}
+            | environment,
+        )
+        try:
+            yield RunningServer(port, process), output
+        finally:
+            process.kill()
+            process.wait()
+
+
+def drained(server: RunningServer) -> int:
+    """The status of `/drained`, 0 while nobody listens."""
+    try:
+        answer: Answer = server.get("/drained")
+    except OSError:
+        return 0
+    return answer.status
+
+
+def wait_for(server: RunningServer, status: int) -> None:
+    deadline = time.monotonic() + 30
+    while drained(server) != status:
+        assert server.process.poll() is None, f"the probe ended with {server.process.returncode}"
+        assert time.monotonic() < deadline, f"/drained did not become {status}"
+        time.sleep(0.02)
+
+
+def wait_for_line(output: Path, text: str) -> None:
+    deadline = time.monotonic() + 30
+    while text not in output.read_text():
+        assert time.monotonic() < deadline, f"never said {text!r}: {output.read_text()}"
+        time.sleep(0.02)
+
+
+def stream(component: str, protocol: Protocol, port: int, rate: str = "10", **more: Any) -> ProbeStream:
+    return ProbeStream(
+        component=component,
+        protocol=protocol,
+        host="127.0.0.1",
+        port=port,
+        arrivals=Arrivals(type=ArrivalType.CONSTANT, rate_per_second=rate),
+        **more,
+    )
+
+
+def configured(*streams: ProbeStream, gpu: bool, seconds: float = 2) -> ProbeConfiguration:
+    return ProbeConfiguration(
+        gpu=gpu, seed=7, warmup_seconds=0.5, duration_seconds=seconds, grace_seconds=10, streams=streams
+    )
+
+
+def test_it_drains_waits_loads_all_services_and_reports(card: RunningCard, library: Path, tmp_path: Path) -> None:
+    write_corpus(tmp_path / "corpus")
+    judge, stt = free_port(), free_port()
+    configuration = configured(
+        stream("judge", Protocol.OPENAI_COMPLETIONS, judge, "4", prompt_tokens=64, output_tokens=8),
+        stream("judge", Protocol.OPENAI_COMPLETIONS, judge, "4", prompt_tokens=16, output_tokens=4),
+        stream("stt", Protocol.OPENAI_TRANSCRIPTIONS, stt, "4", corpus=str(tmp_path / "corpus")),
+        gpu=True,
+    )
+    environment = card.environment() | {"OUTPUT": str(tmp_path / "lines"), "LD_LIBRARY_PATH": str(library)}
+    environment["PYTHONPATH"] = str(REPOSITORY / "operator" / "src")
+    with ExitStack() as stack:
+        process, output = stack.enter_context(probe(configuration, **environment))
+        wait_for_line(output, "waiting for judge, stt")
+        assert drained(process) == 200
+        vllm = stack.enter_context(
+            running_server(
+                card.environment(),
+                "cotune_simulation.vllm",
+                *("serve", "Qwen/Qwen2.5-7B-Instruct-AWQ", "--gpu-memory-utilization", "0.5"),
+                *("--max-model-len", "2048", "--port", "PORT"),
+                at=judge,
+            )
+        )
+        wait_for_line(output, "waiting for stt")
+        stack.enter_context(
+            running_server(
+                card.environment(),
+                "cotune_simulation.whisper",
+                *("--port", "PORT"),
+                at=stt,
+                ASR_WHISPER_SIZE="tiny",
+            )
+        )
+        wait_for_line(output, "measuring")
+        assert drained(process) == 200
+        code = process.process.wait(60)
+        exposition = vllm.get("/metrics").body.decode()
+
+    lines = output.read_text().splitlines()
+    assert code == 0, lines
+    result = ProbeResult.model_validate_json(lines[-1])
+    found = {it.metric: float(it.value) for it in result.measurements}
+    samples = {it.metric: it.samples for it in result.measurements}
+    assert result.errors == ()
+    assert set(found) == {
+        *(f"{name}.latency.{it}" for name in ("judge", "stt") for it in ("p50", "p95", "p99")),
+        *(f"{name}.{it}" for name in ("judge", "stt") for it in ("throughput", "errorRate")),
+        *(f"judge.ttft.{it}" for it in ("p50", "p95", "p99")),
+        *("judge.itl.p50", "judge.itl.p95", "judge.tokensPerSecond", "judge.kvCache.tokens"),
+        *("judge.kvCache.concurrency", "stt.wer", "stt.realTimeFactor"),
+        *("gpu.freeMiB", "gpu.usedMiB", "gpu.utilization"),
+    }
+    assert samples["judge.latency.p95"] == 16, "both streams of the component"
+    assert samples["stt.latency.p95"] == samples["stt.wer"] == 8
+    assert found["judge.errorRate"] == found["stt.errorRate"] == 0
+    assert 0 < found["judge.ttft.p50"] < found["judge.latency.p50"]
+    assert 0 < found["stt.wer"] < 0.3
+    assert found["judge.kvCache.concurrency"] == pytest.approx(found["judge.kvCache.tokens"] / 2048, rel=1e-4)
+    assert f'num_gpu_blocks="{found["judge.kvCache.tokens"] / 16:.0f}"' in exposition
+    assert found["gpu.usedMiB"] > 5_000
+    assert 0 < found["gpu.utilization"] <= 1
+
+
+def test_it_is_not_ready_while_somebody_holds_the_card(card: RunningCard, library: Path, tmp_path: Path) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD], stdout=subprocess.PIPE, text=True, env=os.environ | card.environment()
+    )
+    assert holder.stdout is not None
+    try:
+        assert holder.stdout.readline() == "held\n"
+        configuration = configured(stream("other", Protocol.HTTP, free_port()), gpu=True)
+        environment = card.environment() | {"OUTPUT": str(tmp_path / "lines"), "LD_LIBRARY_PATH": str(library)}
+        environment["PYTHONPATH"] = str(REPOSITORY / "operator" / "src")
+        with probe(configuration, **environment) as (process, output):
+            wait_for_line(output, "1 processes")
+            assert drained(process) == 503
+            holder.kill()
+            holder.wait()
+            wait_for(process, 200)
+    finally:
+        holder.kill()
+        holder.communicate()
+
+
+def test_without_a_card_it_is_ready_at_once_and_ends_at_sigterm_without_a_result(tmp_path: Path) -> None:
+    configuration = configured(stream("other", Protocol.HTTP, free_port()), gpu=False)
+    with probe(configuration, OUTPUT=str(tmp_path / "lines")) as (process, output):
+        wait_for(process, 200)
+        process.process.send_signal(signal.SIGTERM)
+        assert process.process.wait(20) == 143
+        assert output.read_text().splitlines()[-1] == "terminated"
+
+
+def test_a_service_whose_name_does_not_resolve_yet_is_waited_for(tmp_path: Path) -> None:
+    unknown = stream("other", Protocol.HTTP, 80).model_copy(update={"host": "no-such-service.invalid"})
+    with probe(configured(unknown, gpu=False), OUTPUT=str(tmp_path / "lines")) as (process, output):
+        wait_for_line(output, "waiting for other")
+        assert process.process.poll() is None
+
+
+def test_a_service_that_only_fails_has_errors_and_no_latency(tmp_path: Path) -> None:
+    with running_server({}, "http.server", "PORT") as server:
+        missing = stream("other", Protocol.HTTP, server.port, path="/missing")
+        with probe(configured(missing, gpu=False, seconds=1), OUTPUT=str(tmp_path / "lines")) as (process, output):
+            assert process.process.wait(30) == 0, output.read_text()
+        result = ProbeResult.model_validate_json(output.read_text().splitlines()[-1])
+
+    assert {it.metric: it.value for it in result.measurements} == {"other.errorRate": "1", "other.throughput": "0"}
+    assert len(result.errors) == 10
+    assert result.errors[0].startswith("other: AnswerError: GET /missing: 404")
+
+
+BAD = [
+    ("", "COTUNE_PROBE: the whole"),
+    ("{}", "COTUNE_PROBE: gpu"),
+    (configured(stream("judge", Protocol.OPENAI_COMPLETIONS, 1), gpu=False), "judge: OpenAICompletions needs"),
+    (configured(stream("stt", Protocol.OPENAI_TRANSCRIPTIONS, 1), gpu=False), "stt: OpenAITranscriptions needs"),
+    (configured(stream("stt", Protocol.OPENAI_TRANSCRIPTIONS, 1, corpus="/none"), gpu=False), "/none/transcripts.json"),
+    (configured(stream("other", Protocol.HTTP, 1, rate="0"), gpu=False), "ratePerSecond"),
+]
+
+
+@pytest.mark.parametrize(("configuration", "words"), BAD)
+def test_a_bad_configuration_ends_it_with_one_line(
+    configuration: ProbeConfiguration | str, words: str, tmp_path: Path
+) -> None:
+    with probe(configuration, OUTPUT=str(tmp_path / "lines")) as (process, output):
+        assert process.process.wait(30) == 2
+        (line,) = output.read_text().splitlines()
+
+    assert line.startswith("probe: error: ")
+    assert words in line
+
+
+def test_the_operator_can_read_the_contract_without_what_only_the_probe_installs() -> None:
+    check = (
+        "import sys, json, cotune.measurement.contract;"
+        "print(json.dumps([it for it in ('aiohttp', 'pynvml', 'jiwer', 'hdrh') if it in sys.modules]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", check],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY / "operator" / "src")},
+    )
+
+    assert json.loads(done.stdout) == []
