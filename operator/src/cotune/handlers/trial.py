@@ -35,7 +35,7 @@ from cotune.trials.render import (
     environment,
 )
 
-_POLL, _LATER = timedelta(seconds=0.5), timedelta(seconds=2)
+_POLL, _LATER = timedelta(seconds=0.5), timedelta(seconds=1)
 _PROBE_SLACK = timedelta(seconds=90)
 """Beyond warm-up and window: each clip once, answers to the last requests, the probe's own start."""
 
