@@ -1,5 +1,6 @@
 """One request to a service, by protocol: returns at the last byte of a good answer, raises on any other."""
 
+import asyncio
 import itertools
 import json
 import time
@@ -19,12 +20,13 @@ class AnswerError(Exception):
     """An answer that is none: a status that is not 2xx, a stream that was cut, a body that makes no sense."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Answer:
-    """What one request measured beside its latency; times in seconds."""
+    """What one request measured beside its latency, as far as it has come; times in seconds."""
 
     first_token: float | None = None
-    between_tokens: tuple[float, ...] = ()
+    """Of a request that was given up before its first token: at least so long."""
+    between_tokens: list[float] = field(default_factory=list[float])
     tokens: int = 0
     heard: tuple[str, str] | None = None
     """Reference and transcription."""
@@ -35,8 +37,11 @@ class Answer:
 class Client(Protocol):
     """Sends requests to one service. What it sends next depends only on how often it was asked."""
 
-    async def send(self) -> Answer:
+    async def send(self, answer: Answer) -> None:
         """One request, to the last byte of its answer.
+
+        Args:
+            answer: filled in on the way, so that a request that is given up still says how far it came.
 
         Raises:
             AnswerError: the service answered, and not as it should.
@@ -58,8 +63,17 @@ class CompletionsClient:
     _model: str = ""
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
 
-    async def send(self) -> Answer:
+    async def send(self, answer: Answer) -> None:
         """One completion. The first call asks for the name of the served model."""
+        sent = time.monotonic()
+        try:
+            await self._complete(answer, sent)
+        except asyncio.CancelledError:
+            if answer.first_token is None:
+                answer.first_token = time.monotonic() - sent
+            raise
+
+    async def _complete(self, answer: Answer, sent: float) -> None:
         if not self._model:
             self._model = (await served_model(self.session, self.url)).name
         body = {
@@ -72,10 +86,9 @@ class CompletionsClient:
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        sent = time.monotonic()
         async with self.session.post(f"{self.url}/v1/completions", json=body) as response:
             await _refuse_errors(response)
-            return await _read_stream(response, sent)
+            await _read_stream(response, answer, sent)
 
 
 @dataclass
@@ -87,7 +100,7 @@ class TranscriptionsClient:
     clips: Sequence[Clip]
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
 
-    async def send(self) -> Answer:
+    async def send(self, answer: Answer) -> None:
         """One transcription."""
         clip = self.clips[next(self._numbers) % len(self.clips)]
         form = aiohttp.FormData()
@@ -100,11 +113,8 @@ class TranscriptionsClient:
             text = cast("dict[str, Any]", await response.json()).get("text")
         if not isinstance(text, str):
             raise AnswerError("the transcription has no text")
-        return Answer(
-            heard=(clip.transcript, text),
-            audio_seconds=clip.seconds,
-            processing_seconds=time.monotonic() - sent,
-        )
+        answer.heard = (clip.transcript, text)
+        answer.audio_seconds, answer.processing_seconds = clip.seconds, time.monotonic() - sent
 
 
 @dataclass
@@ -114,12 +124,11 @@ class HttpClient:
     session: aiohttp.ClientSession
     url: str
 
-    async def send(self) -> Answer:
+    async def send(self, answer: Answer) -> None:
         """One request, the body read to its end."""
         async with self.session.get(self.url) as response:
             await _refuse_errors(response)
             await response.read()
-        return Answer()
 
 
 @dataclass(frozen=True)
@@ -153,25 +162,29 @@ async def _refuse_errors(response: aiohttp.ClientResponse) -> None:
         raise AnswerError(f"{response.method} {response.url.path}: {response.status} {text}")
 
 
-async def _read_stream(response: aiohttp.ClientResponse, sent: float) -> Answer:
+async def _read_stream(response: aiohttp.ClientResponse, answer: Answer, sent: float) -> None:
     """Server-sent events up to `[DONE]`: without it the stream was cut."""
-    arrivals: list[float] = []
-    tokens: int | None = None
+    latest: float | None = None
+    usage: dict[str, Any] | None = None
     async for line in response.content:
         if not line.startswith(b"data:"):
             continue
         data = line.removeprefix(b"data:").strip()
         if data == b"[DONE]":
-            if not arrivals:
+            if latest is None:
                 raise AnswerError("the stream ended without a token")
-            gaps = tuple(after - before for before, after in itertools.pairwise(arrivals))
-            return Answer(arrivals[0] - sent, gaps, tokens if tokens is not None else len(arrivals))
+            answer.tokens = int(usage["completion_tokens"]) if usage else 1 + len(answer.between_tokens)
+            return
         event = cast("dict[str, Any]", json.loads(data))
         if "error" in event:
             raise AnswerError(str(event["error"])[:200])
         # Half a character is a token without text; an event that only says why the answer ended is none.
         if any(it.get("text") or it.get("finish_reason") is None for it in event.get("choices") or ()):
-            arrivals.append(time.monotonic())
-        if usage := event.get("usage"):
-            tokens = int(usage["completion_tokens"])
+            now = time.monotonic()
+            if latest is None:
+                answer.first_token = now - sent
+            else:
+                answer.between_tokens.append(now - latest)
+            latest = now
+        usage = event.get("usage") or usage
     raise AnswerError("the stream was cut before its end")

@@ -13,7 +13,7 @@ import aiohttp
 from cotune.api.experiment import Protocol
 from cotune.measurement.arrivals import schedule
 from cotune.measurement.card import Card, Reading
-from cotune.measurement.clients import Client, CompletionsClient, HttpClient, TranscriptionsClient
+from cotune.measurement.clients import Answer, Client, CompletionsClient, HttpClient, TranscriptionsClient
 from cotune.measurement.contract import ProbeConfiguration, ProbeResult, ProbeStream
 from cotune.measurement.corpus import Clip, read_corpus
 from cotune.measurement.open_loop import StreamResult, run_open_loop
@@ -138,7 +138,7 @@ async def _warm_up(sources: Sequence[_Source], corpora: Corpora, configuration: 
     async def first_requests(source: _Source) -> None:
         clips = corpora.get(source.stream.corpus or "", ())
         for _ in range(max(len(clips), 1)):
-            await asyncio.gather(source.client.send(), return_exceptions=True)
+            await asyncio.gather(source.client.send(Answer()), return_exceptions=True)
 
     await asyncio.gather(*(first_requests(it) for it in sources))
     loads = (
@@ -201,9 +201,13 @@ async def _load(
     end = time.monotonic() + seconds
 
     async def send() -> None:
+        client, _ = streams[next(order)]
+        answer = Answer()
         try:
-            client, _ = streams[next(order)]
-            answer = await client.send()
+            await client.send(answer)
+        except asyncio.CancelledError:
+            record.unfinished.append(answer)
+            raise
         except Exception as error:
             record.failed(error)
             raise

@@ -22,6 +22,8 @@ class ComponentRecord:
     """The answers of one component during the window."""
 
     answers: list[Answer] = field(default_factory=list[Answer])
+    unfinished: list[Answer] = field(default_factory=list[Answer])
+    """Requests that were given up at the end: how long they had waited counts, what they would have said does not."""
     in_window: int = 0
     """Answers that were complete before the window ended."""
     tokens_in_window: int = 0
@@ -53,10 +55,11 @@ def component_measurements(
     if loop.requests:
         yield _of(f"{name}.throughput", record.in_window / seconds, loop.requests)
         yield _of(f"{name}.errorRate", loop.error_rate, loop.requests)
-    if first := _recorded([it.first_token for it in answers if it.first_token is not None]):
+    streamed = [it for it in (*answers, *record.unfinished) if it.first_token is not None]
+    if first := _recorded([it.first_token for it in streamed if it.first_token is not None]):
         yield from _percentiles(f"{name}.ttft", first, ("p50", "p95", "p99"))
-        yield _of(f"{name}.tokensPerSecond", record.tokens_in_window / seconds, len(answers))
-    if between := _recorded([gap for it in answers for gap in it.between_tokens]):
+        yield _of(f"{name}.tokensPerSecond", record.tokens_in_window / seconds, first.samples)
+    if between := _recorded([gap for it in streamed for gap in it.between_tokens]):
         yield from _percentiles(f"{name}.itl", between, ("p50", "p95"))
     heard = [it.heard for it in answers if it.heard is not None]
     if (rate := word_error_rate(heard)) is not None:
