@@ -195,6 +195,17 @@ def test_it_is_not_ready_while_somebody_holds_the_card(card: RunningCard, librar
         holder.communicate()
 
 
+def test_a_card_that_does_not_answer_ends_it_without_a_result(card: RunningCard, library: Path, tmp_path: Path) -> None:
+    environment = card.environment() | {"OUTPUT": str(tmp_path / "lines"), "LD_LIBRARY_PATH": str(library)}
+    environment["PYTHONPATH"] = str(REPOSITORY / "operator" / "src")
+    card.stop()
+    with probe(configured(stream("other", Protocol.HTTP, free_port()), gpu=True), **environment) as (process, output):
+        assert process.process.wait(30) == 1
+        (line,) = output.read_text().splitlines()
+
+    assert line.startswith("probe: error: NVML")
+
+
 def test_without_a_card_it_is_ready_at_once_and_ends_at_sigterm_without_a_result(tmp_path: Path) -> None:
     configuration = configured(stream("other", Protocol.HTTP, free_port()), gpu=False)
     with probe(configuration, OUTPUT=str(tmp_path / "lines")) as (process, output):
