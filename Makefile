@@ -5,10 +5,10 @@ SHELL := /bin/bash
 
 PYTHON_FOR_VENV ?= python3.11
 BIN := .venv/bin
-export PYTHONPATH := operator/src:local-cluster/src:simulation/src
+export PYTHONPATH := operator/src:local-cluster/src:simulation/src:demo/src
 LOCAL_CLUSTER = $(BIN)/python -m localcluster
 
-.PHONY: help setup programs requirements lint crds crds-check test-fast test-helm test-apiserver test \
+.PHONY: help demo setup programs requirements lint crds crds-check test-fast test-helm test-apiserver test \
         cluster-up cluster-status cluster-down images clean
 
 help: ## this list
@@ -22,6 +22,9 @@ help: ## this list
 	@touch $@
 
 setup: .venv/.complete ## the Python environment, pinned with hashes
+
+demo: setup programs ## cotune's whole job once on a local cluster with SIMULATED cards (KILL=1 kills the operator three times)
+	@$(BIN)/python -m cotune_demo $(if $(KILL),--kill)
 
 programs: setup ## Kubernetes from Go modules, built once (about ten minutes the first time)
 	@$(LOCAL_CLUSTER) programs kubernetes containerd coredns helm pause >/dev/null

@@ -53,7 +53,7 @@ class ExperimentReconciler:
         try:
             return await self._advance(body, spec, status, placement, now)
         except ForbiddenError as error:
-            return await self._stalled(body, status, "NotInvited", error.message, now)
+            return await self._stalled(body, status, "Forbidden", error.message, now)
 
     async def _advance(
         self, body: Object, spec: ExperimentSpec, status: ExperimentStatus, placement: Placement, now: datetime

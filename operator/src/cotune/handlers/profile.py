@@ -71,7 +71,7 @@ class ProfileReconciler:
         except NotBindableError as error:
             waiting = Waiting(status.phase, "NotBindable", str(error))
         except ForbiddenError as error:
-            waiting = Waiting(status.phase, "NotInvited", error.message)
+            waiting = Waiting(status.phase, "Forbidden", error.message)
         return await self._wait(body, status, waiting, now, stalled=True)
 
     async def _targets(self, body: Object, spec: ProfileSpec, stage: Stage) -> Targets | Refusal:
@@ -200,11 +200,12 @@ class ProfileReconciler:
         generation = body["metadata"]["generation"]
         message = f"stage {state.name}: {state.message}" if state.message else f"stage {state.name}: {state.phase}"
         ended = phase in ENDED_BADLY or phase is ProfilePhase.PROMOTED
+        degraded = phase in ENDED_BADLY or phase is ProfilePhase.ROLLING_BACK
         conditions = status.conditions
         for it in (
             condition("Progressing", not ended, generation, now, str(phase), message),
             condition("Ready", phase is ProfilePhase.PROMOTED, generation, now, str(phase), message),
-            condition("Degraded", phase in ENDED_BADLY, generation, now, str(phase), message),
+            condition("Degraded", degraded, generation, now, str(phase), message),
             condition("Stalled", phase is ProfilePhase.DEGRADED, generation, now, str(phase), message),
         ):
             conditions = with_condition(conditions, it)

@@ -1,0 +1,101 @@
+"""`python -m cotune_demo`: the demonstration; `--kill` kills the operator three times meanwhile."""
+
+import argparse
+import asyncio
+import os
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cotune.cluster.objects import ApiError, Objects
+from localcluster.errors import LocalClusterError
+from localcluster.locations import repository_root
+
+from cotune_demo.checks import checks, same_outcome
+from cotune_demo.cluster import Commands, DemoError, start
+from cotune_demo.killing import Killer
+from cotune_demo.preparation import IMAGES, prepare
+from cotune_demo.progress import Progress
+from cotune_demo.report import lines
+from cotune_demo.story import Story
+from cotune_demo.summary import Summary
+
+
+def main() -> int:
+    """Exit code 0: everything happened that had to; 1: something did not."""
+    parser = argparse.ArgumentParser(prog="python -m cotune_demo", description=__doc__)
+    parser.add_argument(
+        "--kill", action="store_true", help="kill the operator three times, and compare with a run without"
+    )
+    options = parser.parse_args()
+    folder = repository_root() / "build" / "demo"
+    reference = folder / "summary.json"
+    try:
+        if options.kill and not reference.exists():
+            print("first a run without kills, to compare with", flush=True)
+            if not _run_once(reference, is_kill=False, compare_with=None):
+                return 1
+        path = folder / "summary-kill.json" if options.kill else reference
+        compare_with = Summary.model_validate_json(reference.read_text()) if options.kill else None
+        return 0 if _run_once(path, options.kill, compare_with) else 1
+    except (DemoError, LocalClusterError, ApiError) as error:
+        print(f"demo: error: {error}", file=sys.stderr)
+        return 1
+
+
+def _run_once(path: Path, is_kill: bool, compare_with: Summary | None) -> bool:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    begun = time.monotonic()
+    commands = start(IMAGES)
+    os.environ["KUBECONFIG"] = str(commands.kubeconfig)
+    summary = asyncio.run(_tell(commands, is_kill, begun))
+    judged = tuple(checks(summary)) + (tuple(same_outcome(compare_with, summary)) if compare_with else ())
+    summary = summary.model_copy(update={"checks": judged})
+    path.write_text(summary.model_dump_json(indent=2) + "\n")
+    print("\n".join(lines(summary)))
+    print(f"summary: {path.relative_to(repository_root())}")
+    print(f"look around: export KUBECONFIG={commands.kubeconfig}; kubectl get gae,gt,gpp,gtg -A")
+    print("make cluster-down ends the cluster and leaves nothing behind")
+    failed = [it for it in judged if not it.holds]
+    if failed:
+        print(
+            f"demo: error: {len(failed)} of {len(judged)} expectations do not hold: {failed[0].what}", file=sys.stderr
+        )
+    return not failed
+
+
+async def _tell(commands: Commands, is_kill: bool, begun: float) -> Summary:
+    started_at, progress = datetime.now(UTC), Progress()
+    set_up_seconds = time.monotonic() - begun
+    objects = await Objects.connect()
+    try:
+        await prepare(commands, progress)
+        killer = Killer(commands, progress, is_kill)
+        story = Story(commands, objects, progress, killer)
+        experiment = await story.experiment()
+        profile = await story.rollout(experiment.profile) if experiment.profile else None
+        broken = tuple([await story.broken(it) for it in ("cannot-start.yaml", "too-much-for-production.yaml")])
+        uninvited = await story.uninvited()
+    finally:
+        await objects.close()
+    return Summary(
+        title="cotune tunes the voice stack: a SIMULATION of the card and its servers on a real Kubernetes",
+        is_simulation=True,
+        command="make demo KILL=1" if is_kill else "make demo",
+        started_at=started_at,
+        seconds=round(progress.seconds, 1),
+        set_up_seconds=round(set_up_seconds, 1),
+        kills=tuple(killer.kills),
+        experiment_phase=experiment.phase,
+        experiment_reason=experiment.reason,
+        trials=experiment.trials,
+        winner=experiment.winner,
+        profile=profile,
+        broken=broken,
+        uninvited=uninvited,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""What must have happened for the demonstration to succeed, judged from its summary alone."""
+
+from collections.abc import Iterator
+
+from cotune_demo.summary import BrokenSummary, Check, Summary
+
+_CANDIDATES = 15
+_BELOW_THE_WEIGHTS = ("0.40", "0.45")
+_CACHE_BLOCKS = "No available memory for the cache blocks"
+
+
+def checks(summary: Summary) -> Iterator[Check]:
+    """Every expectation, with what was seen."""
+    trials = summary.trials
+    names = {tuple(sorted(it.parameters.items())) for it in trials}
+    yield Check(
+        what=f"{_CANDIDATES} candidates ran once each",
+        holds=len(trials) == len(names) == _CANDIDATES and all(it.probe_pods == 1 for it in trials),
+        seen=f"{len(trials)} trials of {len(names)} candidates, {sum(it.probe_pods for it in trials)} probes",
+    )
+    small = [it for it in trials if it.parameters["judgeMemory"] in _BELOW_THE_WEIGHTS]
+    in_vllms_words = [it for it in small if it.phase == "Failed" and _CACHE_BLOCKS in it.message]
+    yield Check(
+        what=f"candidates with {' and '.join(_BELOW_THE_WEIGHTS)} failed with vLLM's own message on cache blocks",
+        holds=len(small) == len(in_vllms_words) == 6,
+        seen=f"{len(in_vllms_words)} of {len(small)}",
+    )
+    rest = [it for it in trials if it.parameters["judgeMemory"] not in _BELOW_THE_WEIGHTS]
+    yield Check(
+        what="every other candidate was measured",
+        holds=bool(rest) and all(it.phase == "Succeeded" and it.metrics for it in rest),
+        seen=", ".join(sorted({it.phase for it in rest})),
+    )
+    winner = summary.winner
+    yield Check(
+        what="the winner runs Whisper tiny and beats the baseline",
+        holds=winner is not None
+        and winner.parameters.get("whisperModel") == "tiny"
+        and winner.fitness > winner.baseline_fitness,
+        seen=f"{dict(winner.parameters)}" if winner else "no winner",
+    )
+    profile = summary.profile
+    yield Check(
+        what="its profile went through staging to production",
+        holds=profile is not None
+        and profile.phase == "Promoted"
+        and [it.phase for it in profile.stages] == ["Promoted", "Promoted"],
+        seen=f"{profile.name} {profile.phase}" if profile else "no profile",
+    )
+    first, second = summary.broken
+    yield _failed_in(first, "staging")
+    yield Check(
+        what="production never heard of the profile that staging could not start",
+        holds=first.generations_before == first.generations_after and bool(first.generations_before),
+        seen=f"generations {dict(first.generations_after)}",
+    )
+    yield _failed_in(second, "production")
+    yield Check(
+        what="production is back on what was good there, and ready",
+        holds=second.values_before == second.values_after
+        and bool(second.values_before)
+        and second.generations_before != second.generations_after
+        and second.is_production_ready,
+        seen=f"{dict(second.values_after)}, {'ready' if second.is_production_ready else 'not ready'}",
+    )
+    uninvited = summary.uninvited
+    yield Check(
+        what="a namespace without a grant was not touched, and the API server refuses the operator there",
+        holds=uninvited.generation_before == uninvited.generation_after
+        and uninvited.condition == "NoGrant"
+        and len(uninvited.refusals) >= 3
+        and all("forbidden" in it.answer for it in uninvited.refusals),
+        seen=f"{len(uninvited.refusals)} refusals, condition {uninvited.condition}",
+    )
+
+
+def same_outcome(reference: Summary, killed: Summary) -> Iterator[Check]:
+    """A run whose operator was killed must tell the same story as one whose operator was left alone."""
+    yield Check(
+        what="the operator was killed three times",
+        holds=len(killed.kills) == 3,
+        seen="; ".join(killed.kills),
+    )
+
+    def outcomes(summary: Summary) -> "dict[str, tuple[str, str]]":
+        return {it.name: (it.phase, it.reason) for it in summary.trials}
+
+    differing = sorted(
+        name
+        for name in outcomes(reference).keys() | outcomes(killed).keys()
+        if outcomes(reference).get(name) != outcomes(killed).get(name)
+    )
+    yield Check(
+        what="same phase and reason for every candidate as without kills",
+        holds=not differing,
+        seen=", ".join(differing) or f"{len(killed.trials)} trials alike",
+    )
+    yield Check(
+        what="same winner as without kills",
+        holds=(reference.winner and reference.winner.parameters) == (killed.winner and killed.winner.parameters),
+        seen=f"{dict(killed.winner.parameters)}" if killed.winner else "no winner",
+    )
+
+    def revisions(summary: Summary) -> "list[tuple[str, str | None, str | None]]":
+        return [
+            (it.name, it.last_good_revision, it.revision) for it in (summary.profile.stages if summary.profile else ())
+        ]
+
+    yield Check(
+        what="same revisions as without kills",
+        holds=bool(revisions(killed)) and revisions(reference) == revisions(killed),
+        seen=", ".join(f"{name}: {before} -> {after}" for name, before, after in revisions(killed)),
+    )
+
+
+def _failed_in(broken: BrokenSummary, stage: str) -> Check:
+    return Check(
+        what=f"{broken.profile.name} failed in {stage} and was taken back by itself",
+        holds=broken.profile.phase == "RolledBack"
+        and broken.failed_stage == stage
+        and broken.condition_at is not None
+        and broken.ready_at is not None,
+        seen=f"{broken.profile.phase} in {broken.failed_stage}",
+    )

@@ -1,0 +1,83 @@
+"""Everything before the experiment: simulated cards, the services of staging and production, the operator."""
+
+import asyncio
+import subprocess
+import sys
+import tempfile
+
+from localcluster.locations import repository_root
+
+from cotune_demo.cluster import Commands, DemoError
+from cotune_demo.progress import Progress
+
+LAB, STAGING, PRODUCTION, UNINVITED = "voice-lab", "voice-staging", "voice-prod", "somebody-else"
+OPERATOR = "cotune-system"
+IMAGES = ["operator", "probe", "simulated-card", "simulated-servers"]
+
+_RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+_SHARES = "8"
+
+
+async def prepare(commands: Commands, progress: Progress) -> None:
+    """The state from which every run starts, whatever an earlier one has left."""
+    root = repository_root()
+    progress.say("taking away what an earlier run has left")
+    await _forget(commands)
+    progress.say("SIMULATED cards on the nodes lab, staging and production")
+    await commands.do("apply", "-f", str(root / "simulation" / "manifests" / "simulated-card.yaml"))
+    await commands.do("taint", "nodes", "lab", "cotune.dev/dedicated=trials:NoSchedule", "--overwrite")
+    await commands.do("apply", "--server-side", "--force-conflicts", "-f", str(root / "crds"))
+    await commands.do("wait", "--for=condition=Established", "crd", "-l", "!none", "--timeout=30s")
+    await _wait_for_cards(commands, progress)
+    progress.say(f"the services of {STAGING} and {PRODUCTION}, with a grant from each owner")
+    await commands.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": LAB, "labels": _RESTRICTED}})
+    await commands.do("apply", "-f", str(root / "examples" / "simulated"))
+    await _apply_corpus(commands)
+    progress.say(f"the operator, by Helm, in {OPERATOR}")
+    await commands.apply(
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OPERATOR, "labels": _RESTRICTED}}
+    )
+    await commands.release(
+        *("upgrade", "--install", "cotune", str(root / "helm" / "cotune"), "--namespace", OPERATOR),
+        *("--set", f"labNamespaces={{{LAB}}}", "--set", f"tunedNamespaces={{{STAGING},{PRODUCTION}}}"),
+    )
+    # The image's tag is the same after every build: only a new pod runs the newest.
+    await commands.do("rollout", "restart", "deployment/cotune", "--namespace", OPERATOR)
+    waits = [
+        ("cotune", OPERATOR),
+        *((it, ns) for ns in (STAGING, PRODUCTION) for it in ("neighbour", "judge", "whisper")),
+    ]
+    for deployment, namespace in waits:
+        progress.waiting(f"waiting for {namespace}/{deployment} to be ready")
+        await commands.do("rollout", "status", f"deployment/{deployment}", "--namespace", namespace, "--timeout=120s")
+
+
+async def _forget(commands: Commands) -> None:
+    known, _ = await commands.run(commands.kubectl, "get", "crd", "gpuprofiles.cotune.dev")
+    if known:  # With the operator still there: a rollout in progress is taken back first.
+        for kind in ("gpuallocationexperiments", "gpuprofiles"):
+            await commands.do("delete", kind, "--all", "--namespace", LAB, "--timeout=120s")
+    namespaces = (LAB, STAGING, PRODUCTION, UNINVITED)
+    await commands.do("delete", "namespace", *namespaces, "--ignore-not-found", "--timeout=120s")
+
+
+async def _wait_for_cards(commands: Commands, progress: Progress) -> None:
+    shares: dict[str, str] = {}
+    for _ in range(240):
+        nodes = (await commands.get("nodes"))["items"]
+        shares = {it["metadata"]["name"]: it["status"]["allocatable"].get("nvidia.com/gpu", "0") for it in nodes}
+        if all(it == _SHARES for it in shares.values()):
+            return
+        progress.waiting("waiting for the cards' device plugins")
+        await asyncio.sleep(0.5)
+    raise DemoError(f"the nodes do not offer their cards: {shares}")
+
+
+async def _apply_corpus(commands: Commands) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        made = await asyncio.to_thread(
+            subprocess.run, [sys.executable, "-m", "cotune_simulation.speech", folder], capture_output=True, check=False
+        )
+        if made.returncode != 0:
+            raise DemoError(f"the speech corpus could not be made: {made.stderr.decode()[-200:]}")
+        await commands.do("create", "configmap", "speech", "--namespace", LAB, f"--from-file={folder}")

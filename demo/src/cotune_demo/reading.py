@@ -1,0 +1,77 @@
+"""From the API's objects to the summary's models."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from cotune.api.profile import ProfilePhase, ProfileStatus
+from cotune.api.trial import TrialSpec, TrialStatus
+
+from cotune_demo.summary import ProfileSummary, StageSummary, TrialSummary
+
+_FAILED_PHASES = frozenset({ProfilePhase.ROLLING_BACK, ProfilePhase.ROLLED_BACK, ProfilePhase.DEGRADED})
+
+
+def trial(body: Mapping[str, Any], probe_pods: int) -> TrialSummary:
+    """A GpuTrial."""
+    spec = TrialSpec.model_validate(body["spec"])
+    status = TrialStatus.model_validate(body.get("status") or {})
+    return TrialSummary(
+        name=body["metadata"]["name"],
+        parameters={it.name: it.value for it in spec.candidate},
+        repeat=spec.repeat,
+        phase=str(status.phase),
+        reason=status.reason,
+        message=status.message,
+        metrics={it.metric: float(it.value) for it in status.measurements},
+        fitness=float(status.fitness) if status.fitness is not None else None,
+        started_at=status.started_at,
+        finished_at=status.finished_at,
+        probe_pods=probe_pods,
+    )
+
+
+def profile(body: Mapping[str, Any]) -> ProfileSummary:
+    """A GpuProfile."""
+    status = ProfileStatus.model_validate(body.get("status") or {})
+    return ProfileSummary(
+        name=body["metadata"]["name"],
+        changes={f"{it['component']}.{it['env']}": it["to"] for it in body["spec"]["changes"]},
+        phase=str(status.phase),
+        stages=tuple(
+            StageSummary(
+                name=it.name,
+                phase=str(it.phase),
+                message=it.message,
+                revision=it.revision,
+                last_good_revision=it.last_good_revision,
+                started_at=it.started_at,
+                finished_at=it.finished_at,
+            )
+            for it in status.stages
+        ),
+    )
+
+
+def failed_stage(found: ProfileSummary) -> StageSummary | None:
+    """The stage in which a profile was taken back."""
+    return next((it for it in found.stages if it.phase in _FAILED_PHASES), None)
+
+
+def degraded_at(body: Mapping[str, Any]) -> datetime | None:
+    """When the profile's Degraded condition became true."""
+    status = ProfileStatus.model_validate(body.get("status") or {})
+    return next(
+        (it.last_transition_time for it in status.conditions if (it.type, it.status) == ("Degraded", "True")), None
+    )
+
+
+def errors_at(pod: Mapping[str, Any]) -> list[datetime]:
+    """When containers of a pod have ended with an error."""
+    ended = [
+        it[state]["terminated"]
+        for it in pod.get("status", {}).get("containerStatuses", ())
+        for state in ("state", "lastState")
+        if "terminated" in it.get(state, {})
+    ]
+    return [datetime.fromisoformat(it["finishedAt"]) for it in ended if it["exitCode"] != 0 and it.get("finishedAt")]

@@ -1,0 +1,125 @@
+"""What a run has shown, as data: `build/demo/summary.json`."""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TrialSummary(_Model):
+    """One candidate, run once."""
+
+    name: str
+    parameters: Mapping[str, str]
+    repeat: int
+    phase: str
+    reason: str
+    message: str
+    metrics: Mapping[str, float]
+    """Metric name to value, in the units of the resources."""
+    fitness: float | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    probe_pods: int
+    """How many probe pods were seen for it: one, or the trial was run twice."""
+
+
+class WinnerSummary(_Model):
+    """The winner beside the baseline."""
+
+    parameters: Mapping[str, str]
+    fitness: float
+    baseline_fitness: float
+
+
+class StageSummary(_Model):
+    """One stage of a rollout."""
+
+    name: str
+    phase: str
+    message: str
+    revision: str | None
+    last_good_revision: str | None
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class ProfileSummary(_Model):
+    """A profile and how far it came."""
+
+    name: str
+    changes: Mapping[str, str]
+    """`component.VARIABLE` to the new value."""
+    phase: str
+    stages: tuple[StageSummary, ...]
+
+
+class BrokenSummary(_Model):
+    """A deliberately broken profile."""
+
+    profile: ProfileSummary
+    failed_stage: str | None
+    first_sign_at: datetime | None
+    """When Kubernetes first showed a container of the stage that had ended with an error; whole seconds."""
+    condition_at: datetime | None
+    """When the profile became Degraded."""
+    ready_at: datetime | None
+    """When all pods of the stage were ready again."""
+    generations_before: Mapping[str, int]
+    """Deployment of production to generation."""
+    generations_after: Mapping[str, int]
+    values_before: Mapping[str, str]
+    """Variable of production to value."""
+    values_after: Mapping[str, str]
+    is_production_ready: bool
+
+
+class Refusal(_Model):
+    """Something that the API server did not let the operator do."""
+
+    attempt: str
+    answer: str
+
+
+class UninvitedSummary(_Model):
+    """A namespace without a grant."""
+
+    refusals: tuple[Refusal, ...]
+    condition: str
+    """Reason of the Stalled condition of a profile that names the namespace."""
+    generation_before: int
+    generation_after: int
+
+
+class Check(_Model):
+    """One thing that had to happen."""
+
+    what: str
+    holds: bool
+    seen: str
+
+
+class Summary(_Model):
+    """One run of the demonstration."""
+
+    title: str
+    is_simulation: bool
+    command: str
+    started_at: datetime
+    seconds: float
+    """From a ready cluster with the images loaded to this summary; `set_up_seconds` comes before."""
+    set_up_seconds: float
+    kills: tuple[str, ...]
+    """When the operator's pod was killed."""
+    experiment_phase: str
+    experiment_reason: str
+    trials: tuple[TrialSummary, ...]
+    winner: WinnerSummary | None
+    profile: ProfileSummary | None
+    broken: tuple[BrokenSummary, ...]
+    uninvited: UninvitedSummary
+    checks: tuple[Check, ...] = ()
