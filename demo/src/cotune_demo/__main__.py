@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import os
 import sys
 import time
 from datetime import UTC, datetime
@@ -48,7 +47,6 @@ def _run_once(path: Path, is_kill: bool, compare_with: Summary | None) -> bool:
     path.parent.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
     commands = start(IMAGES)
-    os.environ["KUBECONFIG"] = str(commands.kubeconfig)
     summary = asyncio.run(_tell(commands, is_kill, begun))
     judged = tuple(checks(summary)) + (tuple(same_outcome(compare_with, summary)) if compare_with else ())
     summary = summary.model_copy(update={"checks": judged})
@@ -68,7 +66,7 @@ def _run_once(path: Path, is_kill: bool, compare_with: Summary | None) -> bool:
 async def _tell(commands: Commands, is_kill: bool, begun: float) -> Summary:
     started_at, progress = datetime.now(UTC), Progress()
     set_up_seconds = time.monotonic() - begun
-    objects = await Objects.connect()
+    objects = await Objects.connect(commands.kubeconfig)
     try:
         await prepare(commands, progress)
         killer = Killer(commands, progress, is_kill)

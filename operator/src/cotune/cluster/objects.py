@@ -5,6 +5,7 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 from kubernetes.aio import client, config
@@ -57,9 +58,12 @@ class Objects:
         self._timeout = timeout_seconds
 
     @classmethod
-    async def connect(cls) -> "Objects":
-        """With the pod's service account, or outside of a cluster with `KUBECONFIG`."""
+    async def connect(cls, kubeconfig: Path | None = None) -> "Objects":
+        """As a kubeconfig says; without one as the pod's service account, or outside of a cluster by `KUBECONFIG`."""
         configuration = client.Configuration()
+        if kubeconfig is not None:
+            await config.load_kube_config(str(kubeconfig), client_configuration=configuration)
+            return cls(client.ApiClient(configuration))
         try:
             config.load_incluster_config(client_configuration=configuration)
         except ConfigException:

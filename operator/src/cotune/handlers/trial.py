@@ -35,7 +35,7 @@ from cotune.trials.render import (
     environment,
 )
 
-_POLL, _LATER = timedelta(seconds=0.5), timedelta(seconds=1)
+_POLL = timedelta(seconds=0.5)
 _PROBE_SLACK = timedelta(seconds=90)
 """Beyond warm-up and window: each clip once, answers to the last requests, the probe's own start."""
 
@@ -63,7 +63,7 @@ class TrialReconciler:
             return await self._finish(body, identity, spec, status, now)
         experiment = await self.objects.find(EXPERIMENT, identity.namespace, spec.experiment)
         if experiment is None or not _owns(experiment, body):
-            return _LATER  # The trial is about to be collected with its experiment.
+            return _POLL  # The trial is about to be collected with its experiment.
         if spec_digest(experiment) != body["metadata"].get("annotations", {}).get(ANNOTATION_DIGEST):
             step = Step(TrialPhase.INVALID, "SpecChanged", "the experiment's spec is not what this trial was made for")
             return await self._write(body, status, step, now)
@@ -82,7 +82,7 @@ class TrialReconciler:
         if node is None:
             waiting = Step(TrialPhase.PENDING, "WaitingForCard", "another trial runs on every suitable card")
             await self._write(body, status, waiting, now)
-            return _LATER
+            return _POLL
         stack = await self.stacks.observe(identity)
         holder = await self.cards.holder(node)
         step = decide(

@@ -81,7 +81,7 @@ class Card:
             processes=len(processes),
         )
 
-    async def drained(self, seen: Callable[[Reading], None], interval_seconds: float = 0.5) -> Reading:
+    async def drained(self, seen: Callable[[Reading], None], interval_seconds: float = 0.25) -> Reading:
         """Returns when two readings in a row show an idle card: one may fall between two processes.
 
         Args:
