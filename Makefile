@@ -5,11 +5,11 @@ SHELL := /bin/bash
 
 PYTHON_FOR_VENV ?= python3.11
 BIN := .venv/bin
-export PYTHONPATH := operator/src:local-cluster/src:simulation/src:demo/src
+export PYTHONPATH := operator/src:local-cluster/src:simulation/src:demo/src:bench/src
 LOCAL_CLUSTER = $(BIN)/python -m localcluster
 
 .PHONY: help demo setup programs requirements lint crds crds-check test-fast test-helm test-apiserver test \
-        cluster-up cluster-status cluster-down images clean
+        bench-planner bench-plan-scale cluster-up cluster-status cluster-down images clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -60,6 +60,12 @@ test-apiserver: setup programs ## the tests against a real etcd and kube-apiserv
 
 test: setup lint crds-check programs ## everything that continuous integration runs
 	@$(BIN)/python -m pytest
+
+bench-planner: setup ## recorded starts of vLLM beside their prediction (CASES=FILE adds one)
+	@$(BIN)/python -m cotune_bench.planner tests/data/planner/*.json $(CASES)
+
+bench-plan-scale: setup ## 10,000 candidates planned
+	@$(BIN)/python -m cotune_bench.plan_scale
 
 cluster-up: setup ## a real local Kubernetes with three nodes (as root; NODES=1 for one)
 	@$(LOCAL_CLUSTER) up $(if $(filter 1,$(NODES)),--nodes lab)

@@ -56,6 +56,9 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     (EXPERIMENT, {"workload.streams.0.arrivals.type": "Constant"}),
     (EXPERIMENT, {"constraints.0": {"metric": "gpu.freeMiB", "min": "100", "max": "100"}}),
     (EXPERIMENT, {"profileTemplate": ABSENT}),
+    (EXPERIMENT, {"stack.components.0.memory": {"model": "VLLM", "configRef": {"configMap": "models"}}}),
+    (EXPERIMENT, {"stack.components.0.memory": {"model": "Whisper", "sizeEnv": "SIZE"}}),
+    (EXPERIMENT, {"stack.components.0.memory": {"model": "Declared", "memoryMiB": 0}}),
     (EXPERIMENT, {"search": {}}),
     (PROFILE, {"rollout.paused": True}),
     (PROFILE, {"changes.0.from": ABSENT, "provenance": ABSENT}),
@@ -65,6 +68,23 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
 
 REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     (EXPERIMENT, {"stack.components.0.name": "gpu"}, "spec.stack.components[0].name", "reserved"),
+    (EXPERIMENT, {"stack.components.0.name": "probe"}, "spec.stack.components[0].name", "reserved"),
+    *(
+        (
+            EXPERIMENT,
+            {"stack.components.0.memory": memory},
+            f"spec.stack.components[0].memory.{field}",
+            "belongs to model",
+        )
+        for memory, field in (
+            ({"model": "VLLM"}, "configRef"),
+            ({"model": "Whisper", "sizeEnv": "SIZE", "configRef": {"configMap": "models"}}, "configRef"),
+            ({"model": "Declared"}, "memoryMiB"),
+            ({"model": "Whisper", "sizeEnv": "SIZE", "memoryMiB": 1}, "memoryMiB"),
+            ({"model": "Whisper"}, "sizeEnv"),
+            ({"model": "Declared", "memoryMiB": 1, "sizeEnv": "SIZE"}, "sizeEnv"),
+        )
+    ),
     (EXPERIMENT, {"stack.components.0.name": "stability"}, "spec.stack.components[0].name", "reserved"),
     (EXPERIMENT, {"stack.components.0.name": "Judge"}, "spec.stack.components[0].name", "should match"),
     (EXPERIMENT, {"stack.components.0.port": 70000}, "spec.stack.components[0].port", "less than or equal to 65535"),

@@ -45,6 +45,52 @@ class Gpu(ApiModel):
     sharing: Sharing = Sharing.TIME_SLICING
 
 
+class MemoryModel(StrEnum):
+    """By which formulas a component's memory on the card is planned."""
+
+    VLLM = "VLLM"
+    """From the model's `config.json` and the arguments of vLLM in the pod template."""
+    WHISPER = "Whisper"
+    """From the size, which an environment variable names."""
+    DECLARED = "Declared"
+
+
+class ModelConfigRef(ApiModel):
+    """A model's `config.json`, as it is published with the weights."""
+
+    config_map: Annotated[str, Field(min_length=1, max_length=253)]
+    key: Annotated[str, Field(min_length=1, max_length=253)] = "config.json"
+
+
+class Memory(ApiModel):
+    """What the planner needs to know about a component before it ever runs."""
+
+    model_config = with_rules(
+        Rule(
+            "(self.model == 'VLLM') == has(self.configRef)",
+            "configRef belongs to model VLLM, and only to it",
+            ".configRef",
+        ),
+        Rule(
+            "(self.model == 'Declared') == has(self.memoryMiB)",
+            "memoryMiB belongs to model Declared, and only to it",
+            ".memoryMiB",
+        ),
+        Rule(
+            "(self.model == 'Whisper') == has(self.sizeEnv)",
+            "sizeEnv belongs to model Whisper, and only to it",
+            ".sizeEnv",
+        ),
+    )
+
+    model: MemoryModel
+    config_ref: ModelConfigRef | None = None
+    memory_mib: Annotated[int | None, Field(ge=0, le=10_000_000, alias="memoryMiB")] = None
+    """All that the component holds on the card, its CUDA context included."""
+    size_env: EnvironmentName | None = None
+    """The variable that names the size, such as `tiny` or `large-v3`."""
+
+
 class Component(ApiModel):
     """One service of the stack."""
 
@@ -54,6 +100,8 @@ class Component(ApiModel):
     """The port on which the service answers."""
     depends_on: Annotated[tuple[ComponentName, ...], Field(max_length=15, json_schema_extra=dict(SET_LIST))] = ()
     """Components that must be ready before this one starts; they stand earlier in the list."""
+    memory: Memory | None = None
+    """Left out: the planner knows nothing of the component, and plans without it."""
     template: Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
     """The pod template: metadata and spec, as in a Deployment."""
 

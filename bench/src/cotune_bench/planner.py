@@ -1,0 +1,180 @@
+"""`make bench-planner`: recorded starts of vLLM beside their prediction, before and after calibrating on one start."""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from cotune.planning.calibration import ObservedStart, Subject, calibrate
+from cotune.planning.cards import Card, card
+from cotune.planning.model_config import ModelConfig, read_model_config
+from cotune.planning.sizes import GIB, MIB, gib
+from cotune.planning.vllm import Refusal, VllmSettings, plan_vllm
+
+from cotune_bench.table import print_table, write_result
+
+_IDLE_MIB = 615
+"""What the recorded H200 shows as used when nobody uses it; it is not part of what CUDA counts as its memory."""
+_REFUSALS = (
+    (Refusal.NO_CACHE_BLOCKS, "No available memory for the cache blocks"),
+    (Refusal.CONTEXT_TOO_LONG, "To serve at least one request with the model's max seq len"),
+    (Refusal.CARD_TAKEN, "Free memory on device"),
+    (Refusal.PROFILING_DISTURBED, "Error in memory profiling"),
+)
+_RELEASED = re.compile(r"held (\d+) GiB and released it while vLLM profiled")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One start that was recorded."""
+
+    name: str
+    model: str
+    config: ModelConfig
+    settings: VllmSettings
+    taken: int
+    freed_while_profiling: int
+    measured_kv: float | None
+    """GiB, as the log has it; None when vLLM refused before it knew."""
+    refusal: Refusal | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One start and its prediction; sizes in GiB."""
+
+    name: str
+    measured: float | None
+    predicted: float
+    error: float | None
+    calibrated_error: float | None
+    """None: no measurement, or the start that was calibrated on."""
+    refusal: str
+    predicted_refusal: str
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the start was predicted to end as it did."""
+        return self.refusal == self.predicted_refusal
+
+
+def read_cases(file: Path) -> tuple[Card, tuple[Case, ...]]:
+    """The starts of a file in the schema of tests/data/planner."""
+    recorded = cast("dict[str, Any]", json.loads(file.read_text()))
+    meta: dict[str, Any] = recorded["meta"]
+    product = card(str(meta["gpu"]).replace(" ", "-"))
+    configs = {name: read_model_config(json.dumps(it)) for name, it in meta["models"].items()}
+    return product, tuple(_case(it, configs) for it in recorded["starts"])
+
+
+def evaluate(product: Card, cases: Sequence[Case], calibrate_on: str | None = None) -> tuple[Row, ...]:
+    """Predict every case; `calibrate_on` names the start to learn from, by default the first that has a figure."""
+    known = [it for it in cases if it.measured_kv is not None and it.refusal is None]
+    offsets: dict[str, int] = {}
+    learned: set[str] = set()
+    for model in dict.fromkeys(it.model for it in cases):
+        first = next((it for it in known if it.model == model and calibrate_on in {None, it.name}), None)
+        if first is not None and first.measured_kv is not None:
+            subject = Subject(model, product.product, "")
+            start = ObservedStart(subject, first.settings, round(first.measured_kv * GIB))
+            offsets[model] = calibrate([start], {model: first.config}, product)[subject]
+            learned.add(first.name)
+    return tuple(_row(it, product, offsets.get(it.model), it.name in learned) for it in cases)
+
+
+def main() -> int:
+    """Print the table and write build/bench/planner.json."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cases", type=Path, nargs="+")
+    options = parser.parse_args()
+    rows = [row for file in options.cases for row in evaluate(*read_cases(file))]
+    print_table(
+        ("START", "MEASURED GiB", "PREDICTED", "ERROR", "CALIBRATED", "ENDED", "PREDICTED", ""),
+        [
+            (
+                it.name,
+                _figure(it.measured),
+                _figure(it.predicted),
+                _signed(it.error),
+                _signed(it.calibrated_error),
+                it.refusal,
+                it.predicted_refusal,
+                "" if it.is_right else "WRONG",
+            )
+            for it in rows
+        ],
+    )
+    errors = [abs(it.error) for it in rows if it.error is not None]
+    calibrated = [abs(it.calibrated_error) for it in rows if it.calibrated_error is not None]
+    result = {
+        "starts": [asdict(it) for it in rows],
+        "largestErrorGiB": max(errors, default=None),
+        "largestCalibratedErrorGiB": max(calibrated, default=None),
+        "wrongFits": sum(it.refusal != "starts" and it.predicted_refusal == "starts" for it in rows),
+        "wrongDoesNotFit": sum(it.refusal == "starts" and it.predicted_refusal != "starts" for it in rows),
+    }
+    write_result("planner", result)
+    print(
+        f"largest error {_figure(result['largestErrorGiB'])} GiB, calibrated on one start per model "
+        f"{_figure(result['largestCalibratedErrorGiB'])} GiB; wrong 'fits' {result['wrongFits']}, "
+        f"wrong 'does not fit' {result['wrongDoesNotFit']}"
+    )
+    return 0
+
+
+def _case(start: Mapping[str, Any], configs: Mapping[str, ModelConfig]) -> Case:
+    released = _RELEASED.search(start.get("note") or "")
+    return Case(
+        name=str(start["name"]),
+        model=str(start["model"]),
+        config=configs[start["model"]],
+        settings=VllmSettings(
+            gpu_memory_utilization=start["gpuMemoryUtilization"],
+            max_model_len=start["maxModelLen"],
+            enforce_eager=start["enforceEager"],
+            max_num_batched_tokens=start.get("maxNumBatchedTokens"),
+            max_num_seqs=start.get("maxNumSeqs"),
+        ),
+        taken=(int(start["gpuUsedMiBBefore"]) - _IDLE_MIB) * MIB,
+        freed_while_profiling=int(released[1]) * GIB if released else 0,
+        measured_kv=start.get("availableKvGiB"),
+        refusal=_refusal(start.get("error")),
+    )
+
+
+def _refusal(error: str | None) -> Refusal | None:
+    if error is None:
+        return None
+    return next(refusal for refusal, words in _REFUSALS if words in error)
+
+
+def _row(case: Case, product: Card, offset: int | None, is_learned: bool) -> Row:
+    plan = plan_vllm(case.config, case.settings, product, case.taken, freed_while_profiling=case.freed_while_profiling)
+    predicted = gib(plan.kv_cache)
+    error = None if case.measured_kv is None else predicted - case.measured_kv
+    calibrated = None if error is None or offset is None or is_learned else error - gib(offset)
+    return Row(
+        case.name,
+        case.measured_kv,
+        predicted,
+        error,
+        calibrated,
+        str(case.refusal or "starts"),
+        str(plan.refusal or "starts"),
+    )
+
+
+def _figure(value: object) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else "-"
+
+
+def _signed(value: float | None) -> str:
+    return f"{value:+.3f}" if value is not None else "-"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

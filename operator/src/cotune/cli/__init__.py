@@ -1,0 +1,1 @@
+"""`cotune`, and as `kubectl-cotune` on the search path `kubectl cotune`."""

@@ -1,0 +1,20 @@
+"""The command line. Exit codes: 0 done, 1 failed, 2 usage, 3 nothing feasible."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from cotune.cli import plan
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command."""
+    parser = argparse.ArgumentParser(prog="cotune", description="Tunes the services that share a GPU.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    plan.add_arguments(commands.add_parser("plan", help="what fits on the card", description=plan.__doc__))
+    options = parser.parse_args(arguments)
+    return options.run(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

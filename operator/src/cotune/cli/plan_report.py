@@ -1,0 +1,165 @@
+"""A plan as a table, as JSON and as a page with one bar for every candidate."""
+
+import html
+import json
+from collections.abc import Iterator, Mapping, Sequence
+
+from cotune.planning.candidates import PlannedCandidate
+from cotune.planning.cards import Card
+from cotune.planning.sizes import MIB, gib
+from cotune.planning.stack import Part, StackPlan
+
+_BAR = 40
+_LETTERS = {"weights": "W", "activations": "A", "KV cache": "K", "working": "w", "held": "o"}
+_COLOURS = {
+    "weights": "#4269d0",
+    "activations": "#efb118",
+    "KV cache": "#3ca951",
+    "working": "#ff725c",
+    "held": "#9c6b4e",
+    "libraries": "#97bbf5",
+    "context": "#9498a0",
+    "context and graphs": "#9498a0",
+}
+
+
+def as_table(name: str, card: Card, planned: Sequence[PlannedCandidate], unplanned: Sequence[str]) -> str:
+    """Text for a terminal."""
+    rows = [("", "CANDIDATE", "KV TOKENS", "REQUESTS", "FREE GiB", "CARD", "")]
+    for it in planned:
+        plan = it.plan
+        rows.append(
+            (
+                _verdict(plan),
+                _values(it),
+                ", ".join(f"{model.tokens:,}" for model in plan.language_models.values()) if plan.fits else "-",
+                ", ".join(f"{model.concurrency:.2f}" for model in plan.language_models.values()) if plan.fits else "-",
+                f"{gib(plan.free):.2f}" if plan.fits else "-",
+                _bar(plan),
+                f"{plan.refusal}: {plan.message}" if plan.refusal else "",
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [f"{name} on {card.product} ({gib(card.total_bytes):.2f} GiB)", ""]
+    lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines += [
+        "",
+        "W weights  A activations  K KV cache  w working memory  o others  : libraries, context, graphs  . free",
+    ]
+    fitting = sum(it.plan.fits for it in planned)
+    lines.append(f"{fitting} of {len(planned)} candidates fit")
+    if unplanned:
+        lines.append(f"not planned, for they have no `memory`: {', '.join(unplanned)}")
+    return "\n".join(lines)
+
+
+def as_json(name: str, card: Card, planned: Sequence[PlannedCandidate], unplanned: Sequence[str]) -> str:
+    """The whole plan; sizes in GiB with four decimals, so that a token's share is still visible."""
+    return json.dumps(
+        {
+            "experiment": name,
+            "card": {
+                "product": card.product,
+                "totalGiB": _rounded(card.total_bytes),
+                "measured": sorted(card.measured),
+            },
+            "unplanned": list(unplanned),
+            "candidates": [
+                {
+                    "parameters": dict(it.candidate.values),
+                    "fits": it.plan.fits,
+                    "doubtful": it.plan.is_doubtful,
+                    "refusal": it.plan.refusal,
+                    "message": it.plan.message,
+                    "freeGiB": _rounded(it.plan.free),
+                    "parts": [
+                        {"component": part.component, "what": part.what, "GiB": _rounded(part.size)}
+                        for part in it.plan.parts
+                    ],
+                    "languageModels": {
+                        component: {
+                            "budgetGiB": _rounded(model.budget),
+                            "weightsGiB": _rounded(model.weights),
+                            "activationsGiB": _rounded(model.activations),
+                            "kvCacheGiB": _rounded(model.kv_cache),
+                            "kvCacheTokens": model.tokens,
+                            "concurrency": round(model.concurrency, 2),
+                            "maxModelLen": model.max_model_len,
+                            "refusal": model.refusal,
+                        }
+                        for component, model in it.plan.language_models.items()
+                    },
+                }
+                for it in planned
+            ],
+        },
+        indent=2,
+    )
+
+
+def as_html(name: str, card: Card, planned: Sequence[PlannedCandidate], unplanned: Sequence[str]) -> str:
+    """One self-contained page: the card as a bar for every candidate."""
+    rows = "\n".join(_html_row(it) for it in planned)
+    legend = " ".join(f'<i style="background:{colour}"></i>{what}' for what, colour in _COLOURS.items())
+    note = f"<p>Not planned: {html.escape(', '.join(unplanned))}.</p>" if unplanned else ""
+    return f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Plan of {html.escape(name)}</title>
+<style>
+body {{ font: 14px system-ui, sans-serif; margin: 2em; }}
+td, th {{ padding: 2px 10px; text-align: left; white-space: nowrap; }}
+.bar {{ display: flex; width: 420px; height: 18px; background: #eee; }}
+.bar b {{ height: 100%; }}
+i {{ display: inline-block; width: 12px; height: 12px; margin: 0 4px 0 12px; }}
+.no {{ color: #b00; white-space: normal; }}
+</style>
+<h1>{html.escape(name)} on {html.escape(card.product)}, {gib(card.total_bytes):.2f} GiB</h1>
+<p>{legend} <i style="background:#eee"></i>free</p>
+<table><tr><th>Candidate<th>Card<th>KV tokens<th>Requests<th>Free GiB<th></tr>
+{rows}
+</table>{note}</html>"""
+
+
+def _html_row(it: PlannedCandidate) -> str:
+    plan = it.plan
+    bars = "".join(
+        f'<b style="width:{100 * part.size / plan.total:.2f}%;background:{_COLOURS.get(part.what, "#bbb")}" '
+        f'title="{html.escape(part.component)} {html.escape(part.what)}: {gib(part.size):.2f} GiB"></b>'
+        for part in plan.parts
+    )
+    tokens = ", ".join(f"{model.tokens:,}" for model in plan.language_models.values()) if plan.fits else "-"
+    requests = ", ".join(f"{model.concurrency:.2f}" for model in plan.language_models.values()) if plan.fits else "-"
+    why = f"{plan.refusal}: {plan.message}" if plan.refusal else ("doubtful" if plan.is_doubtful else "")
+    free = f"{gib(plan.free):.2f}" if plan.fits else "-"
+    return (
+        f'<tr><td>{html.escape(_values(it))}<td><div class="bar">{bars}</div><td>{tokens}<td>{requests}<td>{free}'
+        f'<td class="no">{html.escape(why)}</tr>'
+    )
+
+
+def _verdict(plan: StackPlan) -> str:
+    if not plan.fits:
+        return "no"
+    return "maybe" if plan.is_doubtful else "fits"
+
+
+def _values(it: PlannedCandidate) -> str:
+    return " ".join(f"{name}={value}" for name, value in it.candidate.values.items())
+
+
+def _bar(plan: StackPlan) -> str:
+    """The card in letters, each a fortieth of it: cumulated, so that rounding moves nothing out of place."""
+    return "".join(_letters(plan.parts, plan.total)).ljust(_BAR, ".")[:_BAR]
+
+
+def _letters(parts: Sequence[Part], total: int) -> Iterator[str]:
+    letters: Mapping[str, str] = _LETTERS
+    before, drawn = 0, 0
+    for part in parts:
+        before += part.size
+        until = round(_BAR * before / total)
+        yield letters.get(part.what, ":") * (until - drawn)
+        drawn = until
+
+
+def _rounded(size: int) -> float:
+    return round(size / MIB / 1024, 4)

@@ -1,0 +1,152 @@
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from cotune.api.experiment import ExperimentSpec, Memory, MemoryModel
+from cotune.cli.__main__ import main
+from cotune.planning.candidates import PlanningError, expand, plan_space
+from cotune.planning.cards import UnknownCardError, card
+from cotune.planning.model_config import read_model_config
+from cotune.planning.sizes import GIB, MIB
+from cotune.planning.stack import DeclaredService, Server, VllmServer, WhisperServer, plan_stack
+from cotune.planning.vllm import Refusal, VllmSettings
+from cotune.planning.whisper import SIZES, UnknownSizeError, parameters, plan_whisper
+from cotune.trials.root_cause import Cause
+from hypothesis import given
+from hypothesis import strategies as st
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "voice-stack.yaml"
+MODELS, EXPERIMENT = yaml.safe_load_all(EXAMPLE.read_text())
+CONFIG = read_model_config(next(iter(MODELS["data"].values())))
+SPEC = ExperimentSpec.model_validate(EXPERIMENT["spec"])
+CARD = card("NVIDIA-GeForce-RTX-3060-SHARED")
+JUDGE = VllmServer("judge", CONFIG, VllmSettings(0.5, max_model_len=2048))
+
+
+def test_the_story_is_planned_as_it_happened() -> None:
+    planned = plan_space(SPEC, CARD, {"judge": CONFIG})
+
+    fits = {tuple(it.candidate.values.values()): it.plan.fits for it in planned}
+    assert {memory for (memory, _), it in fits.items() if not it} == {"0.40", "0.45"}
+    assert len(fits) == 15
+    assert sum(fits.values()) == 9
+
+
+@given(
+    servers=st.lists(
+        st.one_of(
+            st.builds(DeclaredService, st.just("other"), st.integers(0, 8 * GIB)),
+            st.builds(WhisperServer, st.just("stt"), st.sampled_from(sorted(SIZES))),
+            st.builds(VllmServer, st.just("judge"), st.just(CONFIG), st.builds(VllmSettings, st.floats(0.1, 1.0))),
+        ),
+        max_size=4,
+    ),
+    taken=st.integers(0, 4 * GIB),
+)
+def test_no_byte_is_lost_and_a_further_service_never_gives_room(servers: list[Server], taken: int) -> None:
+    plan = plan_stack(servers, CARD, taken)
+
+    assert sum(it.size for it in plan.parts) + plan.free == plan.total
+    assert plan.free >= 0
+    if servers:
+        assert plan_stack(servers[:-1], CARD, taken).free >= plan.free
+
+
+def test_the_order_of_start_decides_who_finds_the_memory_free() -> None:
+    big = DeclaredService("neighbour", 6 * GIB + 512 * MIB)
+
+    first, last = plan_stack([big, JUDGE], CARD), plan_stack([JUDGE, big], CARD)
+
+    assert (first.refusal, first.refused) == (Refusal.CARD_TAKEN, "judge")
+    assert (last.refusal, last.refused) == (Refusal.CUDA_OUT_OF_MEMORY, "neighbour")
+
+
+def test_a_predicted_refusal_has_the_name_that_the_failed_trial_would_have() -> None:
+    assert {str(it) for it in Refusal} <= {str(it) for it in Cause}
+
+
+@pytest.mark.parametrize(
+    ("size", "millions"),
+    [("tiny", 37.8), ("base", 72.6), ("small", 241.7), ("medium", 763.9), ("large-v3", 1543.5), ("turbo", 808.9)],
+)
+def test_whispers_sizes_have_their_published_parameters(size: str, millions: float) -> None:
+    assert parameters(size) / 1e6 == pytest.approx(millions, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("size", "low", "high"), [("tiny.en", 970, 1082), ("base", 1166, 1292), ("large-v3", 4700, 4950)]
+)
+def test_whispers_memory_is_what_was_measured_on_the_h200(size: str, low: int, high: int) -> None:
+    assert low <= plan_whisper(size, card("NVIDIA-H200")).held / MIB <= high
+
+
+def test_names_that_nobody_knows_are_refused_with_those_that_are_known() -> None:
+    with pytest.raises(UnknownCardError, match="NVIDIA-H200"):
+        card("NVIDIA-Unheard-Of")
+    with pytest.raises(UnknownSizeError, match="large-v3"):
+        parameters("gigantic")
+
+
+def test_references_are_expanded_as_kubernetes_does_it() -> None:
+    assert expand("--x=$(A) $(B) $$(A)", {"A": "1"}) == "--x=1 $(B) $(A)"
+
+
+def test_a_component_that_cannot_be_planned_is_named() -> None:
+    with pytest.raises(PlanningError, match=r"judge: no config\.json"):
+        plan_space(SPEC, CARD, {})
+    sizeless = tuple(
+        it.model_copy(update={"memory": Memory(model=MemoryModel.WHISPER, size_env="NOWHERE")})
+        if it.name == "stt"
+        else it
+        for it in SPEC.stack.components
+    )
+    changed = SPEC.model_copy(update={"stack": SPEC.stack.model_copy(update={"components": sizeless})})
+    with pytest.raises(PlanningError, match="stt: neither the template nor the candidate sets NOWHERE"):
+        plan_space(changed, CARD, {"judge": CONFIG})
+
+
+def test_the_command_answers_in_json_as_a_table_and_as_a_page(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "-f", str(EXAMPLE), "-o", "json"]) == 0
+    candidates = json.loads(capsys.readouterr().out)["candidates"]
+    assert [it["refusal"] for it in candidates if it["parameters"]["judgeMemory"] == "0.45"] == ["NoCacheBlocks"] * 3
+
+    assert main(["plan", "-f", str(EXAMPLE)]) == 0
+    table = capsys.readouterr().out
+    assert "9 of 15 candidates fit" in table
+    assert "NoCacheBlocks: judge: the budget of 4.80 GiB is 0.87 GiB less" in table
+
+    assert main(["plan", "-f", str(EXAMPLE), "-o", "html"]) == 0
+    assert capsys.readouterr().out.count("<tr><td>") == 15
+
+
+def test_nothing_that_fits_is_exit_code_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "experiment.yaml"
+    file.write_text(
+        EXAMPLE.read_text().replace('max: "0.60"', 'max: "0.45"').replace('baseline: "0.50"', 'baseline: "0.45"')
+    )
+
+    assert main(["plan", "-f", str(file)]) == 3
+    assert "0 of 6 candidates fit" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error"),
+    [
+        ("NVIDIA-GeForce-RTX-3060,", "NVIDIA-Unheard-Of,", "no data on card NVIDIA-Unheard-Of"),
+        ("{configMap: models,", "{configMap: absent,", "has no ConfigMap absent"),
+        ("--max-model-len=2048", "--max-model-len=long", "judge: argument --max-model-len: invalid int value"),
+        ("kind: GpuAllocationExperiment", "kind: Pod", "holds 0 GpuAllocationExperiments"),
+        ("durationSeconds: 4", "durationSeconds: soon", "spec.workload.durationSeconds"),
+    ],
+)
+def test_a_bad_file_is_one_line_that_says_where(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, error: str
+) -> None:
+    file = tmp_path / "experiment.yaml"
+    file.write_text(EXAMPLE.read_text().replace(old, new))
+
+    assert main(["plan", "-f", str(file)]) == 1
+    said = capsys.readouterr().err
+    assert error in said
+    assert len(said.splitlines()) == 1
