@@ -1,8 +1,10 @@
 """An experiment against simulated trials: each pass is given what the ones before it have started."""
 
-from cotune.api.experiment import ExperimentPhase, ExperimentSpec, Search
-from cotune.api.trial import TrialPhase
-from cotune.experiments.step import ExperimentStep, ObservedTrial, decide
+from dataclasses import replace
+
+from cotune.api.experiment import ExperimentPhase, ExperimentSpec, Planning, Search
+from cotune.api.trial import Prediction, TrialPhase
+from cotune.experiments.step import ExperimentStep, ObservedTrial, Predictions, decide
 from cotune.search.space import Candidate, Space
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,12 +26,15 @@ def trial(
 
 
 def run(
-    experiment: ExperimentSpec, outcome: dict[Candidate, TrialPhase], cards: int = 1
+    experiment: ExperimentSpec,
+    outcome: dict[Candidate, TrialPhase],
+    cards: int = 1,
+    predictions: Predictions | None = None,
 ) -> tuple[ExperimentStep, list[ObservedTrial]]:
     """Until the experiment is over; tiny Whispers are fitter."""
     trials: list[ObservedTrial] = []
     for _ in range(1000):
-        step = decide("voice", experiment, trials, cards)
+        step = decide("voice", experiment, trials, cards, predictions)
         if step.phase is not ExperimentPhase.RUNNING:
             return step, trials
         assert 0 < len(step.start) <= cards
@@ -37,7 +42,8 @@ def run(
             assert planned.name not in {it.name for it in trials}, "no repeat is run twice"
             phase = outcome.get(planned.candidate, TrialPhase.SUCCEEDED)
             fitness = 0.7 if planned.candidate.values["whisperModel"] == "tiny" else 0.5
-            trials.append(trial(planned.candidate, planned.repeat, phase, fitness))
+            ended = trial(planned.candidate, planned.repeat, phase, fitness)
+            trials.append(replace(ended, is_skipped=planned.is_skipped, prediction=planned.prediction))
     raise AssertionError("the experiment does not end")
 
 
@@ -108,6 +114,59 @@ def test_no_gain_is_no_winner() -> None:
     step = decide("voice", spec(), trials, 1)
 
     assert (step.phase, step.reason, step.winner) == (ExperimentPhase.SUCCEEDED, "BaselineIsBest", None)
+
+
+SMALL = [it for it in SPACE if it.values["judgeMemory"] in {"0.40", "0.45"}]
+TOO_SMALL = Prediction(fits=False, reason="NoCacheBlocks", message="judge: 0.87 GiB less than the weights")
+PREDICTIONS = {it: TOO_SMALL if it in SMALL else Prediction(fits=True) for it in SPACE}
+
+
+def planned(probe_skipped: str = "0") -> ExperimentSpec:
+    return spec().model_copy(update={"planning": Planning(probe_skipped=probe_skipped)})
+
+
+def test_what_cannot_start_is_recorded_with_its_reason_and_takes_no_card() -> None:
+    step, trials = run(planned(), dict.fromkeys(SMALL, TrialPhase.SKIPPED), predictions=PREDICTIONS)
+
+    assert {it.candidate for it in trials if it.is_skipped} == set(SMALL)
+    assert (step.reason, step.counts.skipped, step.counts.total) == ("Winner", 6, 15)
+
+
+def test_a_share_of_them_can_be_run_all_the_same_and_the_same_share_after_a_restart() -> None:
+    def skipped(share: str) -> set[str]:
+        _, trials = run(planned(share), dict.fromkeys(SMALL, TrialPhase.FAILED), predictions=PREDICTIONS)
+        return {it.name for it in trials if it.is_skipped}
+
+    assert skipped("1") == set()
+    assert 0 < len(skipped("0.5")) < 6
+    assert skipped("0.5") == skipped("0.5")
+
+
+def test_an_experiment_of_which_nothing_can_start_ends_before_its_first_trial() -> None:
+    step = decide("voice", planned(), [], 1, dict.fromkeys(SPACE, TOO_SMALL))
+
+    assert (step.phase, step.reason, step.start) == (ExperimentPhase.FAILED, "NothingFeasible", ())
+    assert step.message == "none of 15 candidates can start; the baseline: judge: 0.87 GiB less than the weights"
+
+
+def test_the_baseline_runs_whatever_is_predicted_for_it_runs_today() -> None:
+    (first,) = decide("voice", planned(), [], 1, {**PREDICTIONS, SPACE.baseline: TOO_SMALL}).start
+
+    assert (first.candidate, first.is_skipped) == (SPACE.baseline, False)
+
+
+def test_the_planners_errors_are_counted() -> None:
+    tiny = next(it for it in SPACE if it not in SMALL and it != SPACE.baseline)
+    trials = [
+        replace(trial(SPACE.baseline), prediction=PREDICTIONS[SPACE.baseline]),
+        replace(trial(tiny, phase=TrialPhase.FAILED), prediction=PREDICTIONS[tiny], reason="CudaOutOfMemory"),
+        replace(trial(SMALL[0]), prediction=TOO_SMALL),
+        replace(trial(SMALL[1], phase=TrialPhase.FAILED), prediction=TOO_SMALL, reason="NoCacheBlocks"),
+    ]
+
+    counts = decide("voice", planned("1"), trials, 1, PREDICTIONS).counts
+
+    assert (counts.wrong_fits, counts.wrong_does_not_fit) == (1, 1)
 
 
 @given(

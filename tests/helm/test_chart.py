@@ -68,9 +68,10 @@ def test_cluster_wide_the_operator_reads_its_resources_and_nodes_and_writes_only
 
 def test_in_a_lab_it_runs_pods_and_makes_trials(defaults: Rendered) -> None:
     assert rules(defaults.one("ClusterRole", "cotune-trials")) == {
-        "/pods": {"get", "list", "create", "delete", "patch"},
-        "/services": {"get", "list", "create", "delete", "patch"},
+        "/pods": {"get", "list", "create", "delete"},
+        "/services": {"get", "list", "create", "delete"},
         "/pods/log": {"get"},
+        "/configmaps": {"get"},
         "cotune.dev/gputrials": {"create", "delete"},
         "cotune.dev/gpuprofiles": {"create"},
         "/events": {"create", "patch"},

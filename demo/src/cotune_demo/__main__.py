@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from cotune_demo.preparation import IMAGES, prepare
 from cotune_demo.progress import Progress
 from cotune_demo.report import lines
 from cotune_demo.story import Story
-from cotune_demo.summary import Summary
+from cotune_demo.summary import Summary, TrialSummary
 
 
 def main() -> int:
@@ -87,11 +88,19 @@ async def _tell(commands: Commands, is_kill: bool, begun: float) -> Summary:
         kills=tuple(killer.kills),
         experiment_phase=experiment.phase,
         experiment_reason=experiment.reason,
+        gpu_seconds=_gpu_seconds(experiment.trials),
+        gpu_seconds_for_nothing=_gpu_seconds([it for it in experiment.trials if it.predicted not in {"", "fits"}]),
         trials=experiment.trials,
         winner=experiment.winner,
         profile=profile,
         broken=broken,
         uninvited=uninvited,
+    )
+
+
+def _gpu_seconds(trials: Sequence[TrialSummary]) -> float:
+    return round(
+        sum((it.finished_at - it.started_at).total_seconds() for it in trials if it.started_at and it.finished_at), 1
     )
 
 

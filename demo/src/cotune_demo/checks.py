@@ -25,6 +25,11 @@ def checks(summary: Summary) -> Iterator[Check]:
         holds=len(small) == len(in_vllms_words) == 6,
         seen=f"{len(in_vllms_words)} of {len(small)}",
     )
+    yield Check(
+        what="the planner had said so for each of them, and for no other",
+        holds=all((it.predicted == it.reason) if it in small else it.predicted == "fits" for it in trials),
+        seen=", ".join(sorted({it.predicted for it in small})),
+    )
     rest = [it for it in trials if it.parameters["judgeMemory"] not in _BELOW_THE_WEIGHTS]
     yield Check(
         what="every other candidate was measured",

@@ -21,6 +21,10 @@ def lines(summary: Summary) -> Iterator[str]:
         yield f"winner:   {settings(winner.parameters)}  {gain}"
     if summary.profile:
         yield f"profile:  {_profile(summary.profile)}"
+    yield (
+        f"planner:  {summary.gpu_seconds:.0f} GPU-seconds in all, {summary.gpu_seconds_for_nothing:.0f} of them for "
+        "candidates that it had said could not start (skipped unless probeSkipped asks for them)"
+    )
     for broken in summary.broken:
         yield f"broken:   {_profile(broken.profile)}"
         yield f"          {_times(broken)}"

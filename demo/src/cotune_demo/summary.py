@@ -22,6 +22,8 @@ class TrialSummary(_Model):
     metrics: Mapping[str, float]
     """Metric name to value, in the units of the resources."""
     fitness: float | None
+    predicted: str
+    """`fits`, or the reason for which the planner expects it not to start; empty without a prediction."""
     started_at: datetime | None
     finished_at: datetime | None
     probe_pods: int
@@ -117,6 +119,10 @@ class Summary(_Model):
     """When the operator's pod was killed."""
     experiment_phase: str
     experiment_reason: str
+    gpu_seconds: float
+    """For which trials held the card."""
+    gpu_seconds_for_nothing: float
+    """Of these, for candidates that the planner had said could not start: what skipping them saves."""
     trials: tuple[TrialSummary, ...]
     winner: WinnerSummary | None
     profile: ProfileSummary | None

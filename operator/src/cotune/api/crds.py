@@ -107,6 +107,7 @@ RESOURCES = (
             Column("Trials", ".status.trials.total", "integer"),
             Column("Finished", ".status.trials.finished", "integer"),
             Column("Failed", ".status.trials.failed", "integer", priority=1),
+            Column("Skipped", ".status.trials.skipped", "integer", priority=1),
             Column("Winner", ".status.winner.trial"),
             Column("Fitness", ".status.winner.fitness"),
             Column("Profile", ".status.profile"),

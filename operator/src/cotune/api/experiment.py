@@ -276,6 +276,21 @@ class Search(ApiModel):
     """How often each candidate is run."""
 
 
+class Planning(ApiModel):
+    """What is done with candidates that cannot start by arithmetic."""
+
+    model_config = with_rules(
+        Rule(
+            "double(self.probeSkipped) >= 0.0 && double(self.probeSkipped) <= 1.0",
+            "probeSkipped is a share between 0 and 1",
+            ".probeSkipped",
+        ),
+    )
+
+    probe_skipped: DecimalString = "0"
+    """The share of them that is run all the same, to keep the planner honest; 1: nothing is skipped."""
+
+
 class ProfileRollout(ApiModel):
     """The stages through which a profile of this experiment goes."""
 
@@ -363,6 +378,7 @@ class ExperimentSpec(ApiModel):
     ]
     constraints: Annotated[tuple[Constraint, ...], Field(max_length=16, json_schema_extra=map_list("metric"))] = ()
     search: Search = Search()
+    planning: Planning = Planning()
     profile_template: ProfileTemplate | None = None
     """Left out: no profile is made."""
 
@@ -384,6 +400,12 @@ class TrialCounts(ApiModel):
     total: Annotated[int, Field(ge=0)] = 0
     finished: Annotated[int, Field(ge=0)] = 0
     failed: Annotated[int, Field(ge=0)] = 0
+    skipped: Annotated[int, Field(ge=0)] = 0
+    """Not run, for they cannot start by arithmetic."""
+    wrong_fits: Annotated[int, Field(ge=0)] = 0
+    """Run because they were predicted to start, and failed for want of memory."""
+    wrong_does_not_fit: Annotated[int, Field(ge=0)] = 0
+    """Predicted not to start, run all the same, and started."""
 
 
 class Winner(ApiModel):

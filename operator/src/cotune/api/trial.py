@@ -18,6 +18,23 @@ class Assignment(ApiModel):
     value: Value
 
 
+class Prediction(ApiModel):
+    """What the planner says of a candidate before it runs."""
+
+    fits: bool
+    """Whether every component starts."""
+    doubtful: bool = False
+    """So near to a bound that the planner's own error could tip it."""
+    reason: Annotated[str, Field(max_length=200)] = ""
+    """Of the component that does not start: the reason that its failed trial would have."""
+    message: Annotated[str, Field(max_length=4096)] = ""
+    """The same in figures."""
+    kv_cache_tokens: Annotated[int, Field(ge=0)] | None = None
+    """Of all language models together."""
+    free_mib: Annotated[int | None, Field(ge=0, alias="freeMiB")] = None
+    """What is left of the card when all components have started."""
+
+
 class TrialSpec(ApiModel):
     """What is run."""
 
@@ -31,6 +48,10 @@ class TrialSpec(ApiModel):
     generation: Annotated[int, Field(ge=0)] = 0
     parents: Annotated[tuple[DnsLabel, ...], Field(max_length=8, json_schema_extra=dict(SET_LIST))] = ()
     """The trials from which the search derived this one."""
+    prediction: Prediction | None = None
+    """Left out: the planner knows too little of the stack or of the card."""
+    skipped: bool = False
+    """It cannot start by arithmetic, and is not run."""
 
 
 class TrialPhase(StrEnum):

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from itertools import islice
 
 from cotune.api.experiment import Algorithm, ExperimentPhase, ExperimentSpec, Search, TrialCounts, Winner
-from cotune.api.trial import TrialPhase
+from cotune.api.trial import Prediction, TrialPhase
 from cotune.fitness.ranking import Ranking, Result, Verdict, rank
 from cotune.search.grid import GridSampler
 from cotune.search.sampler import Observation, Sampler
 from cotune.search.space import Candidate, Space
+
+_FOR_WANT_OF_MEMORY = frozenset({"NoCacheBlocks", "ContextTooLong", "CardTaken", "CudaOutOfMemory"})
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,9 @@ class ObservedTrial:
     """A measured trial is judged when the baseline's result is known; all others at their end."""
     fitness: float | None
     """None: not judged yet, failed, invalid or infeasible."""
+    reason: str = ""
+    prediction: Prediction | None = None
+    is_skipped: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,13 @@ class PlannedTrial:
     name: str
     candidate: Candidate
     repeat: int
+    prediction: Prediction | None = None
+    is_skipped: bool = False
+    """It is recorded with its prediction, and takes no card."""
+
+
+Predictions = Mapping[Candidate, Prediction]
+"""What the planner says; a candidate of which it knows too little is absent."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +64,9 @@ class ExperimentStep:
     winning: Candidate | None = None
 
 
-def decide(name: str, spec: ExperimentSpec, trials: Sequence[ObservedTrial], cards: int) -> ExperimentStep:
+def decide(
+    name: str, spec: ExperimentSpec, trials: Sequence[ObservedTrial], cards: int, predictions: Predictions | None = None
+) -> ExperimentStep:
     """The next step of an experiment.
 
     Args:
@@ -60,19 +74,20 @@ def decide(name: str, spec: ExperimentSpec, trials: Sequence[ObservedTrial], car
         spec: the experiment.
         trials: all of its trials.
         cards: on how many cards trials may run; each takes one trial at a time.
+        predictions: what the planner says of the candidates.
     """
     space = Space(spec.parameters)
     by_candidate = _by_candidate(trials)
-    counts = TrialCounts(
-        total=len(trials),
-        finished=sum(it.phase.is_finished() for it in trials),
-        failed=sum(it.phase is TrialPhase.FAILED for it in trials),
-    )
+    counts = _counts(trials)
+    plan = _Plan(predictions or {}, float(spec.planning.probe_skipped), space.baseline)
+    if not trials and all(plan.is_hopeless(it) for it in space):
+        return ExperimentStep(ExperimentPhase.FAILED, "NothingFeasible", plan.why(space), counts)
     if _has_failed(by_candidate.get(space.baseline, ())):
         why = "the baseline has no result, and every gain is stated against it"
         return ExperimentStep(ExperimentPhase.FAILED, "BaselineFailed", why, counts)
+    on_cards = sum(not it.phase.is_finished() and not it.is_skipped for it in trials)
     unfinished = counts.total - counts.finished
-    start = _next(name, spec.search, space, by_candidate, limit=cards - unfinished)
+    start = _next(name, spec.search, space, by_candidate, cards - on_cards, plan)
     if start or unfinished or not all(it.is_judged for it in trials):
         message = f"{counts.finished} of {counts.total} trials finished"
         return ExperimentStep(ExperimentPhase.RUNNING, "TrialsRunning", message, counts, start)
@@ -86,20 +101,51 @@ def sampler(search: Search) -> Sampler:
             return GridSampler()
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What follows from the predictions."""
+
+    predictions: Predictions
+    probe_skipped: float
+    baseline: Candidate
+
+    def is_hopeless(self, candidate: Candidate) -> bool:
+        """Whether it cannot start by arithmetic, and is not among those that are run all the same.
+
+        Which ones are is a matter of their digest, so that a restarted operator chooses the same.
+        """
+        prediction = self.predictions.get(candidate)
+        if prediction is None or prediction.fits:
+            return False
+        return int(candidate.digest[:8], 16) / 0x1_0000_0000 >= self.probe_skipped
+
+    def trial(self, name: str, candidate: Candidate, repeat: int) -> PlannedTrial:
+        """The trial of a candidate. The baseline is run whatever is predicted: it runs today, so the planner errs."""
+        is_skipped = candidate != self.baseline and self.is_hopeless(candidate)
+        prediction = self.predictions.get(candidate)
+        return PlannedTrial(candidate.trial_name(name, repeat), candidate, repeat, prediction, is_skipped)
+
+    def why(self, space: Space) -> str:
+        """What a person reads when nothing is left."""
+        baseline = self.predictions[space.baseline]
+        return f"none of {len(space)} candidates can start; the baseline: {baseline.message}"
+
+
 def _next(
     name: str,
     search: Search,
     space: Space,
     by_candidate: Mapping[Candidate, Sequence[ObservedTrial]],
     limit: int,
+    plan: _Plan,
 ) -> tuple[PlannedTrial, ...]:
     """Missing repeats first, the baseline's before all: other candidates are judged by it."""
     if limit <= 0:
         return ()
     planned = [
-        PlannedTrial(candidate.trial_name(name, repeat), candidate, repeat)
+        plan.trial(name, candidate, repeat)
         for candidate, trials in by_candidate.items()
-        if not _has_failed(trials)
+        if not _has_failed(trials) and not any(it.is_skipped for it in trials)
         for repeat in range(search.repeats)
         if repeat not in {it.repeat for it in trials}
     ]
@@ -111,8 +157,25 @@ def _next(
     if not by_candidate:
         room = min(room, 1)
     fresh = sampler(search).propose(space, observed, room) if room > 0 else ()
-    planned += [PlannedTrial(it.trial_name(name, 0), it, 0) for it in fresh]
+    planned += [plan.trial(name, it, 0) for it in fresh]
     return tuple(planned[:limit])
+
+
+def _counts(trials: Sequence[ObservedTrial]) -> TrialCounts:
+    ran = [(it, it.prediction) for it in trials if it.phase.is_finished() and not it.is_skipped]
+    return TrialCounts(
+        total=len(trials),
+        finished=sum(it.phase.is_finished() for it in trials),
+        failed=sum(it.phase is TrialPhase.FAILED for it in trials),
+        skipped=sum(it.is_skipped for it in trials),
+        wrong_fits=sum(
+            prediction is not None and prediction.fits and it.reason in _FOR_WANT_OF_MEMORY for it, prediction in ran
+        ),
+        wrong_does_not_fit=sum(
+            prediction is not None and not prediction.fits and it.phase is TrialPhase.SUCCEEDED
+            for it, prediction in ran
+        ),
+    )
 
 
 def _verdict(

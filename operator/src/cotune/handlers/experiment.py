@@ -5,14 +5,15 @@ import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from cotune.api.conditions import with_condition
+from cotune.api.conditions import Condition, with_condition
 from cotune.api.experiment import ExperimentPhase, ExperimentSpec, ExperimentStatus
-from cotune.api.trial import TrialPhase, TrialSpec, TrialStatus
+from cotune.api.trial import Prediction, TrialPhase, TrialSpec, TrialStatus
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import EXPERIMENT, PROFILE, TRIAL
 from cotune.cluster.nodes import nodes
 from cotune.cluster.objects import AlreadyExistsError, ForbiddenError, Object, Objects
-from cotune.experiments.step import ExperimentStep, ObservedTrial, PlannedTrial, decide
+from cotune.experiments.step import ExperimentStep, ObservedTrial, PlannedTrial, Predictions, decide
+from cotune.handlers.plans import Plans
 from cotune.handlers.statuses import condition, status_of, write_status
 from cotune.profiles.making import NamedProfile, make_profile
 from cotune.search.space import Candidate
@@ -31,6 +32,7 @@ class ExperimentReconciler:
 
     objects: Objects
     events: Events
+    plans: Plans
 
     async def reconcile(self, body: Object, now: datetime) -> timedelta | None:
         """One pass over the experiment as it was just read."""
@@ -60,11 +62,12 @@ class ExperimentReconciler:
     ) -> timedelta | None:
         name, namespace = body["metadata"]["name"], body["metadata"]["namespace"]
         trials = await self._trials(body)
-        step = decide(name, spec, trials, len(placement.nodes))
+        predictions, why_not = await self.plans.of(namespace, spec, status.spec_digest or "")
+        step = decide(name, spec, trials, len(placement.nodes), predictions)
         for planned in step.start:
             await self._start(body, planned)
         profile = await self._make_profile(namespace, name, spec, status, step)
-        new = _status(body, status, step, profile, now)
+        new = _status(body, status, step, profile, now, _planned(body, spec, predictions, why_not, now))
         if await write_status(self.objects, EXPERIMENT, body, status, new) and step.phase in _FINISHED:
             failed = step.phase is ExperimentPhase.FAILED
             await self.events.tell(body, step.reason, step.message, "Rank", now, warning=failed)
@@ -134,6 +137,9 @@ def _observed(body: Object) -> ObservedTrial:
         phase=status.phase,
         is_judged=status.phase is not TrialPhase.SUCCEEDED or any(it.type == "Feasible" for it in status.conditions),
         fitness=float(status.fitness) if status.fitness is not None else None,
+        reason=status.reason,
+        prediction=spec.prediction,
+        is_skipped=spec.skipped,
     )
 
 
@@ -166,17 +172,43 @@ def _trial(experiment: Object, planned: PlannedTrial) -> Object:
             "experiment": metadata["name"],
             "candidate": [{"name": name, "value": value} for name, value in planned.candidate.assignments],
             "repeat": planned.repeat,
+            "skipped": planned.is_skipped,
+            **({"prediction": _as_json(planned.prediction)} if planned.prediction is not None else {}),
         },
     }
 
 
+def _as_json(prediction: Prediction) -> Object:
+    return prediction.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _planned(body: Object, spec: ExperimentSpec, predictions: Predictions, why_not: str, now: datetime) -> Condition:
+    """What the planner says, in one line: the trials have the rest."""
+    generation = body["metadata"]["generation"]
+    if not predictions:
+        message = why_not or "no component says what it holds on the card, or there is no card"
+        return condition("Planned", False, generation, now, "NotPlanned", message)
+    bad = sorted({it.reason for it in predictions.values() if not it.fits})
+    cannot = sum(not it.fits for it in predictions.values())
+    message = f"{len(predictions) - cannot} of {len(predictions)} candidates fit on the card"
+    if bad:
+        message += f"; {cannot} cannot start: {', '.join(bad)}; probeSkipped is {spec.planning.probe_skipped}"
+    return condition("Planned", True, generation, now, "SpacePlanned", message)
+
+
 def _status(
-    body: Object, old: ExperimentStatus, step: ExperimentStep, profile: NamedProfile | None, now: datetime
+    body: Object,
+    old: ExperimentStatus,
+    step: ExperimentStep,
+    profile: NamedProfile | None,
+    now: datetime,
+    planned: Condition,
 ) -> ExperimentStatus:
     generation = body["metadata"]["generation"]
     finished = step.phase in _FINISHED
     conditions = old.conditions
     for it in (
+        planned,
         condition("Progressing", not finished, generation, now, step.reason, step.message),
         condition("Ready", step.phase is ExperimentPhase.SUCCEEDED, generation, now, step.reason, step.message),
         condition("Stalled", step.phase is ExperimentPhase.FAILED, generation, now, step.reason, step.message),

@@ -15,6 +15,7 @@ from cotune.cluster.kinds import EXPERIMENT, PROFILE, TRIAL, Kind
 from cotune.cluster.objects import Object, Objects
 from cotune.cluster.stacks import Stacks
 from cotune.handlers.experiment import ExperimentReconciler
+from cotune.handlers.plans import Plans
 from cotune.handlers.profile import ProfileReconciler
 from cotune.handlers.settings import Settings
 from cotune.handlers.trial import TrialReconciler
@@ -83,7 +84,9 @@ def _queues(objects: Objects, settings: Settings) -> dict[Kind, WorkQueue]:
     trial = TrialReconciler(objects, Cards(objects, settings.namespace), Stacks(objects), events, settings)
     return {
         EXPERIMENT: WorkQueue(
-            "experiment", _fresh(objects, EXPERIMENT, ExperimentReconciler(objects, events).reconcile), 2
+            "experiment",
+            _fresh(objects, EXPERIMENT, ExperimentReconciler(objects, events, Plans(objects)).reconcile),
+            2,
         ),
         TRIAL: WorkQueue("trial", _fresh(objects, TRIAL, trial.reconcile), 4),
         # One at a time: which profile goes first in a namespace is read and written in one pass.

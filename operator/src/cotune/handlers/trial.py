@@ -59,6 +59,9 @@ class TrialReconciler:
         identity = _identity(body, spec)
         if "deletionTimestamp" in body["metadata"]:
             return None  # The garbage collector takes its pods, and the next trial its card.
+        if spec.skipped and not status.phase.is_finished():
+            reason, message = (spec.prediction.reason, spec.prediction.message) if spec.prediction else ("", "")
+            return await self._write(body, status, Step(TrialPhase.SKIPPED, reason, message), now)
         if status.phase.is_finished():
             return await self._finish(body, identity, spec, status, now)
         experiment = await self.objects.find(EXPERIMENT, identity.namespace, spec.experiment)

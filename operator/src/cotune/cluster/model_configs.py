@@ -1,0 +1,27 @@
+"""The `config.json` of an experiment's models, from the ConfigMaps that it names."""
+
+from cotune.api.experiment import ExperimentSpec
+from cotune.cluster.kinds import CONFIG_MAP
+from cotune.cluster.objects import Objects
+from cotune.planning.candidates import PlanningError
+from cotune.planning.model_config import ModelConfig, read_model_config
+
+
+async def model_configs(objects: Objects, namespace: str, spec: ExperimentSpec) -> dict[str, ModelConfig]:
+    """Component to its model's configuration.
+
+    Raises:
+        PlanningError: a ConfigMap or its key is not there.
+        ModelConfigError: the text is no configuration.
+    """
+    found: dict[str, ModelConfig] = {}
+    for component in spec.stack.components:
+        reference = component.memory.config_ref if component.memory is not None else None
+        if reference is None:
+            continue
+        body = await objects.find(CONFIG_MAP, namespace, reference.config_map)
+        text = (body or {}).get("data", {}).get(reference.key)
+        if text is None:
+            raise PlanningError(f"{component.name}: no ConfigMap {reference.config_map} with {reference.key}")
+        found[component.name] = read_model_config(text)
+    return found
