@@ -150,7 +150,14 @@ class Objects:
 
     async def log(self, namespace: str, pod: str, container: str, tail_lines: int, previous: bool = False) -> str:
         """The end of a container's log; empty when there is none (any more)."""
-        query = [("container", container), ("tailLines", str(tail_lines)), ("previous", str(previous).lower())]
+        return await self._log(namespace, pod, container, ("tailLines", str(tail_lines)), previous)
+
+    async def log_head(self, namespace: str, pod: str, container: str, limit_bytes: int) -> str:
+        """The beginning of a container's log: what a server said when it started."""
+        return await self._log(namespace, pod, container, ("limitBytes", str(limit_bytes)), previous=False)
+
+    async def _log(self, namespace: str, pod: str, container: str, part: tuple[str, str], previous: bool) -> str:
+        query = [("container", container), part, ("previous", str(previous).lower())]
         try:
             raw = await self._request("GET", POD.path(namespace, pod, "log"), None, query, _JSON)
         except ForbiddenError:

@@ -13,6 +13,7 @@ from cotune.trials.probe_pod import PROBE
 from cotune.trials.render import ANNOTATION_DIGEST, LABEL_COMPONENT, LABEL_TRIAL, Manifest, TrialIdentity
 
 _TAIL_LINES = 2000
+_HEAD_BYTES = 1 << 20
 
 
 class NameTakenError(Exception):
@@ -112,12 +113,22 @@ class Stacks:
         logs = [await self._objects.log(metadata["namespace"], metadata["name"], it, _TAIL_LINES) for it in names]
         return "\n".join(logs)
 
+    async def _whole_log(self, pod: Object) -> str:
+        """Beginning and end: in between, a server may have logged every request."""
+        namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
+        containers = [it["name"] for it in pod["spec"]["containers"]]
+        heads = [await self._objects.log_head(namespace, name, it, _HEAD_BYTES) for it in containers]
+        # A short log is its own end: what stands in it twice would be counted twice.
+        if all(len(it.encode()) < _HEAD_BYTES for it in heads):
+            return "\n".join(heads)
+        return "\n".join([*heads, await self._logs(pod)])
+
     async def _run(self, pod: Object) -> ComponentRun:
         statuses = pod.get("status", {}).get("containerStatuses", ())
         started = [it["state"]["running"]["startedAt"] for it in statuses if "running" in it.get("state", {})]
         ready = _ready_since(pod)
         startup = (_time(ready) - _time(min(started))).total_seconds() if started and ready else None
-        return ComponentRun(await self._logs(pod), sum(it.get("restartCount", 0) for it in statuses), startup)
+        return ComponentRun(await self._whole_log(pod), sum(it.get("restartCount", 0) for it in statuses), startup)
 
 
 def _component(pod: Object) -> str:

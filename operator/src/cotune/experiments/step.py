@@ -15,6 +15,9 @@ from cotune.search.grid import GridSampler
 from cotune.search.sampler import Observation, Sampler
 from cotune.search.space import Candidate, Space
 
+_SECOND_CHANCES = 2
+"""How many invalid repeats of a candidate are run again."""
+
 _FOR_WANT_OF_MEMORY = frozenset({"NoCacheBlocks", "ContextTooLong", "CardTaken", "CudaOutOfMemory"})
 
 
@@ -31,6 +34,7 @@ class ObservedTrial:
     fitness: float | None
     """None: not judged yet, failed, invalid or infeasible."""
     reason: str = ""
+    message: str = ""
     prediction: Prediction | None = None
     is_skipped: bool = False
 
@@ -82,8 +86,9 @@ def decide(
     plan = _Plan(predictions or {}, float(spec.planning.probe_skipped), space.baseline)
     if not trials and all(plan.is_hopeless(it) for it in space):
         return ExperimentStep(ExperimentPhase.FAILED, "NothingFeasible", plan.why(space), counts)
-    if _has_failed(by_candidate.get(space.baseline, ())):
-        why = "the baseline has no result, and every gain is stated against it"
+    baseline = by_candidate.get(space.baseline, ())
+    if _has_failed(baseline):
+        why = f"the baseline has no result, and every gain is stated against it: {_last_words(baseline)}"
         return ExperimentStep(ExperimentPhase.FAILED, "BaselineFailed", why, counts)
     on_cards = sum(not it.phase.is_finished() and not it.is_skipped for it in trials)
     unfinished = counts.total - counts.finished
@@ -146,11 +151,12 @@ def _next(
         plan.trial(name, candidate, repeat)
         for candidate, trials in by_candidate.items()
         if not _has_failed(trials) and not any(it.is_skipped for it in trials)
-        for repeat in range(search.repeats)
+        for repeat in range(search.repeats + _invalid(trials))
         if repeat not in {it.repeat for it in trials}
     ]
     baseline = by_candidate.get(space.baseline, ())
-    if by_candidate and (len(baseline) < search.repeats or not all(it.phase.is_finished() for it in baseline)):
+    wanted = search.repeats + _invalid(baseline)
+    if by_candidate and (len(baseline) < wanted or not all(it.phase.is_finished() for it in baseline)):
         return tuple(islice((it for it in planned if it.candidate == space.baseline), limit))
     observed = [Observation(it, _fitness(trials)) for it, trials in by_candidate.items()]
     room = min(limit - len(planned), search.max_trials - len(by_candidate))
@@ -218,14 +224,32 @@ def _by_candidate(trials: Sequence[ObservedTrial]) -> Mapping[Candidate, Sequenc
 
 
 def _has_failed(trials: Sequence[ObservedTrial]) -> bool:
-    """A candidate with a repeat that failed is feasible no more: its other repeats are not worth their time."""
-    return any(it.phase.is_finished() and it.phase is not TrialPhase.SUCCEEDED for it in trials)
+    """A candidate with a repeat that failed is feasible no more: its other repeats are not worth their time.
+
+    An invalid repeat says nothing of its candidate and is run again, but not for ever.
+    """
+    ended = [it for it in trials if it.phase.is_finished()]
+    return _invalid(ended) > _SECOND_CHANCES or any(
+        it.phase not in {TrialPhase.SUCCEEDED, TrialPhase.INVALID} for it in ended
+    )
+
+
+def _invalid(trials: Sequence[ObservedTrial]) -> int:
+    return sum(it.phase is TrialPhase.INVALID for it in trials)
+
+
+def _last_words(trials: Sequence[ObservedTrial]) -> str:
+    ended = [it for it in trials if it.phase.is_finished() and it.phase is not TrialPhase.SUCCEEDED]
+    last = max(ended, key=lambda it: it.repeat)
+    return f"{last.name}: {last.reason}: {last.message}"
 
 
 def _fitness(trials: Sequence[ObservedTrial]) -> float | None:
-    fitnesses = [it.fitness for it in trials if it.fitness is not None]
-    return sum(fitnesses) / len(fitnesses) if fitnesses and len(fitnesses) == len(trials) else None
+    valid = [it.fitness for it in trials if it.phase is not TrialPhase.INVALID]
+    fitnesses = [it for it in valid if it is not None]
+    return sum(fitnesses) / len(fitnesses) if fitnesses and len(fitnesses) == len(valid) else None
 
 
 def _result(candidate: Candidate, trials: Sequence[ObservedTrial]) -> Result:
-    return Result(candidate, tuple(it.fitness for it in trials if it.fitness is not None), len(trials))
+    valid = [it for it in trials if it.phase is not TrialPhase.INVALID]
+    return Result(candidate, tuple(it.fitness for it in valid if it.fitness is not None), len(valid))

@@ -138,6 +138,7 @@ def _observed(body: Object) -> ObservedTrial:
         is_judged=status.phase is not TrialPhase.SUCCEEDED or any(it.type == "Feasible" for it in status.conditions),
         fitness=float(status.fitness) if status.fitness is not None else None,
         reason=status.reason,
+        message=status.message,
         prediction=spec.prediction,
         is_skipped=spec.skipped,
     )

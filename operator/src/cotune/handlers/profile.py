@@ -11,7 +11,7 @@ from cotune.api.grant import GrantSpec
 from cotune.api.profile import ProfilePhase, ProfileSpec, ProfileStatus, Stage, StageStatus
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import GRANT, PROFILE
-from cotune.cluster.objects import ForbiddenError, Object, Objects
+from cotune.cluster.objects import ForbiddenError, NotFoundError, Object, Objects
 from cotune.cluster.revisions import Revisions, StoredRevision
 from cotune.cluster.workloads import NotBindableError, Workload, Workloads
 from cotune.handlers.statuses import condition, status_of, write_status
@@ -137,7 +137,11 @@ class ProfileReconciler:
         assert state.revision is not None  # Both were written when the stage began.
         assert state.last_good_revision is not None
         revisions = Revisions(self.objects, stage.namespace)
-        target, last_good = await revisions.get(state.revision), await revisions.get(state.last_good_revision)
+        try:
+            target, last_good = await revisions.get(state.revision), await revisions.get(state.last_good_revision)
+        except NotFoundError as error:
+            gone = StageStep(ProfilePhase.DEGRADED, f"nobody knows the way back any more: {error.message}")
+            return await self._write(body, spec, status, _stepped(state, gone, now), now)
         found = await self._observe(spec, stage, targets)
         if "deletionTimestamp" in body["metadata"] and state.phase is not ProfilePhase.ROLLING_BACK:
             step = StageStep(ProfilePhase.ROLLING_BACK, "the profile was deleted in the middle of its rollout")

@@ -3,18 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from prometheus_client import Counter
 
 from cotune.api.conditions import with_condition
-from cotune.api.experiment import ExperimentSpec
-from cotune.api.trial import TrialPhase, TrialSpec, TrialStatus
+from cotune.api.experiment import ExperimentPhase, ExperimentSpec, ExperimentStatus
+from cotune.api.trial import Measurement, TrialPhase, TrialSpec, TrialStatus
 from cotune.cluster.cards import Cards, Holder
 from cotune.cluster.events import Events
-from cotune.cluster.kinds import EXPERIMENT, TRIAL
+from cotune.cluster.kinds import CONFIG_MAP, EXPERIMENT, TRIAL
 from cotune.cluster.nodes import nodes
-from cotune.cluster.objects import Object, Objects
+from cotune.cluster.objects import ApiError, Object, Objects
 from cotune.cluster.stacks import NameTakenError, ObservedStack, Stacks
 from cotune.fitness.judgement import Judgement, judge
 from cotune.handlers.experiment import LABEL_EXPERIMENT, spec_digest
@@ -38,6 +37,8 @@ from cotune.trials.render import (
 _POLL = timedelta(seconds=0.5)
 _PROBE_SLACK = timedelta(seconds=90)
 """Beyond warm-up and window: each clip once, answers to the last requests, the probe's own start."""
+
+_REFUSED = frozenset({400, 403, 422})
 
 TRIALS = Counter("cotune_trials_total", "Trials that have finished.", ["phase", "reason"])
 
@@ -96,11 +97,22 @@ class TrialReconciler:
             self._deadlines(experiment),
             now,
         )
+        measured: tuple[Measurement, ...] = ()
         try:
-            await self.stacks.ensure(identity, self._manifests(identity, spec, experiment, node, step))
-            step, measured = await self._measured(step, experiment, stack)
-        except (TemplateError, NameTakenError) as error:
-            step, measured = Step(TrialPhase.INVALID, type(error).__name__.removesuffix("Error"), str(error)), ()
+            if step.start_probe and (missing := await self._missing_corpus(identity, experiment)):
+                step = Step(TrialPhase.INVALID, "CorpusNotFound", f"no ConfigMap {missing} in {identity.namespace}")
+            else:
+                await self.stacks.ensure(identity, self._manifests(identity, spec, experiment, node, step))
+                step, measured = await self._measured(step, experiment, stack)
+        except TemplateError as error:
+            step = Step(TrialPhase.INVALID, "TemplateRefused", str(error))
+        except NameTakenError as error:
+            step = Step(TrialPhase.INVALID, "NameTaken", str(error))
+        except ApiError as error:
+            if error.status not in _REFUSED:
+                raise
+            # Pod Security, a quota, a missing right or a field that no pod has: the same again would be refused again.
+            step = Step(TrialPhase.INVALID, "PodRefused", error.message)
         updated = status.model_copy(update={"node": node, "measurements": measured})
         return await self._write(body, status, step, now, updated)
 
@@ -123,7 +135,16 @@ class TrialReconciler:
                 made += [component_service(identity, component), component_pod(identity, component, variables, node)]
         return made
 
-    async def _measured(self, step: Step, experiment: ExperimentSpec, stack: ObservedStack) -> tuple[Step, Any]:
+    async def _missing_corpus(self, identity: TrialIdentity, experiment: ExperimentSpec) -> str | None:
+        """A pod whose volume is missing would wait for it without a word."""
+        for name in sorted({it.corpus_ref.config_map for it in experiment.workload.streams if it.corpus_ref}):
+            if await self.objects.find(CONFIG_MAP, identity.namespace, name) is None:
+                return name
+        return None
+
+    async def _measured(
+        self, step: Step, experiment: ExperimentSpec, stack: ObservedStack
+    ) -> tuple[Step, tuple[Measurement, ...]]:
         """The measurements of a trial that has succeeded: stored before its pods go."""
         if step.phase is not TrialPhase.SUCCEEDED or stack.probe is None:
             return step, ()
@@ -151,9 +172,10 @@ class TrialReconciler:
             return True
         experiment = ExperimentSpec.model_validate(found["spec"])
         baseline = await self._baseline(namespace, spec.experiment, Space(experiment.parameters).baseline)
-        if len(baseline) < experiment.search.repeats and not any(_is_hopeless(it) for it in baseline):
-            return False
         if not all(it.phase.is_finished() for it in baseline):
+            return False
+        measured = sum(it.phase is TrialPhase.SUCCEEDED for it in baseline)
+        if measured < experiment.search.repeats and not await self._is_over(namespace, spec.experiment):
             return False
         judgement = judge(experiment, _values(status), [_values(it) for it in baseline if it.measurements])
         generation = body["metadata"]["generation"]
@@ -172,6 +194,12 @@ class TrialReconciler:
             for it in trials
             if _candidate(TrialSpec.model_validate(it["spec"])) == baseline
         ]
+
+    async def _is_over(self, namespace: str, experiment: str) -> bool:
+        """Whether the experiment has ended: with a baseline that failed, nothing else will come of it."""
+        found = await self.objects.find(EXPERIMENT, namespace, experiment)
+        phase = ExperimentStatus.model_validate(status_of(found)).phase if found is not None else None
+        return phase in {None, ExperimentPhase.FAILED, ExperimentPhase.SUCCEEDED}
 
     async def _write(
         self, body: Object, old: TrialStatus, step: Step, now: datetime, updated: TrialStatus | None = None
@@ -230,7 +258,3 @@ def _candidate(spec: TrialSpec) -> Candidate:
 
 def _values(status: TrialStatus) -> Mapping[str, float]:
     return {it.metric: float(it.value) for it in status.measurements}
-
-
-def _is_hopeless(status: TrialStatus) -> bool:
-    return status.phase.is_finished() and status.phase is not TrialPhase.SUCCEEDED

@@ -1,0 +1,165 @@
+"""Writes `docs/reference/` from the models: `python -m cotune.api.reference [--check] FOLDER`."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from cotune.api.crds import GROUP, RESOURCES, VERSION, Resource
+
+Schema = Mapping[str, Any]
+
+_HEAD = "<!-- Generated from the models in cotune.api by `make docs`; edit those. -->\n"
+_BOUNDS = (
+    ("minimum", "at least {}"),
+    ("maximum", "at most {}"),
+    ("minLength", "{} characters or more"),
+    ("maxLength", "{} characters or fewer"),
+    ("minItems", "{} entries or more"),
+    ("maxItems", "{} entries or fewer"),
+    ("pattern", "`{}`"),
+)
+
+
+def rendered() -> dict[str, str]:
+    """File name and text of every page."""
+    pages = {f"{it.kind.lower()}.md": _page(it) for it in RESOURCES}
+    return {"README.md": _index(RESOURCES)} | pages
+
+
+def _index(resources: Sequence[Resource]) -> str:
+    rows = [f"| [{it.kind}]({it.kind.lower()}.md) | `{it.short_name}` | {_doc(it.crd())} |" for it in resources]
+    head = [
+        "# Reference",
+        "",
+        f"All of `{GROUP}/{VERSION}`.",
+        "",
+        "| kind | short name | what it says |",
+        "|---|---|---|",
+    ]
+    return _HEAD + "\n".join([*head, *rows]) + "\n"
+
+
+def _page(resource: Resource) -> str:
+    version = resource.crd()["spec"]["versions"][0]
+    schema = cast("Schema", version["schema"]["openAPIV3Schema"])
+    properties = cast("Mapping[str, Schema]", schema["properties"])
+    columns = ", ".join(
+        f"{it['name']} (`{it['jsonPath']}`{', with `-o wide`' if it.get('priority') else ''})"
+        for it in version["additionalPrinterColumns"]
+    )
+    lines = [
+        f"# {resource.kind}",
+        "",
+        f"`{GROUP}/{VERSION}`, plural `{resource.plural}`, short name `{resource.short_name}`. {schema['description']}",
+        "",
+        f"Columns of `kubectl get`: {columns}.",
+    ]
+    if found := list(_rules(schema, "", "")):
+        lines += ["", "Rules:", "", *found]
+    for part in ("spec", "status"):
+        if part in properties:
+            required = " (required)" if part in schema.get("required", ()) else ""
+            lines += ["", f"## {part}{required}", *_section(properties[part], part)]
+    return _HEAD + "\n".join(lines) + "\n"
+
+
+def _section(schema: Schema, path: str) -> Iterator[str]:
+    yield ""
+    yield "| field | type | default | bounds | |"
+    yield "|---|---|---|---|---|"
+    yield from _rows(schema, path)
+    if found := list(_rules(schema, path, path)):
+        yield ""
+        yield "Rules:"
+        yield ""
+        yield from found
+
+
+def _rows(schema: Schema, path: str) -> Iterator[str]:
+    required = cast("Sequence[str]", schema.get("required", ()))
+    for name, field in cast("Mapping[str, Schema]", schema.get("properties", {})).items():
+        here = f"{path}.{name}"
+        default = "required" if name in required else _default(field)
+        yield f"| `{here}` | {_type(field)} | {default} | {_bounds(field)} | {_prose(field.get('description', ''))} |"
+        yield from _rows(_inner(field), here + "[]" * (field.get("type") == "array"))
+
+
+def _rules(schema: Schema, path: str, within: str) -> Iterator[str]:
+    """Every rule's message, with the field at which a refusal points."""
+    for rule in cast("Sequence[Mapping[str, str]]", schema.get("x-kubernetes-validations", ())):
+        where = f"{path}{rule.get('fieldPath', '')}".removeprefix(".")
+        yield f"- `{where}`: {_prose(rule['message'])}"
+    if not within:  # The parts of a resource have sections of their own.
+        return
+    if "items" in schema:
+        yield from _rules(cast("Schema", schema["items"]), f"{path}[]", within)
+    for name, field in cast("Mapping[str, Schema]", schema.get("properties", {})).items():
+        yield from _rules(field, f"{path}.{name}", within)
+
+
+def _inner(field: Schema) -> Schema:
+    """The object whose fields stand below this one."""
+    return cast("Schema", field["items"]) if field.get("type") == "array" else field
+
+
+def _type(field: Schema) -> str:
+    if field.get("type") == "array":
+        kind = {"set": "set of ", "map": "list of "}.get(str(field.get("x-kubernetes-list-type", "")), "list of ")
+        keys = ", ".join(field.get("x-kubernetes-list-map-keys", ()))
+        return kind + _type(cast("Schema", field["items"])) + (f", by {keys}" if keys else "")
+    if "enum" in field:
+        return " or ".join(f"`{it}`" for it in field["enum"])
+    if field.get("format") == "date-time":
+        return "time"
+    if field.get("x-kubernetes-preserve-unknown-fields"):
+        return "object, any fields"
+    return str(field.get("type", "any"))
+
+
+def _default(field: Schema) -> str:
+    if "default" not in field:
+        return ""
+    value = field["default"]
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`" if value != "" else '`""`'
+
+
+def _bounds(field: Schema) -> str:
+    inner = cast("Schema", field.get("items", {})) if field.get("type") == "array" else {}
+    own = [text.format(field[key]) for key, text in _BOUNDS if key in field]
+    each = [text.format(inner[key]) for key, text in _BOUNDS if key in inner]
+    return "; ".join([*own, *([f"each: {', '.join(each)}"] if each else [])]).replace("|", "\\|")
+
+
+def _doc(crd: Mapping[str, Any]) -> str:
+    return _prose(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["description"])
+
+
+def _prose(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def main() -> int:
+    """Write the files, or with `--check` say which differ."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file differs")
+    parser.add_argument("folder", type=Path)
+    options = parser.parse_args()
+    folder: Path = options.folder
+    pages = rendered()
+    if not options.check:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in pages.items():
+            (folder / name).write_text(text)
+        return 0
+    found = {path.name: path.read_text() for path in folder.glob("*.md")}
+    differing = sorted(name for name in pages.keys() | found.keys() if pages.get(name) != found.get(name))
+    if differing:
+        print(f"error: {', '.join(differing)} differ from the models: run `make docs`", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
