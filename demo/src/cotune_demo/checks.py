@@ -6,6 +6,7 @@ from cotune_demo.summary import BrokenSummary, Check, Summary
 
 _CANDIDATES = 15
 _BELOW_THE_WEIGHTS = ("0.40", "0.45")
+_REFUSED_VERBS = ("get", "patch", "create")
 _CACHE_BLOCKS = "No available memory for the cache blocks"
 
 
@@ -73,9 +74,9 @@ def checks(summary: Summary) -> Iterator[Check]:
         what="a namespace without a grant was not touched, and the API server refuses the operator there",
         holds=uninvited.generation_before == uninvited.generation_after
         and uninvited.condition == "NoGrant"
-        and len(uninvited.refusals) >= 3
-        and all("forbidden" in it.answer for it in uninvited.refusals),
-        seen=f"{len(uninvited.refusals)} refusals, condition {uninvited.condition}",
+        and all("forbidden" in it.answer for it in uninvited.refusals)
+        and all(any(f"cannot {verb} " in it.answer for it in uninvited.refusals) for verb in _REFUSED_VERBS),
+        seen=f"{len(uninvited.refusals)} attempts, condition {uninvited.condition}",
     )
 
 

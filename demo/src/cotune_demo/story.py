@@ -2,17 +2,16 @@
 
 import asyncio
 import base64
-import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
-from cotune.cluster.kinds import DEPLOYMENT, EXPERIMENT, POD, PROFILE, TRIAL
-from cotune.cluster.objects import Object, Objects
+from cotune.cluster.kinds import DEPLOYMENT, EXPERIMENT, POD, PROFILE, TRIAL, Kind
+from cotune.cluster.objects import ApiError, Object, Objects
 from localcluster.locations import repository_root
 
 from cotune_demo import reading
@@ -35,6 +34,7 @@ _LONGEST_EXPERIMENT, _LONGEST_ROLLOUT = 900, 300
 _FINISHED = {"Succeeded", "Failed", "Skipped", "Invalid"}
 _ROLLOUT_OVER = {"Promoted", "RolledBack", "Degraded"}
 _TRIAL, _COMPONENT = "cotune.dev/trial", "cotune.dev/component"
+_SECRET = Kind("v1", "Secret", "secrets")
 
 
 @dataclass
@@ -202,32 +202,41 @@ class Story:
         raise DemoError(f"profile {profile} is not Stalled after 30 s")
 
     async def _refusals(self) -> tuple[Refusal, ...]:
-        """What the API server answers to the operator's own token."""
+        """What the API server answers to the operator's own token.
+
+        Not by kubectl: before it patches it reads, and the refusal that one sees is that of the reading.
+        """
         token = await self.commands.do("create", "token", "cotune", "--namespace", OPERATOR)
-        pod = {
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "kubeconfig"
+            path.write_text(_as_operator(self.commands.kubeconfig.read_text(), token))
+            operator = await Objects.connect(path)
+        replicas: Object = {"spec": {"replicas": 1}}
+        pod: Object = {
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"name": "x", "namespace": UNINVITED},
             "spec": {"containers": [{"name": "x", "image": "x"}]},
         }
-        scale = '{"spec":{"replicas":1}}'
-        where = ("--namespace", UNINVITED)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "kubeconfig"
-            path.write_text(_as_operator(self.commands.kubeconfig.read_text(), token))
-            operator = Commands(self.commands.kubectl, self.commands.helm, path)
-            attempts = {
-                "read its Deployment": (("get", "deployment", "theirs", *where), ""),
-                "change its Deployment": (("patch", "deployment", "theirs", *where, "--patch", scale), ""),
-                "create a pod": (("create", "-f", "-"), json.dumps(pod)),
-                "read its Secrets": (("get", "secrets", *where), ""),
-            }
-            refusals: list[Refusal] = []
-            for attempt, (arguments, text) in attempts.items():
-                succeeded, said = await operator.run(operator.kubectl, *arguments, text=text)
-                answer = "it was allowed: " + said if succeeded else said
-                refusals.append(Refusal(attempt=attempt, answer=" ".join(answer.split())))
-        return tuple(refusals)
+        attempts: dict[str, Awaitable[object]] = {
+            "read its Deployment": operator.get(DEPLOYMENT, UNINVITED, "theirs"),
+            "change its Deployment": operator.merge(DEPLOYMENT, UNINVITED, "theirs", replicas),
+            "scale its Deployment": operator.merge(DEPLOYMENT, UNINVITED, "theirs", replicas, subresource="scale"),
+            "create a pod": operator.create(POD, UNINVITED, pod),
+            "read its Secrets": operator.list(_SECRET, UNINVITED),
+        }
+        try:
+            return tuple([Refusal(attempt=it, answer=await _answer(call)) for it, call in attempts.items()])
+        finally:
+            await operator.close()
+
+
+async def _answer(call: Awaitable[object]) -> str:
+    try:
+        await call
+    except ApiError as refusal:
+        return " ".join(str(refusal).split())
+    return "it was allowed"
 
 
 def _outcome(found: TrialSummary, body: Mapping[str, Any]) -> str:
