@@ -1,0 +1,237 @@
+"""Every expectation of the demonstration holds for a good run, and fails when what it is about went wrong."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from cotune_demo.__main__ import good_run
+from cotune_demo.checks import checks, same_outcome
+from cotune_demo.summary import (
+    BrokenSummary,
+    Check,
+    ProfileSummary,
+    Refusal,
+    StageSummary,
+    Summary,
+    TrialSummary,
+    UninvitedSummary,
+    WinnerSummary,
+)
+
+NOW = datetime(2026, 11, 24, 1, 0, tzinfo=UTC)
+CACHE_BLOCKS = "judge: ValueError: No available memory for the cache blocks."
+MEMORY = ("0.40", "0.45", "0.50", "0.55", "0.60")
+
+
+def trial(memory: str, whisper: str) -> TrialSummary:
+    fails = memory in {"0.40", "0.45"}
+    return TrialSummary(
+        name=f"voice-{memory}-{whisper}".replace(".", ""),
+        parameters={"judgeMemory": memory, "whisperModel": whisper},
+        repeat=0,
+        phase="Failed" if fails else "Succeeded",
+        reason="NoCacheBlocks" if fails else "",
+        message=CACHE_BLOCKS if fails else "",
+        metrics={} if fails else {"stt.latency.p95": 80.0},
+        fitness=None if fails else 0.6,
+        predicted="NoCacheBlocks" if fails else "fits",
+        started_at=NOW,
+        finished_at=NOW,
+        probe_pods=1,
+    )
+
+
+def profile(name: str, **phases: str) -> ProfileSummary:
+    stages = tuple(
+        StageSummary(
+            name=stage,
+            phase=phase,
+            message="",
+            revision="cotune-2",
+            last_good_revision="cotune-1",
+            started_at=NOW,
+            finished_at=NOW,
+        )
+        for stage, phase in phases.items()
+    )
+    return ProfileSummary(name=name, changes={}, phase=stages[-1].phase, stages=stages)
+
+
+def broken(name: str, generation_after: int, **phases: str) -> BrokenSummary:
+    return BrokenSummary(
+        profile=profile(name, **phases),
+        failed_stage=list(phases)[-1],
+        first_sign_at=NOW,
+        condition_at=NOW,
+        ready_at=NOW,
+        generations_before={"judge": 4},
+        generations_after={"judge": generation_after},
+        values_before={"JUDGE_MEMORY": "0.60"},
+        values_after={"JUDGE_MEMORY": "0.60"},
+        is_production_ready=True,
+    )
+
+
+def refusal(verb: str) -> Refusal:
+    return Refusal(attempt=verb, answer=f'403 Forbidden: x is forbidden: User "y" cannot {verb} resource "x"')
+
+
+GOOD = Summary(
+    title="a SIMULATION",
+    is_simulation=True,
+    command="make demo",
+    started_at=NOW,
+    seconds=240.0,
+    set_up_seconds=10.0,
+    kills=(),
+    experiment_phase="Succeeded",
+    experiment_reason="Winner",
+    gpu_seconds=180.0,
+    gpu_seconds_for_nothing=36.0,
+    trials=tuple(trial(memory, whisper) for memory in MEMORY for whisper in ("tiny", "base", "small")),
+    winner=WinnerSummary(
+        parameters={"judgeMemory": "0.60", "whisperModel": "tiny"}, fitness=0.72, baseline_fitness=0.54
+    ),
+    profile=profile("voice-0e4aea", staging="Promoted", production="Promoted"),
+    broken=(
+        broken("voice-cannot-start", 4, staging="RolledBack"),
+        broken("voice-too-much-for-production", 10, staging="Promoted", production="RolledBack"),
+    ),
+    uninvited=UninvitedSummary(
+        refusals=tuple(refusal(verb) for verb in ("get", "patch", "create", "list")),
+        condition="NoGrant",
+        generation_before=1,
+        generation_after=1,
+    ),
+)
+KILLED = GOOD.model_copy(update={"kills": ("trial: x", "profile: y", "rollout: z")})
+
+Change = Callable[[Summary], Summary]
+
+
+def with_trial(index: int, **update: object) -> Change:
+    def change(summary: Summary) -> Summary:
+        trials = list(summary.trials)
+        trials[index] = trials[index].model_copy(update=update)
+        return summary.model_copy(update={"trials": tuple(trials)})
+
+    return change
+
+
+def with_broken(index: int, **update: object) -> Change:
+    def change(summary: Summary) -> Summary:
+        several = list(summary.broken)
+        several[index] = several[index].model_copy(update=update)
+        return summary.model_copy(update={"broken": tuple(several)})
+
+    return change
+
+
+def with_uninvited(**update: object) -> Change:
+    return lambda summary: summary.model_copy(update={"uninvited": summary.uninvited.model_copy(update=update)})
+
+
+def with_winner(**update: object) -> Change:
+    assert GOOD.winner is not None
+    return replaced(winner=GOOD.winner.model_copy(update=update))
+
+
+def replaced(**update: object) -> Change:
+    return lambda summary: summary.model_copy(update=update)
+
+
+def failed(found: list[Check]) -> list[str]:
+    return [it.what for it in found if not it.holds]
+
+
+def test_everything_holds_for_a_good_run() -> None:
+    assert failed(list(checks(GOOD))) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (replaced(trials=GOOD.trials[:-1]), "15 candidates ran once each"),
+        (replaced(trials=(*GOOD.trials[:-1], GOOD.trials[-2])), "15 candidates ran once each"),
+        (with_trial(14, probe_pods=2), "15 candidates ran once each"),
+        (with_trial(0, phase="Succeeded"), "vLLM's own message"),
+        (with_trial(0, message="it did not start"), "vLLM's own message"),
+        (with_trial(0, predicted="fits"), "planner had said so"),
+        (with_trial(0, predicted=""), "planner had said so"),
+        (with_trial(14, predicted="NoCacheBlocks"), "planner had said so"),
+        (with_trial(14, phase="Failed"), "every other candidate was measured"),
+        (with_trial(14, metrics={}), "every other candidate was measured"),
+        (replaced(winner=None), "Whisper tiny"),
+        (with_winner(parameters={"judgeMemory": "0.60", "whisperModel": "base"}), "Whisper tiny"),
+        (with_winner(fitness=0.54), "beats the baseline"),
+        (replaced(profile=None), "through staging to production"),
+        (replaced(profile=profile("x", staging="Promoted")), "through staging to production"),
+        (replaced(profile=profile("x", staging="Promoted", production="RolledBack")), "through staging to production"),
+        (with_broken(0, failed_stage="production"), "voice-cannot-start failed in staging"),
+        (with_broken(0, condition_at=None), "voice-cannot-start failed in staging"),
+        (with_broken(0, ready_at=None), "voice-cannot-start failed in staging"),
+        (with_broken(0, generations_after={"judge": 5}), "production never heard"),
+        (with_broken(1, failed_stage="staging"), "failed in production"),
+        (with_broken(1, values_after={"JUDGE_MEMORY": "0.75"}), "production is back"),
+        (with_broken(1, is_production_ready=False), "production is back"),
+        (with_broken(1, generations_after={"judge": 4}), "production is back"),
+        (with_uninvited(generation_after=2), "without a grant"),
+        (with_uninvited(condition=""), "without a grant"),
+        (with_uninvited(refusals=()), "without a grant"),
+        (with_uninvited(refusals=(refusal("get"),) * 4), "without a grant"),
+        (
+            with_uninvited(
+                refusals=(*GOOD.uninvited.refusals, Refusal(attempt="create a pod", answer="it was allowed"))
+            ),
+            "without a grant",
+        ),
+    ],
+)
+def test_what_went_wrong_fails_its_own_expectation_and_no_other(change: Change, what: str) -> None:
+    found = failed(list(checks(change(GOOD))))
+
+    assert len(found) == 1, found
+    assert what in found[0]
+
+
+def test_a_killed_run_that_tells_the_same_story_holds() -> None:
+    assert failed(list(same_outcome(GOOD, KILLED))) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (replaced(kills=("trial: x", "profile: y")), "killed three times"),
+        (with_trial(3, reason="StartTimeout"), "same phase and reason"),
+        (replaced(trials=GOOD.trials[:-1]), "same phase and reason"),
+        (with_winner(parameters={"judgeMemory": "0.55", "whisperModel": "tiny"}), "same winner"),
+        (replaced(winner=None), "same winner"),
+        (replaced(profile=None), "same revisions"),
+        (replaced(profile=profile("voice-0e4aea", staging="Promoted")), "same revisions"),
+    ],
+)
+def test_a_killed_run_that_ends_otherwise_fails_that_expectation_alone(change: Change, what: str) -> None:
+    found = failed(list(same_outcome(GOOD, change(KILLED))))
+
+    assert len(found) == 1, found
+    assert what in found[0]
+
+
+def test_a_summary_survives_its_file() -> None:
+    judged = GOOD.model_copy(update={"checks": tuple(checks(GOOD))})
+
+    assert Summary.model_validate_json(judged.model_dump_json()) == judged
+
+
+def test_a_killed_run_is_compared_with_a_good_run_of_this_version_only(tmp_path: Path) -> None:
+    file = tmp_path / "summary.json"
+    judged = GOOD.model_copy(update={"checks": tuple(checks(GOOD))})
+    bad = judged.model_copy(update={"checks": (Check(what="x", holds=False, seen=""),)})
+
+    assert good_run(file) is None
+    for text in ("{}", GOOD.model_dump_json(), bad.model_dump_json()):
+        file.write_text(text)
+        assert good_run(file) is None
+    file.write_text(judged.model_dump_json())
+    assert good_run(file) == judged

@@ -1,0 +1,88 @@
+"""The examples agree with the models, and with each other."""
+
+from typing import Any
+
+import pytest
+from cotune.api.experiment import ExperimentSpec
+from cotune.api.grant import GrantSpec
+from cotune.api.profile import ProfileSpec
+from support.examples import FILES, documents, one
+
+MODELS = {"GpuAllocationExperiment": ExperimentSpec, "GpuProfile": ProfileSpec, "GpuTuningGrant": GrantSpec}
+STACKS = ["voice-stack.yaml", "voice-stack-full.yaml"]
+STAGES = ["simulated/voice-staging.yaml", "simulated/voice-prod.yaml"]
+BROKEN = ["broken/cannot-start.yaml", "broken/too-much-for-production.yaml"]
+_FEWEST_SAMPLES = 200
+
+
+def experiment(file: str) -> ExperimentSpec:
+    return ExperimentSpec.model_validate(one(file, "GpuAllocationExperiment")["spec"])
+
+
+def test_no_example_is_forgotten_here() -> None:
+    assert sorted([*STACKS, *STAGES, *BROKEN]) == FILES
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_resource_of_ours_is_valid(file: str) -> None:
+    ours = [it for it in documents(file) if it["apiVersion"] == "cotune.dev/v1alpha1"]
+
+    assert ours
+    for it in ours:
+        MODELS[it["kind"]].model_validate(it["spec"])
+
+
+def test_the_full_stack_asks_the_same_question_as_the_short_one() -> None:
+    short, full = (experiment(file) for file in STACKS)
+
+    assert full.parameters == short.parameters
+    assert full.objectives == short.objectives
+    assert full.constraints == short.constraints
+    assert [(it.name, it.depends_on, it.memory) for it in full.stack.components] == [
+        (it.name, it.depends_on, it.memory) for it in short.stack.components
+    ]
+
+
+def test_the_full_stack_measures_long_enough_for_a_p95() -> None:
+    full = experiment("voice-stack-full.yaml")
+
+    assert full.search.repeats >= 2
+    for stream in full.workload.streams:
+        assert float(stream.arrivals.rate_per_second) * full.workload.duration_seconds >= _FEWEST_SAMPLES
+
+
+def test_only_files_that_say_so_use_the_simulation() -> None:
+    assert "cotune_simulation" not in str(documents("voice-stack-full.yaml"))
+
+
+@pytest.mark.parametrize("file", STAGES)
+def test_a_grant_names_deployments_containers_and_variables_that_exist(file: str) -> None:
+    deployments = {it["metadata"]["name"]: it for it in documents(file) if it["kind"] == "Deployment"}
+    targets = GrantSpec.model_validate(one(file, "GpuTuningGrant")["spec"]).targets
+
+    assert {it.component for it in targets} == {it.name for it in experiment("voice-stack.yaml").stack.components}
+    for target in targets:
+        deployment = deployments[target.workload_ref.name]
+        assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+        containers: list[dict[str, Any]] = deployment["spec"]["template"]["spec"]["containers"]
+        container = next(it for it in containers if it["name"] == target.container)
+        assert set(target.env) <= {it["name"] for it in container["env"]}
+
+
+@pytest.mark.parametrize("file", STAGES)
+def test_a_stage_starts_from_the_baseline(file: str) -> None:
+    baseline = {it.bind.env: it.baseline for it in experiment("voice-stack.yaml").parameters}
+    pods = [it["spec"]["template"]["spec"] for it in documents(file) if it["kind"] == "Deployment"]
+    values = {it["name"]: it["value"] for pod in pods for container in pod["containers"] for it in container["env"]}
+
+    assert {name: values[name] for name in baseline} == baseline
+
+
+@pytest.mark.parametrize("file", BROKEN)
+def test_a_broken_profile_travels_as_the_winners_does(file: str) -> None:
+    spec = ProfileSpec.model_validate(one(file, "GpuProfile")["spec"])
+    story = experiment("voice-stack.yaml")
+
+    assert story.profile_template is not None
+    assert spec.rollout.stages == story.profile_template.rollout.stages
+    assert spec.start_order == tuple(it.name for it in story.stack.components)
