@@ -188,3 +188,24 @@ def test_however_trials_end_an_experiment_ends_and_repeats_nothing(
     assert (step.winner is None) == (step.reason != "Winner")
     if step.winner is not None:
         assert any(it.candidate == SPACE.baseline and it.fitness for it in trials)
+
+
+def test_an_invalid_repeat_says_nothing_and_is_run_again() -> None:
+    invalid = trial(SPACE.baseline, 0, TrialPhase.INVALID)
+
+    (again,) = decide("voice", spec(), [invalid], 1).start
+    assert (again.candidate, again.repeat) == (SPACE.baseline, 1)
+
+    measured = [invalid, trial(SPACE.baseline, 1)]
+    assert all(it.candidate != SPACE.baseline for it in decide("voice", spec(), measured, 1).start)
+
+
+def test_a_candidate_that_is_never_measured_is_given_up_with_its_last_words() -> None:
+    trials = [
+        replace(trial(SPACE.baseline, it, TrialPhase.INVALID), reason="NotDrained", message="x") for it in range(3)
+    ]
+
+    step = decide("voice", spec(), trials, 1)
+
+    assert (step.phase, step.reason) == (ExperimentPhase.FAILED, "BaselineFailed")
+    assert step.message.endswith(f"{trials[2].name}: NotDrained: x")
