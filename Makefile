@@ -8,7 +8,7 @@ BIN := .venv/bin
 export PYTHONPATH := operator/src:local-cluster/src:simulation/src:demo/src:bench/src
 LOCAL_CLUSTER = $(BIN)/python -m localcluster
 
-.PHONY: help demo setup programs requirements lint crds crds-check test-fast test-helm test-apiserver test \
+.PHONY: help demo setup programs requirements lint crds crds-check docs docs-check test-fast test-helm test-apiserver test \
         bench-planner bench-plan-scale cluster-up cluster-status cluster-down images clean
 
 help: ## this list
@@ -44,6 +44,12 @@ crds-check: setup ## fail when crds/ or the chart's copy differs from the models
 	@$(BIN)/python -m cotune.api.crds --check crds
 	@$(BIN)/python -m cotune.api.crds --check helm/cotune/crds
 
+docs: setup ## generate docs/reference/ from the pydantic models
+	@$(BIN)/python -m cotune.api.reference docs/reference
+
+docs-check: setup ## fail when docs/reference/ differs from the models
+	@$(BIN)/python -m cotune.api.reference --check docs/reference
+
 lint: setup ## ruff, pyright strict, import-linter
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/pyright --project pyproject.toml --warnings
@@ -58,7 +64,7 @@ test-helm: setup programs ## the chart as helm renders it
 test-apiserver: setup programs ## the tests against a real etcd and kube-apiserver
 	@$(BIN)/python -m pytest -m apiserver
 
-test: setup lint crds-check programs ## everything that continuous integration runs
+test: setup lint crds-check docs-check programs ## everything that continuous integration runs
 	@$(BIN)/python -m pytest
 
 bench-planner: setup ## recorded starts of vLLM beside their prediction (CASES=FILE adds one)

@@ -1,6 +1,7 @@
 """Writes `docs/reference/` from the models: `python -m cotune.api.reference [--check] FOLDER`."""
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,15 +12,7 @@ from cotune.api.crds import GROUP, RESOURCES, VERSION, Resource
 Schema = Mapping[str, Any]
 
 _HEAD = "<!-- Generated from the models in cotune.api by `make docs`; edit those. -->\n"
-_BOUNDS = (
-    ("minimum", "at least {}"),
-    ("maximum", "at most {}"),
-    ("minLength", "{} characters or more"),
-    ("maxLength", "{} characters or fewer"),
-    ("minItems", "{} entries or more"),
-    ("maxItems", "{} entries or fewer"),
-    ("pattern", "`{}`"),
-)
+_BOUNDS = (("minimum", "maximum", ""), ("minLength", "maxLength", " characters"), ("minItems", "maxItems", " entries"))
 
 
 def rendered() -> dict[str, str]:
@@ -119,17 +112,27 @@ def _type(field: Schema) -> str:
 
 
 def _default(field: Schema) -> str:
-    if "default" not in field:
-        return ""
-    value = field["default"]
-    return f"`{str(value).lower() if isinstance(value, bool) else value}`" if value != "" else '`""`'
+    return f"`{json.dumps(field['default'])}`" if "default" in field else ""
 
 
 def _bounds(field: Schema) -> str:
-    inner = cast("Schema", field.get("items", {})) if field.get("type") == "array" else {}
-    own = [text.format(field[key]) for key, text in _BOUNDS if key in field]
-    each = [text.format(inner[key]) for key, text in _BOUNDS if key in inner]
-    return "; ".join([*own, *([f"each: {', '.join(each)}"] if each else [])]).replace("|", "\\|")
+    each = list(_limits(cast("Schema", field["items"]))) if field.get("type") == "array" else []
+    return "; ".join([*_limits(field), *([f"each: {', '.join(each)}"] if each else [])]).replace("|", "\\|")
+
+
+def _limits(field: Schema) -> Iterator[str]:
+    for least, most, unit in _BOUNDS:
+        match field.get(least), field.get(most):
+            case None, None:
+                pass
+            case low, None:
+                yield f"at least {low}{unit}"
+            case None, high:
+                yield f"at most {high}{unit}"
+            case low, high:
+                yield f"{low} to {high}{unit}"
+    if "pattern" in field:
+        yield f"`{field['pattern']}`"
 
 
 def _doc(crd: Mapping[str, Any]) -> str:
