@@ -1,0 +1,168 @@
+"""A real API server as the operator sees it; kubelets and logs are played by the test, and a pass may die at a call."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cotune.cluster.kinds import DEPLOYMENT, NODE, POD, Kind
+from cotune.cluster.objects import Object, Objects
+from kubernetes.aio import client
+
+from support.api_server import ApiServer
+
+NAMESPACE = Kind("v1", "Namespace", "namespaces", namespaced=False)
+SERVICE_ACCOUNT = Kind("v1", "ServiceAccount", "serviceaccounts")
+
+_PATIENCE_SECONDS = 30
+_POLL_SECONDS = 0.02
+
+
+class DiedError(Exception):
+    """The operator's process ended before this call."""
+
+
+class PlayedObjects(Objects):
+    """Objects of a real API server; pods have the logs that the test gives them."""
+
+    def __init__(self, api: client.ApiClient, timeout_seconds: float = 20) -> None:
+        super().__init__(api, timeout_seconds)
+        self.logs: dict[str, str] = {}
+        """Pod's name to its log."""
+        self.allowed_calls: int | None = None
+        """How many calls go through before the process dies; None: all."""
+        self.asked: list[tuple[str, str]] = []
+        """Method and path of the calls that went through."""
+        self.created: list[str] = []
+        """Kind, namespace and name of all that was created."""
+
+    async def _request(
+        self, method: str, path: str, body: Object | None, query: list[tuple[str, str]], content_type: str
+    ) -> bytes:
+        if self.allowed_calls is not None:
+            if self.allowed_calls == 0:
+                raise DiedError(f"{method} {path}")
+            self.allowed_calls -= 1
+        self.asked.append((method, path))
+        if path.endswith("/log"):
+            return self.logs.get(path.split("/")[-2], "").encode()
+        answer = await super()._request(method, path, body, query, content_type)
+        if method == "POST":
+            made = json.loads(answer)
+            self.created.append(f"{made['kind']}/{made['metadata'].get('namespace', '')}/{made['metadata']['name']}")
+        return answer
+
+
+def within(server: ApiServer, scenario: Callable[[PlayedObjects, str], Awaitable[None]]) -> None:
+    """Run a scenario in a new namespace that is ready for pods."""
+
+    async def run() -> None:
+        async with connected(server.kubeconfig) as objects:
+            await scenario(objects, await _new_namespace(objects))
+
+    asyncio.run(run())
+
+
+@asynccontextmanager
+async def connected(kubeconfig: Path) -> AsyncGenerator[PlayedObjects]:
+    """A connection, closed afterwards."""
+    objects = await PlayedObjects.connect(kubeconfig)
+    assert isinstance(objects, PlayedObjects)
+    try:
+        yield objects
+    finally:
+        await objects.close()
+
+
+async def eventually(holds: Callable[[], Awaitable[bool]], what: str) -> None:
+    """Wait until something holds.
+
+    :raises AssertionError: it does not for too long.
+    """
+    deadline = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
+    while not await holds():
+        assert asyncio.get_running_loop().time() < deadline, f"after {_PATIENCE_SECONDS} s still not: {what}"
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+async def play_node(objects: Objects, name: str, labels: dict[str, str], shares: int) -> None:
+    """A ready node with one card, dedicated to trials."""
+    body: Object = {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": labels},
+        "spec": {"taints": [{"key": "cotune.dev/dedicated", "value": "trials", "effect": "NoSchedule"}]},
+    }
+    if await objects.find(NODE, None, name) is None:
+        await objects.create(NODE, None, body)
+    condition = {"type": "Ready", "status": "True", "reason": "Played", "message": "", "lastHeartbeatTime": _now()}
+    amounts = {"cpu": "8", "memory": "16Gi", "pods": "50", "nvidia.com/gpu": str(shares)}
+    status = {"conditions": [condition], "capacity": amounts, "allocatable": amounts}
+    await objects.merge(NODE, "", name, {"status": status}, subresource="status")
+
+
+async def play_ready(objects: Objects, pod: Object) -> None:
+    """The kubelet says that a pod is ready."""
+    await _play(objects, pod, "Running", {"running": {"startedAt": _now()}}, ready=True)
+
+
+async def play_ended(objects: Objects, pod: Object, exit_code: int = 0) -> None:
+    """The kubelet says that a pod has ended."""
+    state = {"terminated": {"exitCode": exit_code, "reason": "Completed" if exit_code == 0 else "Error"}}
+    await _play(objects, pod, "Failed" if exit_code else "Succeeded", state, ready=False)
+
+
+async def play_kubelet(objects: Objects, namespace: str) -> None:
+    """Every pod that has no state yet becomes ready."""
+    for pod in await objects.list(POD, namespace):
+        if "containerStatuses" not in pod.get("status", {}) and "deletionTimestamp" not in pod["metadata"]:
+            await play_ready(objects, pod)
+
+
+def deployment(namespace: str, name: str, container: str, env: list[Any], replicas: int = 0) -> Object:
+    """A workload as its owner applies it."""
+    return {
+        "apiVersion": DEPLOYMENT.api_version,
+        "kind": DEPLOYMENT.name,
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "replicas": replicas,
+            "strategy": {"type": "Recreate"},
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}, "annotations": {"owner.example/note": "mine"}},
+                "spec": {"containers": [{"name": container, "image": "example/server:1", "env": env}]},
+            },
+        },
+    }
+
+
+async def _play(objects: Objects, pod: Object, phase: str, state: Object, ready: bool) -> None:
+    metadata = pod["metadata"]
+    containers = [
+        {"name": it["name"], "image": "", "imageID": "", "ready": ready, "restartCount": 0, "state": state}
+        for it in pod["spec"]["containers"]
+    ]
+    condition = {"type": "Ready", "status": str(ready), "lastTransitionTime": _now()}
+    status = {"phase": phase, "conditions": [condition], "containerStatuses": containers}
+    await objects.merge(POD, metadata["namespace"], metadata["name"], {"status": status}, subresource="status")
+
+
+async def _new_namespace(objects: Objects) -> str:
+    made = await objects.create(
+        NAMESPACE, None, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"generateName": "played-"}}
+    )
+    name = str(made["metadata"]["name"])
+
+    async def has_account() -> bool:
+        return await objects.find(SERVICE_ACCOUNT, name, "default") is not None
+
+    await eventually(has_account, f"a service account in {name}")
+    return name
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
