@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from cotune.api import reference
 from cotune.api.crds import RESOURCES
 from cotune.api.experiment import ExperimentPhase
 from cotune.api.profile import ProfilePhase
@@ -105,6 +106,33 @@ def test_make_targets_that_are_named_exist(page: Path) -> None:
 
     # Another work in progress: the README keeps its place.
     assert named - targets <= {"demo-real"}
+
+
+@pytest.mark.parametrize("page", _pages(), ids=lambda it: str(it.relative_to(REPOSITORY)))
+def test_files_that_are_named_exist(page: Path) -> None:
+    folders = "bench|crds|demo|docs|examples|helm|images|local-cluster|operator/src|requirements|simulation|tests"
+    named = set(re.findall(rf"`((?:{folders})/[^`\s:]*)`", page.read_text()))
+
+    assert not {it for it in named if not any(REPOSITORY.glob(it.rstrip("/")))}
+
+
+@pytest.mark.parametrize("page", _pages(), ids=lambda it: str(it.relative_to(REPOSITORY)))
+def test_fields_that_are_named_exist(page: Path) -> None:
+    """A field by its whole path, of one of our kinds; `spec.replicas` is a Deployment's."""
+    schema = "".join(reference.rendered().values()).replace("[]", "")
+    known = set(re.findall(r"^\| `((?:spec|status)[^`]*)` \|", schema, re.MULTILINE)) | {"spec.replicas"}
+    named = set(re.findall(r"`((?:spec|status)(?:\.[a-zA-Z]+)+)`", page.read_text()))
+
+    assert not named - known
+
+
+def test_metrics_of_the_operator_are_listed() -> None:
+    source = "".join(it.read_text() for it in (SOURCE / "handlers").glob("*.py"))
+    registered = set(re.findall(r"(?:Counter|Histogram|Gauge)\(\s*\"(cotune_\w+)\"", source))
+    listed = set(re.findall(r"^\| `(cotune_\w+)` \|", (REPOSITORY / "docs/how-to/read-results.md").read_text(), re.M))
+
+    assert registered
+    assert registered == listed
 
 
 @pytest.mark.parametrize(
