@@ -2,7 +2,6 @@
 
 import ast
 import re
-import subprocess
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -33,15 +32,8 @@ _RULE_OF_MAKE = re.compile(r"^([a-z][a-z-]*):", re.MULTILINE)
 
 
 def _pages() -> "list[Path]":
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=True,
-    ).stdout
-    return [REPOSITORY / it for it in sorted(listed.splitlines()) if (REPOSITORY / it).exists()]
+    folders = [it for it in REPOSITORY.iterdir() if it.is_dir() and it.name != "build" and not it.name.startswith(".")]
+    return sorted([*REPOSITORY.glob("*.md"), *(page for it in folders for page in it.rglob("*.md"))])
 
 
 def _prose(page: Path) -> str:
