@@ -57,6 +57,9 @@ def running_api_server(name: str, crds: Path) -> Generator[ApiServer]:
         assert applied.accepted, applied.text
         waited = server.run("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
         assert waited.accepted, waited.text
+        # An established kind is still refused with 429 for a moment; kubectl asks again until it is served.
+        served = server.run("get", "gae,gt,gpp,gtg", "--all-namespaces")
+        assert served.accepted, served.text
         yield server
     finally:
         cluster.down(instance)

@@ -61,7 +61,7 @@ def within(server: ApiServer, scenario: Callable[[PlayedObjects, str], Awaitable
 
     async def run() -> None:
         async with connected(server.kubeconfig) as objects:
-            await scenario(objects, await _new_namespace(objects))
+            await scenario(objects, await new_namespace(objects))
 
     asyncio.run(run())
 
@@ -77,6 +77,20 @@ async def connected(kubeconfig: Path) -> AsyncGenerator[PlayedObjects]:
         await objects.close()
 
 
+async def new_namespace(objects: Objects) -> str:
+    """A namespace that is ready for pods."""
+    made = await objects.create(
+        NAMESPACE, None, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"generateName": "played-"}}
+    )
+    name = str(made["metadata"]["name"])
+
+    async def has_account() -> bool:
+        return await objects.find(SERVICE_ACCOUNT, name, "default") is not None
+
+    await eventually(has_account, f"a service account in {name}")
+    return name
+
+
 async def eventually(holds: Callable[[], Awaitable[bool]], what: str) -> None:
     """Wait until something holds.
 
@@ -88,18 +102,19 @@ async def eventually(holds: Callable[[], Awaitable[bool]], what: str) -> None:
         await asyncio.sleep(_POLL_SECONDS)
 
 
-async def play_node(objects: Objects, name: str, labels: dict[str, str], shares: int) -> None:
-    """A ready node with one card, dedicated to trials."""
+async def play_node(objects: Objects, name: str, labels: dict[str, str], dedicated: bool = True) -> None:
+    """A ready node whose card eight containers may share."""
+    taint = {"key": "cotune.dev/dedicated", "value": "trials", "effect": "NoSchedule"}
     body: Object = {
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {"name": name, "labels": labels},
-        "spec": {"taints": [{"key": "cotune.dev/dedicated", "value": "trials", "effect": "NoSchedule"}]},
+        "spec": {"taints": [taint] if dedicated else []},
     }
     if await objects.find(NODE, None, name) is None:
         await objects.create(NODE, None, body)
     condition = {"type": "Ready", "status": "True", "reason": "Played", "message": "", "lastHeartbeatTime": _now()}
-    amounts = {"cpu": "8", "memory": "16Gi", "pods": "50", "nvidia.com/gpu": str(shares)}
+    amounts = {"cpu": "8", "memory": "16Gi", "pods": "50", "nvidia.com/gpu": "8"}
     status = {"conditions": [condition], "capacity": amounts, "allocatable": amounts}
     await objects.merge(NODE, "", name, {"status": status}, subresource="status")
 
@@ -113,6 +128,12 @@ async def play_ended(objects: Objects, pod: Object, exit_code: int = 0) -> None:
     """The kubelet says that a pod has ended."""
     state = {"terminated": {"exitCode": exit_code, "reason": "Completed" if exit_code == 0 else "Error"}}
     await _play(objects, pod, "Failed" if exit_code else "Succeeded", state, ready=False)
+
+
+async def play_crashing(objects: Objects, pod: Object) -> None:
+    """The kubelet says that a pod's containers end again and again."""
+    state = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off restarting failed container"}}
+    await _play(objects, pod, "Running", state, ready=False)
 
 
 async def play_kubelet(objects: Objects, namespace: str) -> None:
@@ -149,19 +170,6 @@ async def _play(objects: Objects, pod: Object, phase: str, state: Object, ready:
     condition = {"type": "Ready", "status": str(ready), "lastTransitionTime": _now()}
     status = {"phase": phase, "conditions": [condition], "containerStatuses": containers}
     await objects.merge(POD, metadata["namespace"], metadata["name"], {"status": status}, subresource="status")
-
-
-async def _new_namespace(objects: Objects) -> str:
-    made = await objects.create(
-        NAMESPACE, None, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"generateName": "played-"}}
-    )
-    name = str(made["metadata"]["name"])
-
-    async def has_account() -> bool:
-        return await objects.find(SERVICE_ACCOUNT, name, "default") is not None
-
-    await eventually(has_account, f"a service account in {name}")
-    return name
 
 
 def _now() -> str:

@@ -1,0 +1,576 @@
+"""The three reconcilers against a real API server and controller manager; the tests play nodes and kubelets.
+
+A crash is played by letting only so many calls of a pass through. Every pass that has more of them dies there first;
+the pass after it is whole and goes on from what is left.
+"""
+
+import asyncio
+import copy
+import functools
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from cotune.cluster.cards import Cards
+from cotune.cluster.events import Events
+from cotune.cluster.kinds import (
+    CONFIG_MAP,
+    CONTROLLER_REVISION,
+    DEPLOYMENT,
+    EXPERIMENT,
+    GRANT,
+    POD,
+    PROFILE,
+    SERVICE,
+    TRIAL,
+    Kind,
+)
+from cotune.cluster.objects import ConflictError, Object
+from cotune.cluster.stacks import Stacks
+from cotune.cluster.workloads import ANNOTATION_REVISION
+from cotune.handlers.experiment import ExperimentReconciler, spec_digest
+from cotune.handlers.plans import Plans
+from cotune.handlers.profile import FINALIZER, ProfileReconciler
+from cotune.handlers.settings import Settings
+from cotune.handlers.trial import TrialReconciler
+from cotune.trials.probe_pod import PROBE, ProbeImage
+from cotune.trials.render import LABEL_COMPONENT
+from support.api_server import ApiServer
+from support.played_cluster import (
+    DiedError,
+    PlayedObjects,
+    deployment,
+    eventually,
+    new_namespace,
+    play_crashing,
+    play_ended,
+    play_kubelet,
+    play_node,
+    play_ready,
+    within,
+)
+from support.resources import manifest
+
+pytestmark = pytest.mark.apiserver
+
+PRODUCT = "NVIDIA-GeForce-RTX-3060"
+LABELS = {
+    "nvidia.com/gpu.product": PRODUCT,
+    "nvidia.com/gpu.count": "1",
+    "nvidia.com/gpu.sharing-strategy": "time-slicing",
+}
+SIZE = "ASR_WHISPER_SIZE"
+RESULT = {
+    "stt.latency.p95": "0.1",
+    "stt.wer": "0.05",
+    "judge.latency.p95": "0.5",
+    "judge.kvCache.concurrency": "3.4",
+    "judge.kvCache.tokens": "6976",
+    "gpu.utilization": "0.5",
+}
+
+CALLS_OF_EXPERIMENT, CALLS_OF_TRIAL, CALLS_OF_PROFILE = 6, 11, 13
+"""How many calls the longest pass makes."""
+
+Pass = Callable[[Object, datetime], Awaitable[timedelta | None]]
+Play = Callable[[], Awaitable[None]]
+
+
+@dataclass
+class Driven:
+    """What became of a resource's passes."""
+
+    deaths: int = 0
+    most_calls: int = 0
+    phases: list[str] = field(default_factory=list[str])
+
+
+async def drive(
+    objects: PlayedObjects, kind: Kind, namespace: str, name: str, one_pass: Pass, play: Play, dies_after: int | None
+) -> Driven:
+    """Pass after pass until nothing is left to do; with `dies_after`, each of them dies after so many calls first."""
+    driven = Driven()
+    deadline = asyncio.get_running_loop().time() + 60
+    has_died = False
+    while (body := await objects.find(kind, namespace, name)) is not None:
+        assert asyncio.get_running_loop().time() < deadline, f"not over: {body.get('status')}"
+        driven.phases.append(body.get("status", {}).get("phase", ""))
+        again: timedelta | None = timedelta()
+        calls = len(objects.asked)
+        objects.allowed_calls = None if has_died else dies_after
+        has_died = False
+        try:
+            again = await one_pass(body, datetime.now(UTC))
+        except DiedError:
+            driven.deaths += 1
+            has_died = True
+        except ConflictError:
+            pass  # The work queue looks again.
+        finally:
+            objects.allowed_calls = None
+        driven.most_calls = max(driven.most_calls, len(objects.asked) - calls)
+        if again is None:
+            break
+        await play()
+        if again:
+            await asyncio.sleep(0.02)
+    return driven
+
+
+async def nothing() -> None:
+    """Nobody does anything between the passes."""
+
+
+def conditions(status: Object) -> list[tuple[str, ...]]:
+    return sorted((it["type"], it["status"], it["reason"], it["message"]) for it in status["conditions"])
+
+
+def condition(body: Object, kind: str) -> tuple[str, str, str]:
+    found = next(it for it in body["status"]["conditions"] if it["type"] == kind)
+    return found["status"], found["reason"], found["message"]
+
+
+# --- Experiments: the trials are played.
+
+
+def experiment_reconciler(objects: PlayedObjects) -> ExperimentReconciler:
+    return ExperimentReconciler(objects, Events(objects, "test"), Plans(objects))
+
+
+async def create_experiment(objects: PlayedObjects, namespace: str, product: str = PRODUCT) -> Object:
+    """Two candidates, small (the baseline) and tiny, each of them run once."""
+    await play_node(objects, "lab", LABELS)
+    speech: Object = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "speech", "namespace": namespace}}
+    await objects.create(CONFIG_MAP, namespace, speech)
+    body = copy.deepcopy(manifest("GpuAllocationExperiment"))
+    body["metadata"]["namespace"] = namespace
+    body["spec"]["gpu"]["product"] = product
+    body["spec"]["parameters"] = [{**body["spec"]["parameters"][1], "values": ["tiny", "small"]}]
+    body["spec"]["search"] = {"algorithm": "Grid", "maxTrials": 2, "repeats": 1}
+    return await objects.create(EXPERIMENT, namespace, body)
+
+
+async def play_trials(objects: PlayedObjects, namespace: str) -> None:
+    for trial in await objects.list(TRIAL, namespace):
+        if "status" in trial:
+            continue
+        fitness = "0.600000" if trial["spec"]["candidate"][0]["value"] == "tiny" else "0.500000"
+        feasible = {
+            "type": "Feasible",
+            "status": "True",
+            "observedGeneration": 1,
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+            "reason": "WithinConstraints",
+            "message": "",
+        }
+        status = {"phase": "Succeeded", "fitness": fitness, "conditions": [feasible]}
+        await objects.merge(TRIAL, namespace, trial["metadata"]["name"], {"status": status}, subresource="status")
+
+
+async def experiment_run(objects: PlayedObjects, namespace: str, dies_after: int | None) -> tuple[Driven, Object]:
+    """The passes of an experiment, and what is there in the end."""
+    await create_experiment(objects, namespace)
+    play = functools.partial(play_trials, objects, namespace)
+
+    async def one_pass(body: Object, now: datetime) -> timedelta | None:
+        return await experiment_reconciler(objects).reconcile(body, now)  # Anew each time: nothing is remembered.
+
+    driven = await drive(objects, EXPERIMENT, namespace, "voice", one_pass, play, dies_after)
+    status = (await objects.get(EXPERIMENT, namespace, "voice"))["status"]
+    trials, profiles = await objects.list(TRIAL, namespace), await objects.list(PROFILE, namespace)
+    for profile in profiles:
+        del profile["spec"]["provenance"]["experiment"]  # It names the namespace.
+    return driven, {
+        "status": status | {"conditions": conditions(status)},
+        "trials": sorted((it["metadata"]["name"], it["spec"]["candidate"]) for it in trials),
+        "profiles": [(it["metadata"]["name"], it["spec"]) for it in profiles],
+    }
+
+
+def undisturbed(
+    server: ApiServer, run: Callable[[PlayedObjects, str, int | None], Awaitable[tuple[Driven, Object]]]
+) -> tuple[Driven, Object]:
+    found: list[tuple[Driven, Object]] = []
+
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        found.append(await run(objects, namespace, None))
+
+    within(server, scenario)
+    return found[0]
+
+
+@pytest.fixture(scope="module")
+def whole_experiment(api_server: ApiServer) -> tuple[Driven, Object]:
+    return undisturbed(api_server, experiment_run)
+
+
+def test_an_experiment_ends_with_a_winner_and_its_profile(whole_experiment: tuple[Driven, Object]) -> None:
+    driven, end = whole_experiment
+
+    assert end["status"]["phase"] == "Succeeded"
+    assert sorted(candidate[0]["value"] for _, candidate in end["trials"]) == ["small", "tiny"]
+    assert [spec["changes"] for _, spec in end["profiles"]] == [
+        [{"component": "stt", "env": SIZE, "from": "small", "to": "tiny"}]
+    ]
+    assert driven.most_calls == CALLS_OF_EXPERIMENT
+
+
+@pytest.mark.parametrize("calls", range(CALLS_OF_EXPERIMENT))
+def test_an_experiment_whose_passes_die_after_any_call_ends_the_same(
+    api_server: ApiServer, whole_experiment: tuple[Driven, Object], calls: int
+) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        driven, end = await experiment_run(objects, namespace, calls)
+
+        assert driven.deaths > 0
+        assert end == whole_experiment[1]
+        assert len(objects.created) == len(set(objects.created))
+
+    within(api_server, scenario)
+
+
+def test_an_experiment_records_what_it_runs_before_its_first_trial(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        body = await create_experiment(objects, namespace)
+
+        await experiment_reconciler(objects).reconcile(body, datetime.now(UTC))
+
+        after = await objects.get(EXPERIMENT, namespace, "voice")
+        assert after["status"]["specDigest"] == spec_digest(body)
+        assert await objects.list(TRIAL, namespace) == ()
+
+    within(api_server, scenario)
+
+
+def test_an_experiment_without_a_dedicated_node_says_what_is_wrong_with_the_others(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await play_node(objects, "shared", LABELS | {"nvidia.com/gpu.product": "Undedicated"}, dedicated=False)
+        await create_experiment(objects, namespace, product="Undedicated")
+        for _ in range(2):
+            body = await objects.get(EXPERIMENT, namespace, "voice")
+            await experiment_reconciler(objects).reconcile(body, datetime.now(UTC))
+
+        after = await objects.get(EXPERIMENT, namespace, "voice")
+        status, reason, message = condition(after, "Stalled")
+        assert (status, reason) == ("True", "NoSuitableNode")
+        assert message.startswith("shared: not dedicated by the taint cotune.dev/dedicated=trials")
+        assert await objects.list(TRIAL, namespace) == ()
+
+    within(api_server, scenario)
+
+
+def test_an_experiment_whose_spec_is_not_the_recorded_one_starts_nothing(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await create_experiment(objects, namespace)
+        other = {"status": {"phase": "Planning", "specDigest": f"sha256:{'0' * 64}"}}
+        body = await objects.merge(EXPERIMENT, namespace, "voice", other, subresource="status")
+
+        await experiment_reconciler(objects).reconcile(body, datetime.now(UTC))
+
+        after = await objects.get(EXPERIMENT, namespace, "voice")
+        assert condition(after, "Stalled")[:2] == ("True", "SpecChanged")
+        assert await objects.list(TRIAL, namespace) == ()
+
+    within(api_server, scenario)
+
+
+# --- Trials: the kubelet and the probe are played.
+
+
+def trial_reconciler(objects: PlayedObjects, namespace: str) -> TrialReconciler:
+    a_minute = timedelta(minutes=1)
+    probe = ProbeImage("example/probe:1", "IfNotPresent")
+    settings = Settings(namespace, probe, a_minute, a_minute, "INFO", 8080, 9090)
+    return TrialReconciler(objects, Cards(objects, namespace), Stacks(objects), Events(objects, "test"), settings)
+
+
+async def create_trial(objects: PlayedObjects, namespace: str) -> str:
+    """The first trial of an experiment, made by its own passes."""
+    await create_experiment(objects, namespace)
+    for _ in range(2):
+        body = await objects.get(EXPERIMENT, namespace, "voice")
+        await experiment_reconciler(objects).reconcile(body, datetime.now(UTC))
+    [trial] = await objects.list(TRIAL, namespace)
+    return str(trial["metadata"]["name"])
+
+
+async def play_trial_pods(objects: PlayedObjects, namespace: str, trial: str) -> None:
+    """Every pod becomes ready; the probe ends when the trial measures."""
+    await play_kubelet(objects, namespace)
+    phase = (await objects.get(TRIAL, namespace, trial)).get("status", {}).get("phase")
+    for pod in await objects.list(POD, namespace, {LABEL_COMPONENT: PROBE}):
+        if phase == "Measuring" and pod["status"]["phase"] != "Succeeded":
+            measurements = ",".join(
+                f'{{"metric": "{metric}", "value": "{value}", "samples": 9}}' for metric, value in RESULT.items()
+            )
+            objects.logs[pod["metadata"]["name"]] = f'{{"measurements": [{measurements}]}}'
+            await play_ended(objects, pod)
+
+
+async def trial_run(objects: PlayedObjects, namespace: str, dies_after: int | None) -> tuple[Driven, Object]:
+    """The passes of a trial, and what is there in the end."""
+    name = await create_trial(objects, namespace)
+    objects.created.clear()
+    play = functools.partial(play_trial_pods, objects, namespace, name)
+
+    async def one_pass(body: Object, now: datetime) -> timedelta | None:
+        return await trial_reconciler(objects, namespace).reconcile(body, now)
+
+    driven = await drive(objects, TRIAL, namespace, name, one_pass, play, dies_after)
+    status = (await objects.get(TRIAL, namespace, name))["status"]
+    holder = await Cards(objects, namespace).holder("lab")
+    return driven, {
+        "phase": (status["phase"], status["reason"], status["message"], status["fitness"]),
+        "conditions": conditions(status),
+        # How long a pod took to be ready differs from run to run.
+        "measurements": [it for it in status["measurements"] if not it["metric"].endswith(".startup")],
+        "holder": holder,
+        "left": [await objects.list(kind, namespace) for kind in (POD, SERVICE)],
+        "created": sorted(it.replace(namespace, "") for it in objects.created if it.startswith(("Pod/", "Service/"))),
+    }
+
+
+@pytest.fixture(scope="module")
+def whole_trial(api_server: ApiServer) -> tuple[Driven, Object]:
+    return undisturbed(api_server, trial_run)
+
+
+def test_a_trial_ends_with_its_result_a_free_card_and_nothing_left(whole_trial: tuple[Driven, Object]) -> None:
+    driven, end = whole_trial
+
+    assert end["phase"] == ("Succeeded", "", "", end["phase"][3])
+    assert {it["metric"]: it["value"] for it in end["measurements"]}.items() >= RESULT.items()
+    assert (end["holder"], end["left"]) == (None, [(), ()])
+    assert [it.split("/")[0] for it in end["created"]] == ["Pod"] * 3 + ["Service"] * 2
+    assert list(dict.fromkeys(driven.phases)) == ["", "Draining", "Starting", "Measuring", "Succeeded"]
+    assert driven.most_calls == CALLS_OF_TRIAL
+
+
+@pytest.mark.parametrize("calls", range(CALLS_OF_TRIAL))
+def test_a_trial_whose_passes_die_after_any_call_ends_the_same(
+    api_server: ApiServer, whole_trial: tuple[Driven, Object], calls: int
+) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        driven, end = await trial_run(objects, namespace, calls)
+
+        assert driven.deaths > 0
+        assert end == whole_trial[1]
+
+    within(api_server, scenario)
+
+
+def test_a_trials_result_is_stored_before_its_pods_go(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        name = await create_trial(objects, namespace)
+        seen: list[tuple[int, int]] = []
+
+        async def play() -> None:
+            await play_trial_pods(objects, namespace, name)
+            status = (await objects.get(TRIAL, namespace, name)).get("status", {})
+            seen.append((len(await objects.list(POD, namespace)), len(status.get("measurements", ()))))
+
+        await drive(objects, TRIAL, namespace, name, trial_reconciler(objects, namespace).reconcile, play, None)
+
+        at_its_end = next(it for it in seen if it[1] > 0)
+        assert at_its_end[0] == 3
+
+    within(api_server, scenario)
+
+
+# --- Profiles: the controller manager makes the pods, the kubelet is played.
+
+
+def profile_reconciler(objects: PlayedObjects) -> ProfileReconciler:
+    return ProfileReconciler(objects, Events(objects, "test"))
+
+
+async def create_stage(objects: PlayedObjects, namespace: str, grant: bool = True) -> None:
+    """Two workloads and a grant from their owner, all in one namespace."""
+    for name, container, env in (("judge", "vllm", []), ("whisper", "asr", [{"name": SIZE, "value": "small"}])):
+        await objects.create(DEPLOYMENT, namespace, deployment(namespace, name, container, env, replicas=1))
+    if grant:
+        body = copy.deepcopy(manifest("GpuTuningGrant"))
+        body["metadata"]["namespace"] = namespace
+        body["spec"]["from"] = [{"namespace": namespace}]
+        await objects.create(GRANT, namespace, body)
+
+
+async def create_profile(objects: PlayedObjects, namespace: str, stage: str, name: str = "p", to: str = "tiny") -> None:
+    body = copy.deepcopy(manifest("GpuProfile"))
+    body["metadata"] = {"name": name, "namespace": namespace}
+    body["spec"]["changes"][0] |= {"from": "small", "to": to}
+    body["spec"]["rollout"] = {"stages": [{"name": "only", "namespace": stage}]}
+    await objects.create(PROFILE, namespace, body)
+
+
+async def play_workloads(objects: PlayedObjects, namespace: str, broken: bool) -> None:
+    """Pods become ready; with `broken`, those of a template that cotune has marked crash."""
+    for pod in await objects.list(POD, namespace):
+        if "containerStatuses" in pod.get("status", {}) or "deletionTimestamp" in pod["metadata"]:
+            continue
+        is_marked = ANNOTATION_REVISION in pod["metadata"].get("annotations", {})
+        await (play_crashing if broken and is_marked else play_ready)(objects, pod)
+
+
+async def templates(objects: PlayedObjects, namespace: str) -> dict[str, tuple[Any, int]]:
+    found = await objects.list(DEPLOYMENT, namespace)
+    return {it["metadata"]["name"]: (it["spec"]["template"], it["spec"]["replicas"]) for it in found}
+
+
+async def profile_run(
+    objects: PlayedObjects, namespace: str, dies_after: int | None, broken: bool = False
+) -> tuple[Driven, Object]:
+    """The passes of a profile, and what is there in the end."""
+    await create_stage(objects, namespace)
+    before = await templates(objects, namespace)
+    await create_profile(objects, namespace, namespace)
+    play = functools.partial(play_workloads, objects, namespace, broken)
+
+    async def one_pass(body: Object, now: datetime) -> timedelta | None:
+        return await profile_reconciler(objects).reconcile(body, now)
+
+    driven = await drive(objects, PROFILE, namespace, "p", one_pass, play, dies_after)
+    after = await objects.get(PROFILE, namespace, "p")
+    status = after["status"]
+    # The pod's name is made up by the controller manager.
+    stages = [(it["name"], it["phase"], it["revision"], it["lastGoodRevision"]) for it in status["stages"]]
+    revisions = await objects.list(CONTROLLER_REVISION, namespace, {"app.kubernetes.io/managed-by": "cotune"})
+    return driven, {
+        "phase": status["phase"],
+        "stages": stages,
+        "conditions": [it[:3] for it in conditions(status)],
+        "finalizers": after["metadata"].get("finalizers", []),
+        "revisions": sorted((it["revision"], it["metadata"]["name"]) for it in revisions),
+        "templates": await templates(objects, namespace),
+        "before": before,
+    }
+
+
+@pytest.fixture(scope="module")
+def whole_profile(api_server: ApiServer) -> tuple[Driven, Object]:
+    return undisturbed(api_server, profile_run)
+
+
+@pytest.fixture(scope="module")
+def whole_rollback(api_server: ApiServer) -> tuple[Driven, Object]:
+    return undisturbed(api_server, functools.partial(profile_run, broken=True))
+
+
+def test_a_profile_is_promoted_and_both_states_are_on_record(whole_profile: tuple[Driven, Object]) -> None:
+    driven, end = whole_profile
+
+    assert (end["phase"], end["finalizers"]) == ("Promoted", [])
+    template, replicas = end["templates"]["whisper"]
+    assert (template["spec"]["containers"][0]["env"], replicas) == ([{"name": SIZE, "value": "tiny"}], 1)
+    assert [number for number, _ in end["revisions"]] == [0, 1]
+    assert driven.most_calls == CALLS_OF_PROFILE
+
+
+def test_a_profile_that_does_not_start_is_taken_back(whole_rollback: tuple[Driven, Object]) -> None:
+    _, end = whole_rollback
+
+    assert (end["phase"], end["finalizers"]) == ("RolledBack", [])
+    assert end["templates"] == end["before"]
+
+
+@pytest.mark.parametrize("calls", range(CALLS_OF_PROFILE))
+def test_a_profile_whose_passes_die_after_any_call_ends_the_same(
+    api_server: ApiServer, whole_profile: tuple[Driven, Object], calls: int
+) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        driven, end = await profile_run(objects, namespace, calls)
+
+        assert driven.deaths > 0
+        assert end == whole_profile[1]
+        assert len(objects.created) == len(set(objects.created))
+
+    within(api_server, scenario)
+
+
+@pytest.mark.parametrize("calls", range(CALLS_OF_PROFILE))
+def test_a_rollback_whose_passes_die_after_any_call_ends_the_same(
+    api_server: ApiServer, whole_rollback: tuple[Driven, Object], calls: int
+) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        driven, end = await profile_run(objects, namespace, calls, broken=True)
+
+        assert driven.deaths > 0
+        assert end == whole_rollback[1]
+
+    within(api_server, scenario)
+
+
+def test_a_profile_without_a_grant_touches_nothing(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        uninvited = await new_namespace(objects)
+        await create_stage(objects, uninvited, grant=False)
+        await create_profile(objects, namespace, uninvited)
+        objects.asked.clear()
+
+        for _ in range(3):
+            body = await objects.get(PROFILE, namespace, "p")
+            await profile_reconciler(objects).reconcile(body, datetime.now(UTC))
+
+        assert {it for it in objects.asked if uninvited in it[1]} == {("GET", GRANT.path(uninvited))}
+        stalled = condition(await objects.get(PROFILE, namespace, "p"), "Stalled")
+        assert stalled == (
+            "True",
+            "NoGrant",
+            f"no GpuTuningGrant in namespace {uninvited} allows a rollout from {namespace}",
+        )
+
+    within(api_server, scenario)
+
+
+def test_a_profile_deleted_in_the_middle_is_taken_back_before_it_goes(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await create_stage(objects, namespace)
+        before = await templates(objects, namespace)
+        await create_profile(objects, namespace, namespace)
+        play = functools.partial(play_workloads, objects, namespace, False)
+        one_pass = profile_reconciler(objects).reconcile
+
+        async def is_changed() -> bool:
+            await one_pass(await objects.get(PROFILE, namespace, "p"), datetime.now(UTC))
+            await play()
+            changed, _ = (await templates(objects, namespace))["whisper"]
+            return changed != before["whisper"][0]
+
+        await eventually(is_changed, "the values written")
+        await objects.delete(PROFILE, namespace, "p")
+        assert FINALIZER in (await objects.get(PROFILE, namespace, "p"))["metadata"]["finalizers"]
+
+        await drive(objects, PROFILE, namespace, "p", one_pass, play, None)
+
+        assert await objects.find(PROFILE, namespace, "p") is None
+        assert await templates(objects, namespace) == before
+
+    within(api_server, scenario)
+
+
+def test_two_profiles_for_one_namespace_go_one_after_the_other(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await create_stage(objects, namespace)
+        await create_profile(objects, namespace, namespace, "first", to="base")
+        await create_profile(objects, namespace, namespace, "second", to="tiny")
+        seen: list[tuple[str, str]] = []
+
+        async def are_over() -> bool:
+            for name in ("second", "first"):
+                body = await objects.get(PROFILE, namespace, name)
+                await profile_reconciler(objects).reconcile(body, datetime.now(UTC))
+            await play_workloads(objects, namespace, broken=False)
+            found = [await objects.get(PROFILE, namespace, name) for name in ("first", "second")]
+            first, second = (it.get("status", {}).get("phase", "") for it in found)
+            seen.append((first, second))
+            return (first, second) == ("Promoted", "Promoted")
+
+        await eventually(are_over, "both promoted")
+
+        assert {first for first, second in seen if second not in {"", "Pending"}} == {"Promoted"}
+        template, _ = (await templates(objects, namespace))["whisper"]
+        assert template["spec"]["containers"][0]["env"] == [{"name": SIZE, "value": "tiny"}]
+
+    within(api_server, scenario)
