@@ -7,7 +7,7 @@ from localcluster.locations import Instance
 from localcluster.processes import HOST, ProcessSpec, Programs, cluster_processes, view_name
 from localcluster.topology import Topology
 
-PROGRAMS = Programs(kubernetes=Path("/k"), containerd=Path("/c"), coredns=Path("/d"), layers=Path("/l"))
+PROGRAMS = Programs(kubernetes=Path("/k"), api=Path("/a"), containerd=Path("/c"), coredns=Path("/d"), layers=Path("/l"))
 INSTANCE = Instance("test", Path("/state/test"))
 
 
@@ -27,6 +27,15 @@ def test_every_process_waits_only_for_processes_that_start_without_it(topology: 
 
 def test_without_nodes_only_the_api_runs() -> None:
     assert set(specs_of(Topology(()))) == {"relay", "etcd", "kube-apiserver", "kube-controller-manager"}
+
+
+def test_the_api_runs_from_the_chosen_folder_and_the_rest_from_the_built_one() -> None:
+    programs = {name: spec.argv[0] for name, spec in specs_of(Topology(())).items() if name != "relay"}
+    assert programs == {
+        "etcd": "/a/etcd",
+        "kube-apiserver": "/a/kube-apiserver",
+        "kube-controller-manager": "/k/kube-controller-manager",
+    }
 
 
 def test_a_node_is_a_view_a_runtime_and_a_kubelet() -> None:

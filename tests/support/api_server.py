@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from localcluster import cluster
-from localcluster.binaries import KUBERNETES, ensure_built
+from localcluster.binaries import KUBERNETES, api_programs, ensure_built
 from localcluster.locations import Cache, Instance
 from localcluster.topology import DEFAULT_CARD, Topology
 
@@ -52,7 +52,7 @@ def running_api_server(name: str, crds: Path) -> Generator[ApiServer]:
     instance = Instance.named(f"{name}-{os.getpid()}")
     try:
         cluster.up(instance, Topology(node_names=(), card=DEFAULT_CARD), cache)
-        server = ApiServer(ensure_built(KUBERNETES, cache) / "kubectl", instance.kubeconfig)
+        server = ApiServer(api_programs(ensure_built(KUBERNETES, cache)) / "kubectl", instance.kubeconfig)
         applied = server.run("apply", "-f", str(crds))
         assert applied.accepted, applied.text
         waited = server.run("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")

@@ -70,6 +70,7 @@ HELM = Module(
     estimate="1 to 3 minutes",
 )
 PAUSE = Module(name="pause", packages=(".",))
+_API_PROGRAMS = ("etcd", "kube-apiserver", "kubectl")
 MODULES = (KUBERNETES, CONTAINERD, COREDNS, HELM, PAUSE)
 
 
@@ -96,6 +97,20 @@ def ensure_built(module: Module, cache: Cache) -> Path:
             (unfinished / link).symlink_to(module.name)
         unfinished.rename(target)
     return target
+
+
+def api_programs(built: Path) -> Path:
+    """The folder with etcd, kube-apiserver and kubectl: `KUBEBUILDER_ASSETS` where it is set, else what was built.
+
+    :raises LocalClusterError: the folder lacks one of them.
+    """
+    chosen = os.environ.get("KUBEBUILDER_ASSETS")
+    if not chosen:
+        return built
+    folder = Path(chosen).absolute()
+    if missing := [it for it in _API_PROGRAMS if not os.access(folder / it, os.X_OK)]:
+        raise LocalClusterError(f"KUBEBUILDER_ASSETS is {folder}, and that has no {' and no '.join(missing)}")
+    return folder
 
 
 def content_key(module: Module) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from localcluster import configuration, packages
 from localcluster.api import Api, ApiUnavailableError, is_ready
-from localcluster.binaries import CONTAINERD, COREDNS, KUBERNETES, PAUSE, ensure_built
+from localcluster.binaries import CONTAINERD, COREDNS, KUBERNETES, PAUSE, api_programs, ensure_built
 from localcluster.certificates import Authority, KeyPair, signing_key, write_secret
 from localcluster.cgroups import InstanceGroup
 from localcluster.errors import LocalClusterError
@@ -164,8 +164,11 @@ def _prepare(topology: Topology, cache: Cache) -> Programs:
     packages.ensure(packages.NODE_PROGRAMS if topology.nodes else packages.CONTROL_PLANE_PROGRAMS)
     ensure_built(PAUSE, cache)
     cache.layers.mkdir(parents=True, exist_ok=True)
+    kubernetes = ensure_built(KUBERNETES, cache)
     return Programs(
-        kubernetes=ensure_built(KUBERNETES, cache),
+        kubernetes=kubernetes,
+        # A kubelet must not be newer than its API server: with nodes, all of them are of one build.
+        api=kubernetes if topology.nodes else api_programs(kubernetes),
         containerd=ensure_built(CONTAINERD, cache),
         coredns=ensure_built(COREDNS, cache),
         layers=cache.layers,
@@ -261,6 +264,7 @@ def _start_supervisor(instance: Instance, programs: Programs) -> None:
                     *("--name", instance.name, "--root", str(instance.root)),
                     *("--api-socket", str(listening.fileno())),
                     *("--kubernetes", str(programs.kubernetes)),
+                    *("--api", str(programs.api)),
                     *("--containerd", str(programs.containerd)),
                     *("--coredns", str(programs.coredns)),
                     *("--layers", str(programs.layers)),

@@ -56,9 +56,11 @@ class ProcessSpec:
 
 @dataclass(frozen=True)
 class Programs:
-    """The folders in the cache that the processes use: programs by module, and image layers."""
+    """The folders that the processes use: programs by module, and image layers."""
 
     kubernetes: Path
+    api: Path
+    """etcd and kube-apiserver: the same folder, or one that the user has chosen."""
     containerd: Path
     coredns: Path
     layers: Path
@@ -103,7 +105,7 @@ def _control_plane(instance: Instance, programs: Programs) -> Iterator[ProcessSp
     yield ProcessSpec(
         name="etcd",
         argv=(
-            str(programs.kubernetes / "etcd"),
+            str(programs.api / "etcd"),
             f"--data-dir={instance.etcd}",
             f"--listen-client-urls={ETCD_URL}",
             f"--advertise-client-urls={ETCD_URL}",
@@ -118,7 +120,7 @@ def _control_plane(instance: Instance, programs: Programs) -> Iterator[ProcessSp
     yield ProcessSpec(
         name="kube-apiserver",
         argv=(
-            str(programs.kubernetes / "kube-apiserver"),
+            str(programs.api / "kube-apiserver"),
             f"--etcd-servers={ETCD_URL}",
             f"--bind-address={CONTROL_PLANE_ADDRESS}",
             f"--advertise-address={CONTROL_PLANE_ADDRESS}",

@@ -181,6 +181,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--api-socket", type=int, required=True)
     parser.add_argument("--kubernetes", type=Path, required=True)
+    parser.add_argument("--api", type=Path, required=True)
     parser.add_argument("--containerd", type=Path, required=True)
     parser.add_argument("--coredns", type=Path, required=True)
     parser.add_argument("--layers", type=Path, required=True)
@@ -188,7 +189,7 @@ def main() -> None:
     instance = Instance(arguments.name, arguments.root)
     InstanceGroup(instance.cgroup).join()
     topology = Topology.from_json(instance.topology.read_text())
-    programs = Programs(arguments.kubernetes, arguments.containerd, arguments.coredns, arguments.layers)
+    programs = Programs(arguments.kubernetes, arguments.api, arguments.containerd, arguments.coredns, arguments.layers)
     instance.supervisor.write_text(json.dumps(asdict(Identity.of(os.getpid()))))
     asyncio.run(Supervisor(instance, cluster_processes(instance, topology, programs, arguments.api_socket)).run())
 
