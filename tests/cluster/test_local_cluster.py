@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from localcluster.images import ImageBuilder, load, reference
 from localcluster.locations import Cache, Instance
 from localcluster.topology import DEFAULT_CARD, Topology
 from support.api_server import ApiServer
+from support.leftovers import interfaces, processes_of, wait_until_gone
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -52,30 +52,6 @@ SERVICE: dict[str, Any] = {
     "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8000}]},
 }
 FETCH = "import urllib.request; print(urllib.request.urlopen('http://web.default.svc', timeout=10).read().decode())"
-
-
-def interfaces() -> set[str]:
-    return set(os.listdir("/sys/class/net"))
-
-
-def wait_until_gone(instance: Instance) -> None:
-    """Killed processes are still listed until the machine's first process has taken note of their end."""
-    deadline = time.monotonic() + 10
-    while left := processes_of(instance):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.05)
-
-
-def processes_of(instance: Instance) -> list[str]:
-    """Processes in the instance's control group, by their files in /proc."""
-    found: list[str] = []
-    for file in Path("/proc").glob("[0-9]*/cgroup"):
-        try:
-            if f"/{instance.cgroup}" in file.read_text():
-                found.append(file.parent.name)
-        except OSError:  # The process has ended meanwhile.
-            continue
-    return found
 
 
 @pytest.fixture

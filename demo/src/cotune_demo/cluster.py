@@ -80,9 +80,9 @@ class Commands:
         return said
 
 
-def start(images: list[str]) -> Commands:
-    """A running local cluster with the images loaded; what is there already is found."""
-    cache, instance = Cache.from_environment(), Instance.named("dev")
+def start(images: list[str], name: str = "dev") -> Commands:
+    """A running local cluster of this name with the images loaded; what is there already is found."""
+    cache, instance = Cache.from_environment(), Instance.named(name)
     cluster.up(instance, Topology(node_names=NODE_NAMES, card=DEFAULT_CARD), cache)
     built = ImageBuilder(cache).build(images)
     load(built, {node: instance.node(node) for node in NODE_NAMES}, ensure_built(CONTAINERD, cache) / "ctr", cache)

@@ -1,6 +1,7 @@
 """Everything before the experiment: simulated cards, the services of staging and production, the operator."""
 
 import asyncio
+import os
 import subprocess
 import sys
 import tempfile
@@ -76,7 +77,12 @@ async def _wait_for_cards(commands: Commands, progress: Progress) -> None:
 async def _apply_corpus(commands: Commands) -> None:
     with tempfile.TemporaryDirectory() as folder:
         made = await asyncio.to_thread(
-            subprocess.run, [sys.executable, "-m", "cotune_simulation.speech", folder], capture_output=True, check=False
+            subprocess.run,
+            [sys.executable, "-m", "cotune_simulation.speech", folder],
+            # The simulation lies where this process finds its own packages, however it was told so.
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(it for it in sys.path if it)},
+            capture_output=True,
+            check=False,
         )
         if made.returncode != 0:
             raise DemoError(f"the speech corpus could not be made: {made.stderr.decode()[-200:]}")

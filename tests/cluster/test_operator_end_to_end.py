@@ -1,0 +1,206 @@
+"""The operator end to end on a real kubelet with SIMULATED cards: two candidates, a winner, one stage."""
+
+import asyncio
+import copy
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cotune.cluster.kinds import (
+    CONTROLLER_REVISION,
+    DEPLOYMENT,
+    EXPERIMENT,
+    LEASE,
+    POD,
+    PROFILE,
+    SERVICE,
+    TRIAL,
+    Kind,
+)
+from cotune.cluster.objects import Object
+from cotune.trials.probe_pod import PROBE
+from cotune.trials.render import LABEL_COMPONENT, LABEL_TRIAL
+from cotune_demo.cluster import Commands, start
+from cotune_demo.preparation import IMAGES, LAB, OPERATOR, PRODUCTION, STAGING, prepare
+from cotune_demo.progress import Progress
+from localcluster import cluster
+from localcluster.locations import Instance
+from support.api_server import ApiServer
+from support.examples import documents
+from support.leftovers import interfaces, wait_until_gone
+from support.played_cluster import PlayedObjects, connected
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+PATIENCE_SECONDS = 180
+FINISHED = {EXPERIMENT: {"Succeeded", "Failed"}, PROFILE: {"Promoted", "RolledBack", "Degraded"}}
+
+
+@dataclass
+class Outcome:
+    """What was seen on the way, and what is there in the end."""
+
+    probes: dict[str, set[str]] = field(default_factory=lambda: defaultdict[str, set[str]](set))
+    """Trial to the identities of the probes that it has had."""
+    found: dict[str, tuple[Object, ...]] = field(default_factory=dict[str, tuple[Object, ...]])
+    metrics: str = ""
+    production_before: list[int] = field(default_factory=list[int])
+
+
+def small_experiment() -> list[Object]:
+    """The story's stack with two candidates and one stage."""
+    made = copy.deepcopy(documents("voice-stack.yaml"))
+    spec: Any = next(it for it in made if it["kind"] == EXPERIMENT.name)["spec"]
+    spec["workload"]["durationSeconds"] = 2
+    judge = spec["stack"]["components"][1]["template"]["spec"]["containers"][0]
+    judge["env"] = [*judge["env"], {"name": "JUDGE_MEMORY", "value": "0.50"}]
+    spec["parameters"] = [spec["parameters"][1] | {"values": ["tiny", "small"]}]
+    spec["search"]["maxTrials"] = 2
+    spec["profileTemplate"]["rollout"]["stages"] = spec["profileTemplate"]["rollout"]["stages"][:1]
+    return made
+
+
+async def ended(objects: PlayedObjects, kind: Kind, name: str, outcome: Outcome) -> Object:
+    """Watch until an experiment or a profile has ended."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        for pod in await objects.list(POD, LAB, {LABEL_COMPONENT: PROBE}):
+            outcome.probes[pod["metadata"]["labels"][LABEL_TRIAL]].add(pod["metadata"]["uid"])
+        body = await objects.get(kind, LAB, name)
+        if body.get("status", {}).get("phase") in FINISHED[kind]:
+            return body
+        assert time.monotonic() < deadline, f"{kind.name} {name} does not end: {body.get('status')}"
+        await asyncio.sleep(0.25)
+
+
+async def gone(objects: PlayedObjects, kind: Kind) -> None:
+    """Wait until the lab has nothing of a trial left of this kind."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while left := [it for it in await objects.list(kind, LAB) if LABEL_TRIAL in it["metadata"].get("labels", {})]:
+        assert time.monotonic() < deadline, f"still there: {[it['metadata']['name'] for it in left]}"
+        await asyncio.sleep(0.25)
+
+
+async def run(commands: Commands) -> Outcome:
+    outcome = Outcome()
+    await prepare(commands, Progress())
+    async with connected(commands.kubeconfig) as objects:
+        before = await objects.list(DEPLOYMENT, PRODUCTION)
+        outcome.production_before = [it["metadata"]["generation"] for it in before]
+        await commands.apply(*small_experiment())
+        experiment = await ended(objects, EXPERIMENT, "voice", outcome)
+        profile = experiment["status"].get("profile")
+        assert profile is not None, experiment["status"]
+        outcome.found[PROFILE.name] = (await ended(objects, PROFILE, profile, outcome),)
+        outcome.found[EXPERIMENT.name] = (experiment,)
+        outcome.found[TRIAL.name] = await objects.list(TRIAL, LAB)
+        await gone(objects, POD)
+        await gone(objects, SERVICE)
+        outcome.found[LEASE.name] = await objects.list(LEASE, OPERATOR)
+        outcome.found[CONTROLLER_REVISION.name] = await objects.list(CONTROLLER_REVISION, STAGING)
+        outcome.found["Staging"] = await objects.list(DEPLOYMENT, STAGING)
+        outcome.found["Production"] = await objects.list(DEPLOYMENT, PRODUCTION)
+        operator = await objects.list(POD, OPERATOR, {"app.kubernetes.io/name": "cotune"})
+        outcome.found["Operator"] = operator = tuple(it for it in operator if "deletionTimestamp" not in it["metadata"])
+    name = operator[0]["metadata"]["name"]
+    outcome.metrics = await commands.do("get", "--raw", f"/api/v1/namespaces/{OPERATOR}/pods/{name}:9090/proxy/metrics")
+    return outcome
+
+
+@pytest.fixture(scope="module")
+def instance() -> Iterator[Instance]:
+    """A cluster of the test's own, which is gone afterwards with all that belonged to it."""
+    made = Instance.named(f"e2e-operator-{os.getpid()}")
+    before = interfaces()
+    try:
+        yield made
+    finally:
+        cluster.down(made)
+    wait_until_gone(made)
+    assert str(made.root) not in Path("/proc/mounts").read_text()
+    assert interfaces() == before
+    assert not made.root.exists()
+
+
+@pytest.fixture(scope="module")
+def outcome(instance: Instance) -> Outcome:
+    commands = start(IMAGES, instance.name)
+    try:
+        return asyncio.run(run(commands))
+    except BaseException:
+        said = ApiServer(commands.kubectl, commands.kubeconfig).run(
+            "logs", "--namespace", OPERATOR, "deployment/cotune", "--tail=50"
+        )
+        print(said.text)
+        raise
+
+
+def test_the_better_candidate_wins(outcome: Outcome) -> None:
+    [experiment] = outcome.found[EXPERIMENT.name]
+    winner = experiment["status"]["winner"]
+    [best] = [it for it in outcome.found[TRIAL.name] if it["metadata"]["name"] == winner["trial"]]
+
+    assert experiment["status"]["phase"] == "Succeeded"
+    assert best["spec"]["candidate"] == [{"name": "whisperModel", "value": "tiny"}]
+    assert float(winner["fitness"]) > float(winner["baselineFitness"])
+
+
+def test_every_trial_has_run_once(outcome: Outcome) -> None:
+    trials = {it["metadata"]["name"]: it["status"]["phase"] for it in outcome.found[TRIAL.name]}
+
+    assert list(trials.values()) == ["Succeeded", "Succeeded"]
+    assert {name: len(probes) for name, probes in outcome.probes.items()} == dict.fromkeys(trials, 1)
+
+
+def test_the_card_is_free_afterwards(outcome: Outcome) -> None:
+    holders = {it["metadata"]["name"]: it["spec"].get("holderIdentity") or "" for it in outcome.found[LEASE.name]}
+
+    assert holders == {"card-lab": ""}
+
+
+def test_the_profile_is_promoted_in_its_only_stage(outcome: Outcome) -> None:
+    [profile] = outcome.found[PROFILE.name]
+    whisper = next(it for it in outcome.found["Staging"] if it["metadata"]["name"] == "whisper")
+    env = {it["name"]: it["value"] for it in whisper["spec"]["template"]["spec"]["containers"][0]["env"]}
+
+    assert profile["status"]["phase"] == "Promoted"
+    assert env["ASR_WHISPER_SIZE"] == "tiny"
+    assert whisper["status"]["readyReplicas"] == 1
+
+
+def test_the_state_before_and_the_state_after_are_on_record(outcome: Outcome) -> None:
+    mine = [
+        it
+        for it in outcome.found[CONTROLLER_REVISION.name]
+        if it["metadata"].get("labels", {}).get("app.kubernetes.io/managed-by") == "cotune"
+    ]
+    sizes = {
+        it["revision"]: workload["values"]["ASR_WHISPER_SIZE"]
+        for it in mine
+        for workload in it["data"]["workloads"]
+        if workload["component"] == "stt"
+    }
+
+    assert sizes == {0: "small", 1: "tiny"}
+
+
+def test_a_namespace_that_is_no_stage_is_not_changed(outcome: Outcome) -> None:
+    assert [it["metadata"]["generation"] for it in outcome.found["Production"]] == outcome.production_before
+
+
+def test_the_operator_has_never_restarted(outcome: Outcome) -> None:
+    restarts = [
+        status["restartCount"] for it in outcome.found["Operator"] for status in it["status"]["containerStatuses"]
+    ]
+
+    assert restarts == [0]
+
+
+def test_the_metrics_count_the_trials_and_the_stages(outcome: Outcome) -> None:
+    assert 'cotune_trials_total{phase="Succeeded",reason=""} 2.0' in outcome.metrics
+    assert 'cotune_stages_total{phase="Promoted"} 1.0' in outcome.metrics
