@@ -125,6 +125,23 @@ def test_a_card_is_not_taken_over_while_a_pod_of_its_holder_is_left(api_server: 
     within(api_server, scenario)
 
 
+@pytest.mark.parametrize(("phase", "is_taken"), [("Measuring", False), ("Invalid", True), ("Succeeded", True)])
+def test_a_finished_trial_that_did_not_give_its_card_back_does_not_block_it(
+    api_server: ApiServer, phase: str, is_taken: bool
+) -> None:
+    """A pass may die after it has taken a card and before it has written down which."""
+
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        cards = Cards(objects, namespace)
+        first, second = await trial(objects, namespace, "first"), await trial(objects, namespace, "second")
+        await cards.acquire("lab", first)
+        await objects.merge(TRIAL, namespace, "first", {"status": {"phase": phase}}, subresource="status")
+
+        assert await cards.acquire("lab", second) is is_taken
+
+    within(api_server, scenario)
+
+
 @pytest.mark.parametrize("was_held", [False, True], ids=["new card", "card held before"])
 def test_of_two_that_ask_at_once_exactly_one_gets_the_card(api_server: ApiServer, was_held: bool) -> None:
     async def scenario(objects: PlayedObjects, namespace: str) -> None:

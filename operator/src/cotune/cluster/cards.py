@@ -1,11 +1,13 @@
 """One trial at a time on a card: a Lease per node in the operator's own namespace.
 
 The holder is a trial, not a process: a restarted operator finds its trials still holding their cards, and nothing
-expires while it is away. A card whose holder has gone is taken over once no pod of that holder is left.
+expires while it is away. A card whose holder has gone, or has finished without giving it back, is taken over once no
+pod of that holder is left: a pass that died before it wrote down which card it had taken leaves such a holder.
 """
 
 from dataclasses import dataclass
 
+from cotune.api.trial import TrialStatus
 from cotune.cluster.kinds import LEASE, POD, TRIAL
 from cotune.cluster.objects import AlreadyExistsError, ConflictError, NotFoundError, Object, Objects
 from cotune.trials.render import LABEL_TRIAL, TrialIdentity
@@ -73,7 +75,9 @@ class Cards:
     async def _is_gone(self, holder: Holder) -> bool:
         trial = await self._objects.find(TRIAL, holder.namespace, holder.name)
         if trial is not None and trial["metadata"]["uid"] == holder.uid:
-            return False
+            status = TrialStatus.model_validate(trial.get("status") or {})
+            if not status.phase.is_finished():
+                return False
         return not await self._objects.list(POD, holder.namespace, {LABEL_TRIAL: holder.name})
 
 
