@@ -71,7 +71,7 @@ RESULT = {
     "gpu.utilization": "0.5",
 }
 
-CALLS_OF_EXPERIMENT, CALLS_OF_TRIAL, CALLS_OF_PROFILE = 6, 11, 13
+CALLS_OF_EXPERIMENT, CALLS_OF_TRIAL, CALLS_OF_PROFILE, CALLS_OF_DELETION = 6, 11, 13, 9
 """How many calls the longest pass makes."""
 
 Pass = Callable[[Object, datetime], Awaitable[timedelta | None]]
@@ -524,7 +524,8 @@ def test_a_profile_without_a_grant_touches_nothing(api_server: ApiServer) -> Non
     within(api_server, scenario)
 
 
-def test_a_profile_deleted_in_the_middle_is_taken_back_before_it_goes(api_server: ApiServer) -> None:
+@pytest.mark.parametrize("calls", [None, *range(CALLS_OF_DELETION)])
+def test_a_profile_deleted_in_the_middle_is_taken_back_before_it_goes(api_server: ApiServer, calls: int | None) -> None:
     async def scenario(objects: PlayedObjects, namespace: str) -> None:
         await create_stage(objects, namespace)
         before = await templates(objects, namespace)
@@ -542,8 +543,9 @@ def test_a_profile_deleted_in_the_middle_is_taken_back_before_it_goes(api_server
         await objects.delete(PROFILE, namespace, "p")
         assert FINALIZER in (await objects.get(PROFILE, namespace, "p"))["metadata"]["finalizers"]
 
-        await drive(objects, PROFILE, namespace, "p", one_pass, play, None)
+        driven = await drive(objects, PROFILE, namespace, "p", one_pass, play, calls)
 
+        assert (driven.deaths > 0) == (calls is not None)
         assert await objects.find(PROFILE, namespace, "p") is None
         assert await templates(objects, namespace) == before
 
