@@ -276,6 +276,53 @@ def test_an_experiment_whose_spec_is_not_the_recorded_one_starts_nothing(api_ser
     within(api_server, scenario)
 
 
+async def stalled_by_name(objects: PlayedObjects, namespace: str, kind: Kind, name: str, spec: Object) -> str:
+    """Passes of an experiment in whose way somebody's object stands; the message of its Stalled condition."""
+    await create_experiment(objects, namespace)
+    taken: Object = {
+        "apiVersion": kind.api_version,
+        "kind": kind.name,
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": spec,
+    }
+    await objects.create(kind, namespace, taken)
+    for _ in range(8):
+        body = await objects.get(EXPERIMENT, namespace, "voice")
+        await experiment_reconciler(objects).reconcile(body, datetime.now(UTC))
+        await play_trials(objects, namespace)
+    status, reason, message = condition(await objects.get(EXPERIMENT, namespace, "voice"), "Stalled")
+    assert (status, reason) == ("True", "NameTaken")
+    return message
+
+
+def test_an_experiment_does_not_take_somebody_elses_trial_for_its_own(
+    api_server: ApiServer, whole_experiment: tuple[Driven, Object]
+) -> None:
+    name, candidate = whole_experiment[1]["trials"][0]
+
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        message = await stalled_by_name(
+            objects, namespace, TRIAL, name, {"experiment": "other", "candidate": candidate}
+        )
+        assert message == f"GpuTrial {name} exists and is not this experiment's"
+
+    within(api_server, scenario)
+
+
+def test_an_experiment_does_not_take_a_profile_of_other_changes_for_its_own(
+    api_server: ApiServer, whole_experiment: tuple[Driven, Object]
+) -> None:
+    name, spec = whole_experiment[1]["profiles"][0]
+    other = {key: value for key, value in spec.items() if key != "provenance"}
+    other["changes"] = [{**spec["changes"][0], "to": "base"}]
+
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        message = await stalled_by_name(objects, namespace, PROFILE, name, other)
+        assert message == f"GpuProfile {name} exists and makes other changes"
+
+    within(api_server, scenario)
+
+
 # --- Trials: the kubelet and the probe are played.
 
 

@@ -111,6 +111,7 @@ RESOURCES = (
             Column("Winner", ".status.winner.trial"),
             Column("Fitness", ".status.winner.fitness"),
             Column("Profile", ".status.profile"),
+            Column("Reason", '.status.conditions[?(@.type=="Progressing")].reason'),
         ),
         (NAMED_AS_A_LABEL, IMMUTABLE_AFTER_FIRST_TRIAL),
     ),
@@ -137,6 +138,7 @@ RESOURCES = (
         (
             Column("Phase", ".status.phase"),
             Column("Stage", ".status.stage"),
+            Column("Reason", '.status.conditions[?(@.type=="Progressing")].reason'),
             Column("Experiment", ".spec.provenance.experiment", priority=1),
         ),
     ),

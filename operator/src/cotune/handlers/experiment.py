@@ -12,6 +12,7 @@ from cotune.cluster.events import Events
 from cotune.cluster.kinds import EXPERIMENT, PROFILE, TRIAL
 from cotune.cluster.nodes import nodes
 from cotune.cluster.objects import AlreadyExistsError, ForbiddenError, Object, Objects
+from cotune.cluster.stacks import NameTakenError
 from cotune.experiments.step import ExperimentStep, ObservedTrial, PlannedTrial, Predictions, decide
 from cotune.handlers.plans import Plans
 from cotune.handlers.statuses import condition, status_of, write_status
@@ -56,6 +57,8 @@ class ExperimentReconciler:
             return await self._advance(body, spec, status, placement, now)
         except ForbiddenError as error:
             return await self._stalled(body, status, "Forbidden", error.message, now)
+        except NameTakenError as error:
+            return await self._stalled(body, status, "NameTaken", str(error), now)
 
     async def _advance(
         self, body: Object, spec: ExperimentSpec, status: ExperimentStatus, placement: Placement, now: datetime
@@ -78,8 +81,7 @@ class ExperimentReconciler:
     async def _trials(self, body: Object) -> tuple[ObservedTrial, ...]:
         labels = {LABEL_EXPERIMENT: body["metadata"]["name"]}
         found = await self.objects.list(TRIAL, body["metadata"]["namespace"], labels)
-        uid = body["metadata"]["uid"]
-        mine = [it for it in found if any(o["uid"] == uid for o in it["metadata"].get("ownerReferences", ()))]
+        mine = [it for it in found if _is_owned(it, body)]
         return tuple(_observed(it) for it in sorted(mine, key=_age))
 
     async def _start(self, experiment: Object, planned: PlannedTrial) -> None:
@@ -88,7 +90,9 @@ class ExperimentReconciler:
             await self.objects.create(TRIAL, experiment["metadata"]["namespace"], trial)
         except AlreadyExistsError:
             # Created by a pass that died before it was told so, or seen late: the name says that it is the same.
-            return
+            found = await self.objects.find(TRIAL, experiment["metadata"]["namespace"], planned.name)
+            if found is not None and not _is_owned(found, experiment):
+                raise NameTakenError(f"GpuTrial {planned.name} exists and is not this experiment's") from None
 
     async def _make_profile(
         self, namespace: str, name: str, spec: ExperimentSpec, status: ExperimentStatus, step: ExperimentStep
@@ -107,7 +111,10 @@ class ExperimentReconciler:
         try:
             await self.objects.create(PROFILE, namespace, body)
         except AlreadyExistsError:
-            return profile  # The name is the hash of the changes.
+            found = await self.objects.find(PROFILE, namespace, profile.name)
+            if found is not None and found["spec"]["changes"] != body["spec"]["changes"]:
+                raise NameTakenError(f"GpuProfile {profile.name} exists and makes other changes") from None
+            # The name is the hash of the changes: an earlier pass made it, or an experiment with the same winner.
         return profile
 
     async def _stalled(
@@ -142,6 +149,11 @@ def _observed(body: Object) -> ObservedTrial:
         prediction=spec.prediction,
         is_skipped=spec.skipped,
     )
+
+
+def _is_owned(trial: Object, experiment: Object) -> bool:
+    uid = experiment["metadata"]["uid"]
+    return any(it["uid"] == uid for it in trial["metadata"].get("ownerReferences", ()))
 
 
 def _age(trial: Object) -> tuple[str, str]:
