@@ -121,7 +121,9 @@ class ExperimentReconciler:
         self, body: Object, status: ExperimentStatus, reason: str, message: str, now: datetime
     ) -> timedelta:
         generation = body["metadata"]["generation"]
-        conditions = with_condition(status.conditions, condition("Stalled", True, generation, now, reason, message))
+        conditions = status.conditions
+        for type_, holds in (("Progressing", False), ("Ready", False), ("Stalled", True)):
+            conditions = with_condition(conditions, condition(type_, holds, generation, now, reason, message))
         new = status.model_copy(update={"conditions": conditions, "observed_generation": generation})
         if await write_status(self.objects, EXPERIMENT, body, status, new):
             await self.events.tell(body, reason, message, "Plan", now, warning=True)
