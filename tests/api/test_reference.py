@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from cotune.api import reference
 from cotune.api.crds import RESOURCES
+from cotune.api.generated import write_or_check
 
 
 def _fields(page: str) -> "list[str]":
@@ -61,13 +62,14 @@ def test_no_cell_breaks_its_table() -> None:
 def test_the_check_fails_for_a_page_that_was_edited_or_is_of_no_kind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["reference", str(tmp_path)])
-    assert reference.main() == 0
-    monkeypatch.setattr(sys, "argv", ["reference", "--check", str(tmp_path)])
-    assert reference.main() == 0
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["reference", *arguments, str(tmp_path)])
+        return write_or_check(reference.rendered(), "*.md", "docs")
+
+    assert (run(), run("--check")) == (0, 0)
 
     (tmp_path / "gputrial.md").write_text("edited")
     (tmp_path / "gpunothing.md").write_text("left over")
 
-    assert reference.main() == 1
+    assert run("--check") == 1
     assert "gpunothing.md, gputrial.md differ" in capsys.readouterr().err

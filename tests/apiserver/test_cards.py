@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from cotune.cluster.cards import Cards, Holder
 from cotune.cluster.kinds import LEASE, POD, TRIAL
+from cotune.cluster.objects import ForbiddenError
 from cotune.trials.render import LABEL_TRIAL, TrialIdentity
 from support.api_server import ApiServer
 from support.played_cluster import PlayedObjects, within
@@ -155,5 +156,20 @@ def test_of_two_that_ask_at_once_exactly_one_gets_the_card(api_server: ApiServer
 
         assert got.count(True) == 1
         assert await cards.holder("lab") == Holder.of(rivals[got.index(True)])
+
+    within(api_server, scenario)
+
+
+def test_a_card_is_not_locked_by_a_namespace_that_took_its_invitation_along(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        cards = Cards(objects, namespace)
+        second = await trial(objects, namespace, "second")
+        await cards.acquire("lab", TrialIdentity("gone", "first", "uid-of-the-first", "voice"))
+
+        async def refuse(*_: object) -> None:
+            raise ForbiddenError(403, "Forbidden", "pods is forbidden")
+
+        objects.list = refuse  # pyright: ignore[reportAttributeAccessIssue]
+        assert await cards.acquire("lab", second)
 
     within(api_server, scenario)

@@ -221,6 +221,44 @@ def test_a_rollout_may_be_paused_after_it_was_applied(api_server: ApiServer) -> 
     assert api_server.apply(resource(PROFILE, {"rollout.paused": True})).accepted
 
 
+@pytest.mark.parametrize(
+    ("changes", "accepted"),
+    [
+        ({"rollout.stages.1.namespace": "elsewhere"}, True),
+        ({"rollout.stages.0.bakeSeconds": 1}, True),
+        ({"rollout.stages.0.name": "renamed"}, False),
+        ({"rollout.stages.0.namespace": "elsewhere"}, False),
+        (
+            {
+                "rollout.stages": [
+                    {"name": "first", "namespace": "a"},
+                    {"name": "staging", "namespace": "voice-staging"},
+                ]
+            },
+            False,
+        ),
+    ],
+)
+def test_a_stage_that_has_begun_keeps_its_name_its_namespace_and_its_place(
+    api_server: ApiServer, changes: dict[str, Any], accepted: bool
+) -> None:
+    def named(changes: dict[str, Any]) -> dict[str, Any]:
+        manifest = resource(PROFILE, changes)
+        manifest["metadata"]["name"] = "begun"
+        return manifest
+
+    api_server.run("delete", "gpp", "begun", "--ignore-not-found")
+    assert api_server.apply(named({})).accepted
+    status = '{"status": {"stages": [{"name": "staging", "phase": "Progressing"}]}}'
+    begun = api_server.run("patch", "gpp", "begun", "--subresource=status", "--type=merge", "-p", status)
+    assert begun.accepted, begun.text
+
+    answer = api_server.apply(named(changes))
+
+    assert answer.accepted == accepted, answer.text
+    assert accepted or "spec.rollout.stages: Invalid value: a stage that has begun keeps its name" in answer.text
+
+
 def test_an_experiment_is_frozen_by_its_first_trial(api_server: ApiServer) -> None:
     def named(changes: dict[str, Any]) -> dict[str, Any]:
         manifest = resource(EXPERIMENT, changes)

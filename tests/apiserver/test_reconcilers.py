@@ -623,3 +623,88 @@ def test_two_profiles_for_one_namespace_go_one_after_the_other(api_server: ApiSe
         assert template["spec"]["containers"][0]["env"] == [{"name": SIZE, "value": "tiny"}]
 
     within(api_server, scenario)
+
+
+def test_a_stage_that_sleeps_at_zero_replicas_is_not_called_promoted(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await create_stage(objects, namespace)
+        await objects.merge(DEPLOYMENT, namespace, "judge", {"spec": {"replicas": 0}})
+        await create_profile(objects, namespace, namespace)
+        body = await objects.get(PROFILE, namespace, "p")
+
+        await profile_reconciler(objects).reconcile(body, datetime.now(UTC))
+
+        status, reason, message = condition(await objects.get(PROFILE, namespace, "p"), "Stalled")
+        assert (status, reason, message) == ("True", "WorkloadAtZero", f"namespace {namespace} has judge at 0 replicas")
+        assert await objects.list(CONTROLLER_REVISION, namespace, {"app.kubernetes.io/managed-by": "cotune"}) == ()
+
+    within(api_server, scenario)
+
+
+async def withdraw_the_grant(objects: PlayedObjects, namespace: str) -> str:
+    for grant in await objects.list(GRANT, namespace):
+        await objects.delete(GRANT, namespace, grant["metadata"]["name"])
+    return "NoGrant"
+
+
+async def mean_another_workload(objects: PlayedObjects, namespace: str) -> str:
+    (grant,) = await objects.list(GRANT, namespace)
+    for it in grant["spec"]["targets"]:
+        it["container"] = "renamed"
+    await objects.replace(GRANT, grant)
+    return "other workloads than when the stage began"
+
+
+async def delete_the_way_forward(objects: PlayedObjects, namespace: str) -> str:
+    profile = await objects.get(PROFILE, namespace, "p")
+    await objects.delete(CONTROLLER_REVISION, namespace, profile["status"]["stages"][0]["revision"])
+    return "the way forward, is gone"
+
+
+@pytest.mark.parametrize("disturb", [withdraw_the_grant, mean_another_workload, delete_the_way_forward])
+def test_a_stage_that_may_not_go_on_gets_back_what_it_had(
+    api_server: ApiServer, disturb: Callable[[PlayedObjects, str], Awaitable[str]]
+) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await create_stage(objects, namespace)
+        before = await templates(objects, namespace)
+        await create_profile(objects, namespace, namespace)
+        play = functools.partial(play_workloads, objects, namespace, False)
+        one_pass = profile_reconciler(objects).reconcile
+
+        async def is_stopped() -> bool:
+            await one_pass(await objects.get(PROFILE, namespace, "p"), datetime.now(UTC))
+            await play()
+            return all(replicas == 0 for _, replicas in (await templates(objects, namespace)).values())
+
+        await eventually(is_stopped, "the stack stopped")
+        why = await disturb(objects, namespace)
+
+        await drive(objects, PROFILE, namespace, "p", one_pass, play, None)
+
+        after = await objects.get(PROFILE, namespace, "p")
+        assert (after["status"]["phase"], after["metadata"].get("finalizers", [])) == ("RolledBack", [])
+        assert why in after["status"]["stages"][0]["message"]
+        assert await templates(objects, namespace) == before
+
+    within(api_server, scenario)
+
+
+def test_a_trial_left_without_its_experiment_gives_its_card_back(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        name = await create_trial(objects, namespace)
+        cards = Cards(objects, namespace)
+        one_pass = trial_reconciler(objects, namespace).reconcile
+        await one_pass(await objects.get(TRIAL, namespace, name), datetime.now(UTC))
+        assert await cards.holder("lab") is not None
+        orphan: Object = {"metadata": {"ownerReferences": None}}
+        await objects.merge(TRIAL, namespace, name, orphan)
+
+        async def is_free() -> bool:
+            await one_pass(await objects.get(TRIAL, namespace, name), datetime.now(UTC))
+            return await cards.holder("lab") is None
+
+        await eventually(is_free, "the card given back")
+        assert (await objects.get(TRIAL, namespace, name))["status"]["reason"] == "ExperimentGone"
+
+    within(api_server, scenario)

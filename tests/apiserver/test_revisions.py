@@ -1,16 +1,19 @@
 """ControllerRevisions of a stage on a real API server."""
 
 import pytest
+from cotune.api.grant import GrantSpec
 from cotune.cluster.kinds import CONTROLLER_REVISION
 from cotune.cluster.objects import NotFoundError
 from cotune.cluster.revisions import ANNOTATION_PROFILE, Revisions
 from cotune.rollout.state import Revision, WorkloadRevision
 from support.api_server import ApiServer
 from support.played_cluster import PlayedObjects, within
+from support.resources import manifest
 
 pytestmark = pytest.mark.apiserver
 
 SMALL = Revision((WorkloadRevision("judge", {}, 1), WorkloadRevision("stt", {"SIZE": "small", "OTHER": None}, 2)))
+TARGETS = {it.component: it for it in GrantSpec.model_validate(manifest("GpuTuningGrant")["spec"]).targets}
 TINY = SMALL.with_values({("stt", "SIZE"): "tiny"})
 
 
@@ -18,8 +21,8 @@ def test_the_same_content_is_the_same_revision(api_server: ApiServer) -> None:
     async def scenario(objects: PlayedObjects, namespace: str) -> None:
         revisions = Revisions(objects, namespace)
 
-        first = await revisions.ensure(SMALL, None, "voice-lab/first")
-        again = await revisions.ensure(SMALL, None, "voice-lab/second")
+        first = await revisions.ensure(SMALL, TARGETS, None, "voice-lab/first")
+        again = await revisions.ensure(SMALL, TARGETS, None, "voice-lab/second")
 
         assert again == first
         stored = await objects.list(CONTROLLER_REVISION, namespace)
@@ -33,7 +36,7 @@ def test_numbers_go_up_from_zero(api_server: ApiServer) -> None:
     async def scenario(objects: PlayedObjects, namespace: str) -> None:
         revisions = Revisions(objects, namespace)
 
-        names = [(await revisions.ensure(it, None, "voice-lab/first")).name for it in (SMALL, TINY, SMALL)]
+        names = [(await revisions.ensure(it, TARGETS, None, "voice-lab/first")).name for it in (SMALL, TINY, SMALL)]
 
         stored = await objects.list(CONTROLLER_REVISION, namespace)
         assert {it["metadata"]["name"]: it["revision"] for it in stored} == {names[0]: 0, names[1]: 1}
@@ -45,10 +48,13 @@ def test_a_stored_revision_is_read_back_whole(api_server: ApiServer) -> None:
     async def scenario(objects: PlayedObjects, namespace: str) -> None:
         revisions = Revisions(objects, namespace)
 
-        stored = await revisions.ensure(SMALL, {"judge": None, "stt": "cotune-before"}, "voice-lab/first")
+        stored = await revisions.ensure(SMALL, TARGETS, {"judge": None, "stt": "cotune-before"}, "voice-lab/first")
 
         assert await revisions.get(stored.name) == stored
         assert stored.revision == SMALL
+        assert {name: (it.workload_ref, it.container) for name, it in stored.targets.items()} == {
+            name: (it.workload_ref, it.container) for name, it in TARGETS.items()
+        }
         assert stored.markers == {"judge": None, "stt": "cotune-before"}
 
     within(api_server, scenario)
@@ -58,7 +64,7 @@ def test_a_revision_to_be_applied_marks_the_templates_with_its_own_name(api_serv
     async def scenario(objects: PlayedObjects, namespace: str) -> None:
         revisions = Revisions(objects, namespace)
 
-        stored = await revisions.ensure(TINY, None, "voice-lab/first")
+        stored = await revisions.ensure(TINY, TARGETS, None, "voice-lab/first")
 
         assert (await revisions.get(stored.name)).markers == {"judge": stored.name, "stt": stored.name}
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 from cotune.api.grant import GrantTarget
-from cotune.cluster.kinds import DEPLOYMENT
+from cotune.cluster.kinds import DEPLOYMENT, POD
 from cotune.cluster.objects import FIELD_MANAGER, Object, Objects
 from cotune.cluster.workloads import ANNOTATION_REVISION, NotBindableError, Workload, Workloads
 from support.api_server import ApiServer
@@ -204,5 +204,25 @@ def test_scaling_changes_the_replicas_only(api_server: ApiServer) -> None:
 
         after = await objects.get(DEPLOYMENT, namespace, "whisper")
         assert (after["spec"]["replicas"], after["spec"]["template"]) == (2, before)
+
+    within(api_server, scenario)
+
+
+def test_an_evicted_pod_is_no_pod(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        body = await own(api_server, namespace)
+        labels = body["spec"]["selector"]["matchLabels"]
+        for name in ("evicted", "alive"):
+            pod: Object = {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": name, "namespace": namespace, "labels": labels},
+                "spec": {"containers": [{"name": "asr", "image": "example/whisper:1"}]},
+            }
+            await objects.create(POD, namespace, pod)
+        evicted: Object = {"status": {"phase": "Failed", "reason": "Evicted"}}
+        await objects.merge(POD, namespace, "evicted", evicted, subresource="status")
+
+        assert (await observe(objects, namespace)).observed.pods == 1
 
     within(api_server, scenario)

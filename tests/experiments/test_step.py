@@ -209,3 +209,10 @@ def test_a_candidate_that_is_never_measured_is_given_up_with_its_last_words() ->
 
     assert (step.phase, step.reason) == (ExperimentPhase.FAILED, "BaselineFailed")
     assert step.message.endswith(f"{trials[2].name}: NotDrained: x")
+
+
+def test_a_baseline_that_breaks_a_constraint_ends_the_experiment_at_once() -> None:
+    step = decide("voice", spec(), [trial(SPACE.baseline, fitness=None)], 1)
+
+    assert (step.phase, step.reason, step.start) == (ExperimentPhase.FAILED, "BaselineFailed", ())
+    assert "Feasible" in step.message

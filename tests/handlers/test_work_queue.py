@@ -1,7 +1,7 @@
 import asyncio
 from datetime import timedelta
 
-from cotune.handlers.work_queue import Key, WorkQueue
+from cotune.handlers.work_queue import Key, WorkQueue, back_off_seconds
 
 KEY, OTHER = Key("lab", "voice"), Key("lab", "other")
 
@@ -89,3 +89,7 @@ def test_a_pass_that_asks_for_it_is_repeated_and_an_event_comes_before_the_time(
         return passes
 
     assert asyncio.run(scenario()) == 3
+
+
+def test_the_back_off_doubles_up_to_a_minute_however_many_failures_there_were() -> None:
+    assert [back_off_seconds(it) for it in (1, 2, 3, 8, 100, 100_000)] == [0.5, 1.0, 2.0, 60.0, 60.0, 60.0]

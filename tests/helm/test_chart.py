@@ -59,10 +59,10 @@ def test_cluster_wide_the_operator_reads_its_resources_and_nodes_and_writes_only
         "cotune.dev/gpuprofiles": READING | {"patch"},
         "cotune.dev/gputrials": READING,
         "cotune.dev/gputuninggrants": READING,
-        "cotune.dev/gpuallocationexperiments/status": {"get", "patch", "update"},
-        "cotune.dev/gpuprofiles/status": {"get", "patch", "update"},
-        "cotune.dev/gputrials/status": {"get", "patch", "update"},
-        "/nodes": {"get", "list"},
+        "cotune.dev/gpuallocationexperiments/status": {"get", "patch"},
+        "cotune.dev/gpuprofiles/status": {"get", "patch"},
+        "cotune.dev/gputrials/status": {"get", "patch"},
+        "/nodes": {"list"},
     }
 
 
@@ -72,7 +72,7 @@ def test_in_a_lab_it_runs_pods_and_makes_trials(defaults: Rendered) -> None:
         "/services": {"get", "list", "create", "delete"},
         "/pods/log": {"get"},
         "/configmaps": {"get"},
-        "cotune.dev/gputrials": {"create", "delete"},
+        "cotune.dev/gputrials": {"create"},
         "cotune.dev/gpuprofiles": {"create"},
         "/events": {"create"},
     }
@@ -80,10 +80,10 @@ def test_in_a_lab_it_runs_pods_and_makes_trials(defaults: Rendered) -> None:
 
 def test_in_a_tuned_namespace_it_changes_deployments_and_creates_no_pods(defaults: Rendered) -> None:
     assert rules(defaults.one("ClusterRole", "cotune-rollouts")) == {
-        "apps/deployments": {"get", "list", "patch"},
-        "apps/deployments/scale": {"get", "patch", "update"},
-        "apps/controllerrevisions": {"get", "list", "create", "patch", "update", "delete"},
-        "/pods": {"get", "list"},
+        "apps/deployments": {"get", "patch"},
+        "apps/deployments/scale": {"patch"},
+        "apps/controllerrevisions": {"get", "list", "create"},
+        "/pods": {"list"},
         "/pods/log": {"get"},
     }
 
@@ -93,7 +93,7 @@ def test_at_home_it_keeps_leases(defaults: Rendered) -> None:
     (binding,) = defaults.all("RoleBinding")
 
     assert rules(role) == {
-        "coordination.k8s.io/leases": {"get", "list", "create", "update", "patch", "delete"},
+        "coordination.k8s.io/leases": {"get", "create", "update"},
     }
     assert binding["metadata"]["namespace"] == role["metadata"]["namespace"] == "cotune-system"
     assert binding["roleRef"] == {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "cotune"}

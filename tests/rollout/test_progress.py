@@ -24,7 +24,7 @@ def stages(*phases: ProfilePhase) -> tuple[StageStatus, ...]:
         ([ProfilePhase.PROMOTED, ProfilePhase.ROLLING_BACK], PRODUCTION, ProfilePhase.ROLLING_BACK),
         ([ProfilePhase.PROMOTED, ProfilePhase.PROMOTED], None, ProfilePhase.PROMOTED),
         ([ProfilePhase.ROLLED_BACK], None, ProfilePhase.ROLLED_BACK),
-        ([ProfilePhase.PROMOTED, ProfilePhase.DEGRADED], None, ProfilePhase.DEGRADED),
+        ([ProfilePhase.PROMOTED, ProfilePhase.DEGRADED], PRODUCTION, ProfilePhase.DEGRADED),
     ],
 )
 def test_a_profile_goes_stage_by_stage_and_stops_at_the_first_that_fails(

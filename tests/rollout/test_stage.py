@@ -155,6 +155,50 @@ def test_a_rollback_is_not_rolled_back() -> None:
     assert phases[-2:] == [ProfilePhase.ROLLING_BACK, ProfilePhase.DEGRADED]
 
 
+def way_back(namespace: SimulatedNamespace, phase: ProfilePhase, away_seconds: int) -> list[ProfilePhase]:
+    """Passes from a way back on which nobody has been for a while, until it has ended or for a long time."""
+    since, now = NOW, NOW + timedelta(seconds=away_seconds)
+    phases = [phase]
+    for _ in range(400):
+        step = decide(STAGE, phase, since, TARGET, GOOD, namespace.observe(), now)
+        namespace.apply(step.actions)
+        namespace.settle()
+        now += timedelta(seconds=1)
+        if step.phase is not phase:
+            phase, since = step.phase, now
+            phases.append(phase)
+        if phase is ProfilePhase.ROLLED_BACK:
+            break
+    return phases
+
+
+@pytest.mark.parametrize("phase", [ProfilePhase.ROLLING_BACK, ProfilePhase.DEGRADED])
+@given(away=st.integers(0, 10_000), stopped=st.booleans(), written=st.booleans())
+def test_a_way_back_leads_back_however_long_no_operator_was_there(
+    phase: ProfilePhase, away: int, stopped: bool, written: bool
+) -> None:
+    namespace = SimulatedNamespace()
+    if written:
+        namespace.values["judge"]["JUDGE_MEMORY"] = "0.55"
+    if stopped:
+        namespace.replicas = dict.fromkeys(namespace.replicas, 0)
+        namespace.settle()
+
+    assert way_back(namespace, phase, away)[-1] is ProfilePhase.ROLLED_BACK
+    assert namespace.revision == GOOD
+
+
+def test_a_workload_that_never_becomes_ready_does_not_keep_the_others_stopped() -> None:
+    namespace = SimulatedNamespace(never_ready=True)
+    namespace.replicas = dict.fromkeys(namespace.replicas, 0)
+    namespace.settle()
+
+    phases = way_back(namespace, ProfilePhase.ROLLING_BACK, 0)
+
+    assert phases == [ProfilePhase.ROLLING_BACK, ProfilePhase.DEGRADED]
+    assert namespace.replicas == {it.component: it.replicas for it in GOOD.workloads}
+
+
 @given(lose_every=st.integers(2, 7), broken=st.booleans())
 def test_an_operator_that_dies_between_passes_ends_in_the_same_place(lose_every: int, broken: bool) -> None:
     namespace = SimulatedNamespace()

@@ -21,7 +21,7 @@ def step(phase: TrialPhase, probe: ObservedPod | None = None, seconds: int = 0, 
 def test_nothing_starts_before_the_card_is_held() -> None:
     observed = Observed(False, None, {})
 
-    assert decide(COMPONENTS, TrialPhase.PENDING, NOW, observed, DEADLINES, NOW).acquire_card
+    assert decide(COMPONENTS, TrialPhase.PENDING, NOW, observed, DEADLINES, NOW).phase is TrialPhase.PENDING
     assert step(TrialPhase.PENDING) == Step(TrialPhase.DRAINING, start_probe=True)
 
 
@@ -55,7 +55,12 @@ def test_what_the_candidate_is_not_to_blame_for_makes_the_trial_invalid() -> Non
 def test_a_result_stands_whatever_ends_after_it() -> None:
     done = ObservedPod(PodState.SUCCEEDED)
 
-    assert step(TrialPhase.MEASURING, done, judge=ObservedPod(PodState.FAILED)).phase is TrialPhase.SUCCEEDED
+    ended = step(TrialPhase.MEASURING, done, judge=ObservedPod(PodState.FAILED), stt=READY)
+    assert ended.phase is TrialPhase.SUCCEEDED
+
+
+def test_a_result_beside_a_pod_that_is_gone_is_invalid_for_its_log_is_gone_too() -> None:
+    assert step(TrialPhase.MEASURING, ObservedPod(PodState.SUCCEEDED), judge=READY).reason == "PodVanished"
 
 
 def test_a_result_measured_without_the_card_is_invalid() -> None:

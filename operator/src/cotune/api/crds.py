@@ -1,9 +1,7 @@
 """Writes `crds/` from the models: `python -m cotune.api.crds [--check] FOLDER`."""
 
-import argparse
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -11,8 +9,9 @@ from pydantic import BaseModel
 
 from cotune.api.base import Rule
 from cotune.api.experiment import IMMUTABLE_AFTER_FIRST_TRIAL, NAMED_AS_A_LABEL, ExperimentSpec, ExperimentStatus
+from cotune.api.generated import write_or_check
 from cotune.api.grant import GrantSpec
-from cotune.api.profile import ProfileSpec, ProfileStatus
+from cotune.api.profile import BEGUN_STAGES_STAY, ProfileSpec, ProfileStatus
 from cotune.api.structural import structural_schema
 from cotune.api.trial import TrialSpec, TrialStatus
 
@@ -141,6 +140,7 @@ RESOURCES = (
             Column("Reason", '.status.conditions[?(@.type=="Progressing")].reason'),
             Column("Experiment", ".spec.provenance.experiment", priority=1),
         ),
+        (BEGUN_STAGES_STAY,),
     ),
     Resource(
         "GpuTuningGrant",
@@ -169,26 +169,5 @@ def rendered() -> dict[str, str]:
     }
 
 
-def main() -> int:
-    """Write the files, or with `--check` say which differ."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file differs")
-    parser.add_argument("folder", type=Path)
-    options = parser.parse_args()
-    folder: Path = options.folder
-    files = rendered()
-    if not options.check:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            (folder / name).write_text(text)
-        return 0
-    found = {path.name: path.read_text() for path in folder.glob("*.yaml")}
-    differing = sorted(name for name in files.keys() | found.keys() if files.get(name) != found.get(name))
-    if differing:
-        print(f"error: {', '.join(differing)} differ from the models: run `make crds`", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(rendered(), "*.yaml", "crds"))

@@ -104,6 +104,15 @@ class ProfileSpec(ApiModel):
     rollout: Rollout
 
 
+BEGUN_STAGES_STAY = Rule(
+    "!has(oldSelf.status) || !has(oldSelf.status.stages) || oldSelf.status.stages.all(i, s, "
+    "i < size(self.spec.rollout.stages) && self.spec.rollout.stages[i].name == s.name && "
+    "self.spec.rollout.stages[i].__namespace__ == oldSelf.spec.rollout.stages[i].__namespace__)",
+    "a stage that has begun keeps its name, its namespace and its place: delete the profile to take it back",
+    ".spec.rollout.stages",
+)
+
+
 class ProfilePhase(StrEnum):
     """The summary of a profile's conditions."""
 

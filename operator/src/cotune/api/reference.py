@@ -1,13 +1,12 @@
 """Writes `docs/reference/` from the models: `python -m cotune.api.reference [--check] FOLDER`."""
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 from cotune.api.crds import GROUP, RESOURCES, VERSION, Resource
+from cotune.api.generated import write_or_check
 
 Schema = Mapping[str, Any]
 
@@ -143,26 +142,5 @@ def _prose(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def main() -> int:
-    """Write the files, or with `--check` say which differ."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file differs")
-    parser.add_argument("folder", type=Path)
-    options = parser.parse_args()
-    folder: Path = options.folder
-    pages = rendered()
-    if not options.check:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in pages.items():
-            (folder / name).write_text(text)
-        return 0
-    found = {path.name: path.read_text() for path in folder.glob("*.md")}
-    differing = sorted(name for name in pages.keys() | found.keys() if pages.get(name) != found.get(name))
-    if differing:
-        print(f"error: {', '.join(differing)} differ from the models: run `make docs`", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(rendered(), "*.md", "docs"))

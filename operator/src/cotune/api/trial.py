@@ -43,8 +43,8 @@ class TrialSpec(ApiModel):
     experiment: DnsLabel
     """The experiment of the same namespace that owns the trial."""
     candidate: Annotated[tuple[Assignment, ...], Field(min_length=1, max_length=16, json_schema_extra=map_list("name"))]
-    repeat: Annotated[int, Field(ge=0, le=19)] = 0
-    """Which of the candidate's repeats this is, counted from 0."""
+    repeat: Annotated[int, Field(ge=0, le=63)] = 0
+    """Which of the candidate's repeats this is, counted from 0; invalid ones are counted and run again."""
     generation: Annotated[int, Field(ge=0)] = 0
     parents: Annotated[tuple[DnsLabel, ...], Field(max_length=8, json_schema_extra=dict(SET_LIST))] = ()
     """The trials from which the search derived this one."""

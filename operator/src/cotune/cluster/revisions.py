@@ -8,8 +8,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cotune.api.grant import GrantTarget, WorkloadRef
 from cotune.cluster.kinds import CONTROLLER_REVISION
-from cotune.cluster.objects import AlreadyExistsError, Object, Objects
+from cotune.cluster.objects import AlreadyExistsError, NotFoundError, Object, Objects
 from cotune.rollout.state import Revision, WorkloadRevision
 
 LABELS = {"app.kubernetes.io/managed-by": "cotune"}
@@ -24,6 +25,8 @@ class StoredRevision:
     revision: Revision
     markers: Mapping[str, str | None]
     """Component to the mark that its template carried: a rollback restores it, so that the old ReplicaSet is found."""
+    targets: Mapping[str, GrantTarget]
+    """Component to the workload that was meant: the way back leads there, whatever grants have come to say."""
 
 
 class Revisions:
@@ -32,6 +35,13 @@ class Revisions:
     def __init__(self, objects: Objects, namespace: str) -> None:
         self._objects = objects
         self._namespace = namespace
+
+    async def find(self, name: str) -> StoredRevision | None:
+        """A revision that was stored before; None when somebody has deleted it."""
+        try:
+            return await self.get(name)
+        except NotFoundError:
+            return None
 
     async def get(self, name: str) -> StoredRevision:
         """A revision that was stored before.
@@ -43,16 +53,21 @@ class Revisions:
         return _parse(name, data)
 
     async def ensure(
-        self, revision: Revision, markers: Mapping[str, str | None] | None, profile: str
+        self,
+        revision: Revision,
+        targets: Mapping[str, GrantTarget],
+        markers: Mapping[str, str | None] | None,
+        profile: str,
     ) -> StoredRevision:
         """Store a revision; one that is stored already is left as it is.
 
         Args:
             revision: the stack.
+            targets: component to workload.
             markers: as the templates carry them; None: they will carry this revision's name.
             profile: namespace and name of the profile because of which it is stored.
         """
-        data = _data(revision, markers)
+        data = _data(revision, targets, markers)
         name = f"cotune-{hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:10]}"
         existing = await self._objects.list(CONTROLLER_REVISION, self._namespace, LABELS)
         body: Object = {
@@ -75,11 +90,13 @@ class Revisions:
         return _parse(name, data)
 
 
-def _data(revision: Revision, markers: Mapping[str, str | None] | None) -> Object:
+def _data(revision: Revision, targets: Mapping[str, GrantTarget], markers: Mapping[str, str | None] | None) -> Object:
     return {
         "workloads": [
             {
                 "component": it.component,
+                "workload": targets[it.component].workload_ref.name,
+                "container": targets[it.component].container,
                 "values": dict(it.values),
                 "replicas": it.replicas,
                 **({} if markers is None else {"marker": markers.get(it.component)}),
@@ -89,10 +106,19 @@ def _data(revision: Revision, markers: Mapping[str, str | None] | None) -> Objec
     }
 
 
+def _target(workload: Object) -> GrantTarget:
+    return GrantTarget(
+        component=workload["component"],
+        workload_ref=WorkloadRef(api_version="apps/v1", kind="Deployment", name=workload["workload"]),
+        container=workload["container"],
+    )
+
+
 def _parse(name: str, data: Object) -> StoredRevision:
     workloads: list[Object] = data["workloads"]
     return StoredRevision(
         name,
         Revision(tuple(WorkloadRevision(it["component"], it["values"], int(it["replicas"])) for it in workloads)),
         {it["component"]: it.get("marker", name) for it in workloads},
+        {it["component"]: _target(it) for it in workloads},
     )

@@ -28,11 +28,6 @@ class ObservedStack:
     probe: ObservedPod | None
     components: dict[str, ObservedPod]
 
-    @property
-    def is_gone(self) -> bool:
-        """Whether no pod is left, not even one that is ending: it may still hold memory on the card."""
-        return not self.pods
-
 
 class Stacks:
     """The pods and services of trials."""

@@ -90,7 +90,9 @@ class Workloads:
     async def _workload(self, target: GrantTarget, deployment: Object, variables: frozenset[str]) -> Workload:
         template = deployment["spec"]["template"]
         marker = template["metadata"].get("annotations", {}).get(ANNOTATION_REVISION)
-        pods = await self._objects.list(POD, self._namespace, deployment["spec"]["selector"]["matchLabels"])
+        found = await self._objects.list(POD, self._namespace, deployment["spec"]["selector"]["matchLabels"])
+        # An evicted pod stays for ever, and holds nothing any more.
+        pods = [it for it in found if it.get("status", {}).get("phase") not in {"Succeeded", "Failed"}]
         replicas = int(deployment["spec"].get("replicas", 1))
         observed = ObservedWorkload(
             values=_values(target, deployment, variables),

@@ -90,6 +90,9 @@ def decide(
     if _has_failed(baseline):
         why = f"the baseline has no result, and every gain is stated against it: {_last_words(baseline)}"
         return ExperimentStep(ExperimentPhase.FAILED, "BaselineFailed", why, counts)
+    if _is_infeasible(baseline, spec.search.repeats):
+        why = "the baseline does not keep its constraints, or lacks an objective's metric: see its Feasible condition"
+        return ExperimentStep(ExperimentPhase.FAILED, "BaselineFailed", why, counts)
     on_cards = sum(not it.phase.is_finished() and not it.is_skipped for it in trials)
     unfinished = counts.total - counts.finished
     start = _next(name, spec.search, space, by_candidate, cards - on_cards, plan)
@@ -232,6 +235,12 @@ def _has_failed(trials: Sequence[ObservedTrial]) -> bool:
     return _invalid(ended) > _SECOND_CHANCES or any(
         it.phase not in {TrialPhase.SUCCEEDED, TrialPhase.INVALID} for it in ended
     )
+
+
+def _is_infeasible(baseline: Sequence[ObservedTrial], repeats: int) -> bool:
+    """Whether the baseline was measured in full and is no reference: nothing could win against it."""
+    measured = [it for it in baseline if it.phase is TrialPhase.SUCCEEDED and it.is_judged]
+    return len(measured) >= repeats and any(it.fitness is None for it in measured)
 
 
 def _invalid(trials: Sequence[ObservedTrial]) -> int:

@@ -1,24 +1,24 @@
 """One pass over a GpuProfile: the next step of its current stage, or of its way back."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from prometheus_client import Counter
 
 from cotune.api.conditions import with_condition
-from cotune.api.grant import GrantSpec
+from cotune.api.grant import GrantSpec, GrantTarget
 from cotune.api.profile import ProfilePhase, ProfileSpec, ProfileStatus, Stage, StageStatus
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import GRANT, PROFILE
-from cotune.cluster.objects import ForbiddenError, NotFoundError, Object, Objects
+from cotune.cluster.objects import ForbiddenError, Object, Objects
 from cotune.cluster.revisions import Revisions, StoredRevision
 from cotune.cluster.workloads import NotBindableError, Workload, Workloads
 from cotune.handlers.statuses import condition, status_of, write_status
 from cotune.rollout.convergence import Scale, SetValues
 from cotune.rollout.progress import (
-    ENDED_BADLY,
     IN_PROGRESS,
+    ON_THE_WAY_BACK,
     Rival,
     Waiting,
     by_name,
@@ -52,19 +52,21 @@ class ProfileReconciler:
         status = ProfileStatus.model_validate(status_of(body))
         stage = current_stage(spec, status)
         state = by_name(status).get(stage.name) if stage is not None else None
+        is_deleted = "deletionTimestamp" in body["metadata"]
         begun = state is not None and state.phase in IN_PROGRESS
-        if not begun and (stage is None or "deletionTimestamp" in body["metadata"]):
+        if is_deleted and state is not None and state.phase is ProfilePhase.DEGRADED:
+            begun = False  # A person has taken over: the way back did not lead there in time.
+        if not begun and (stage is None or is_deleted):
             await self._set_finalizer(body, wanted=False)
             return None
         assert stage is not None  # A stage that has begun is a stage.
         try:
             targets = await self._targets(body, spec, stage)
-            if isinstance(targets, Refusal):
-                return await self._wait(
-                    body, status, Waiting(status.phase, targets.reason, targets.message), now, stalled=True
-                )
             if state is not None and begun:
                 return await self._go_on(body, spec, status, stage, state, targets, now)
+            if isinstance(targets, Refusal):
+                waiting = Waiting(status.phase, targets.reason, targets.message)
+                return await self._wait(body, status, waiting, now, stalled=True)
             if waiting := hindrance(spec, stage) or await self._rival(body, stage):
                 return await self._wait(body, status, waiting, now)
             return await self._begin(body, spec, status, stage, targets, now)
@@ -90,12 +92,17 @@ class ProfileReconciler:
         self, body: Object, spec: ProfileSpec, status: ProfileStatus, stage: Stage, targets: Targets, now: datetime
     ) -> timedelta:
         """Store what is there and what shall be there; nothing is changed before both are on record."""
-        found = await self._observe(spec, stage, targets)
+        found = await self._observe(spec, stage, targets.by_component)
         if missing := [it for it in spec.start_order if it not in found]:
             names = ", ".join(targets.by_component[it].workload_ref.name for it in missing)
             waiting = Waiting(
                 status.phase, "WorkloadNotFound", f"namespace {stage.namespace} has no Deployment {names}"
             )
+            return await self._wait(body, status, waiting, now, stalled=True)
+        if asleep := [it for it in spec.start_order if found[it].observed.replicas == 0]:
+            # Nothing would start, so nothing would be shown; and the way back would lead to nothing.
+            message = f"namespace {stage.namespace} has {', '.join(asleep)} at 0 replicas"
+            waiting = Waiting(status.phase, "WorkloadAtZero", message)
             return await self._wait(body, status, waiting, now, stalled=True)
         if unready := [it for it in spec.start_order if not found[it].observed.is_ready]:
             # A stack that was not well before the change would be taken back for what the change has not done.
@@ -109,9 +116,10 @@ class ProfileReconciler:
                 WorkloadRevision(it, found[it].observed.values, found[it].observed.replicas) for it in spec.start_order
             )
         )
-        last_good = await revisions.ensure(before, {it: found[it].marker for it in spec.start_order}, profile)
+        markers = {it: found[it].marker for it in spec.start_order}
+        last_good = await revisions.ensure(before, targets.by_component, markers, profile)
         changes = {(it.component, it.env): it.to for it in spec.changes}
-        target = await revisions.ensure(before.with_values(changes), None, profile)
+        target = await revisions.ensure(before.with_values(changes), targets.by_component, None, profile)
         body = await self._set_finalizer(body, wanted=True)
         state = StageStatus(
             name=stage.name,
@@ -131,33 +139,43 @@ class ProfileReconciler:
         status: ProfileStatus,
         stage: Stage,
         state: StageStatus,
-        targets: Targets,
+        targets: Targets | Refusal,
         now: datetime,
     ) -> timedelta:
+        """The next step of a stage that has begun, on the workloads that were on record when it did.
+
+        A grant that is withdrawn or means other workloads now ends the rollout: the namespace gets back what it had,
+        and that is the last thing that happens there.
+        """
         assert state.revision is not None  # Both were written when the stage began.
         assert state.last_good_revision is not None
         revisions = Revisions(self.objects, stage.namespace)
-        try:
-            target, last_good = await revisions.get(state.revision), await revisions.get(state.last_good_revision)
-        except NotFoundError as error:
-            gone = StageStep(ProfilePhase.DEGRADED, f"nobody knows the way back any more: {error.message}")
-            return await self._write(body, spec, status, _stepped(state, gone, now), now)
-        found = await self._observe(spec, stage, targets)
-        if "deletionTimestamp" in body["metadata"] and state.phase is not ProfilePhase.ROLLING_BACK:
-            step = StageStep(ProfilePhase.ROLLING_BACK, "the profile was deleted in the middle of its rollout")
+        last_good, target = await revisions.find(state.last_good_revision), await revisions.find(state.revision)
+        if last_good is None:
+            lost = StageStep(
+                ProfilePhase.DEGRADED, f"ControllerRevision {state.last_good_revision}, the way back, is gone"
+            )
+            await self._write(body, spec, status, _stepped(state, lost, now), now)
+            return _LATER
+        found = await self._observe(spec, stage, last_good.targets)
+        if (why := _no_longer(body, state, targets, last_good, target)) and state.phase not in ON_THE_WAY_BACK:
+            step = StageStep(ProfilePhase.ROLLING_BACK, why)
         else:
             observed = {name: it.observed for name, it in found.items()}
+            goal = (target or last_good).revision
             since = state.phase_started_at or now
-            step = decide(stage, state.phase, since, target.revision, last_good.revision, observed, now)
-        wanted = last_good if step.phase is ProfilePhase.ROLLING_BACK else target
+            step = decide(stage, state.phase, since, goal, last_good.revision, observed, now)
+        wanted = last_good if step.phase in ON_THE_WAY_BACK or target is None else target
         await self._apply(stage, step, found, wanted)
         return await self._write(body, spec, status, _stepped(state, step, now), now)
 
-    async def _observe(self, spec: ProfileSpec, stage: Stage, targets: Targets) -> dict[str, Workload]:
+    async def _observe(
+        self, spec: ProfileSpec, stage: Stage, targets: Mapping[str, GrantTarget]
+    ) -> dict[str, Workload]:
         variables = {
             name: frozenset(it.env for it in spec.changes if it.component == name) for name in spec.start_order
         }
-        return await Workloads(self.objects, stage.namespace).observe(targets.by_component, variables)
+        return await Workloads(self.objects, stage.namespace).observe(targets, variables)
 
     async def _apply(self, stage: Stage, step: StageStep, found: dict[str, Workload], wanted: StoredRevision) -> None:
         workloads = Workloads(self.objects, stage.namespace)
@@ -203,8 +221,8 @@ class ProfileReconciler:
         phase = overall(spec, stages)
         generation = body["metadata"]["generation"]
         message = f"stage {state.name}: {state.message}" if state.message else f"stage {state.name}: {state.phase}"
-        ended = phase in ENDED_BADLY or phase is ProfilePhase.PROMOTED
-        degraded = phase in ENDED_BADLY or phase is ProfilePhase.ROLLING_BACK
+        ended = phase in {ProfilePhase.ROLLED_BACK, ProfilePhase.PROMOTED}
+        degraded = phase is ProfilePhase.ROLLED_BACK or phase in ON_THE_WAY_BACK
         conditions = status.conditions
         for it in (
             condition("Progressing", not ended, generation, now, str(phase), message),
@@ -218,23 +236,46 @@ class ProfileReconciler:
         )
         old_phase = _phase(status.stages, state.name)
         if await write_status(self.objects, PROFILE, body, status, new) and old_phase is not state.phase:
-            bad = state.phase in ENDED_BADLY or state.phase is ProfilePhase.ROLLING_BACK
+            bad = state.phase is ProfilePhase.ROLLED_BACK or state.phase in ON_THE_WAY_BACK
             await self.events.tell(body, str(state.phase), message, "Rollout", now, warning=bad)
             if state.phase not in IN_PROGRESS:
                 STAGES.labels(str(state.phase)).inc()
         return timedelta() if old_phase is not state.phase else _POLL
 
 
+def _no_longer(
+    body: Object,
+    state: StageStatus,
+    targets: Targets | Refusal,
+    last_good: StoredRevision,
+    target: StoredRevision | None,
+) -> str:
+    """Why a stage that has begun must not go on to its target; empty when it may."""
+    if "deletionTimestamp" in body["metadata"]:
+        return "the profile was deleted in the middle of its rollout"
+    if isinstance(targets, Refusal):
+        return f"{targets.reason}: {targets.message}"
+    if target is None:
+        return f"ControllerRevision {state.revision}, the way forward, is gone"
+    granted = {name: (it.workload_ref, it.container) for name, it in targets.by_component.items()}
+    begun = {name: (it.workload_ref, it.container) for name, it in last_good.targets.items()}
+    return "the grant names other workloads than when the stage began" if granted != begun else ""
+
+
 def _stepped(state: StageStatus, step: StageStep, now: datetime) -> StageStatus:
     entered = step.phase is not state.phase
-    # How a rollback ended does not replace why it began: that is what a person looks for.
-    keeps_reason = state.phase is ProfilePhase.ROLLING_BACK and step.phase is not ProfilePhase.DEGRADED
+    message = step.message
+    if state.phase in ON_THE_WAY_BACK:
+        # How the way back goes does not replace why it was taken: that is what a person looks for.
+        message = (
+            f"{state.message}; {step.message}" if entered and step.phase is ProfilePhase.DEGRADED else state.message
+        )
     return state.model_copy(
         update={
             "phase": step.phase,
             "phase_started_at": now if entered else state.phase_started_at,
             "finished_at": now if step.phase not in IN_PROGRESS else None,
-            "message": state.message if keeps_reason else step.message[:4096],
+            "message": message[:4096],
         }
     )
 

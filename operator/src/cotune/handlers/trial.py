@@ -67,7 +67,9 @@ class TrialReconciler:
             return await self._finish(body, identity, spec, status, now)
         experiment = await self.objects.find(EXPERIMENT, identity.namespace, spec.experiment)
         if experiment is None or not _owns(experiment, body):
-            return _POLL  # The trial is about to be collected with its experiment.
+            # As a rule the garbage collector takes the trial with it; an orphan must not keep its card.
+            step = Step(TrialPhase.INVALID, "ExperimentGone", "the experiment that owned this trial does not exist")
+            return await self._write(body, status, step, now)
         if spec_digest(experiment) != body["metadata"].get("annotations", {}).get(ANNOTATION_DIGEST):
             step = Step(TrialPhase.INVALID, "SpecChanged", "the experiment's spec is not what this trial was made for")
             return await self._write(body, status, step, now)

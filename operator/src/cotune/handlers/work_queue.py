@@ -33,6 +33,12 @@ Reconcile = Callable[[Key], Awaitable[timedelta | None]]
 """One pass over one resource; the answer says when to look again, None: at its next event."""
 
 
+def back_off_seconds(failures: int) -> float:
+    """How long a key waits after so many failures in a row: twice as long each time, up to a minute."""
+    doublings = min(failures - 1, 16)  # Bounded before it is a power: a night without an API server has many failures.
+    return min(_FIRST_BACK_OFF * 2**doublings, _LONGEST_BACK_OFF)
+
+
 class WorkQueue:
     """Calls `reconcile` for every key that was added, at the soonest moment that was asked for."""
 
@@ -94,7 +100,7 @@ class WorkQueue:
             again = await self._reconcile(key)
         except Exception as error:  # Whatever went wrong, the level is looked at again; a bug must not end the queue.
             failures = self._failures[key] = self._failures.get(key, 0) + 1
-            delay = min(_FIRST_BACK_OFF * 2 ** (failures - 1), _LONGEST_BACK_OFF)
+            delay = back_off_seconds(failures)
             self._logger.warning("%s: %s: %s; again in %g s", key, type(error).__name__, error, delay)
             self._logger.debug("%s", key, exc_info=error)
             RECONCILE_ERRORS.labels(self._kind).inc()

@@ -46,17 +46,23 @@ class Convergence:
         return not self.actions and not self.waiting_for and self.failure is None
 
 
-def converge(target: Revision, observed: Mapping[str, ObservedWorkload]) -> Convergence:
+def converge(target: Revision, observed: Mapping[str, ObservedWorkload], in_order: bool = True) -> Convergence:
     """The next step towards `target`.
 
     A workload that is gone is waited for: it is somebody's deletion, not cotune's to undo.
+
+    Args:
+        target: what the stage shall be.
+        observed: what it is, by component.
+        in_order: start each workload when those before it are ready; else all at once, so that one that never becomes
+            ready does not keep the others from serving.
     """
     missing = [it.component for it in target.workloads if it.component not in observed]
     if missing:
         return Convergence(waiting_for=f"workload of {', '.join(missing)}")
     if any(not _has_values(observed[it.component].values, it.values) for it in target.workloads):
         return _stop_and_write(target, observed)
-    return _start(target, observed)
+    return _start(target, observed) if in_order else _start_all(target, observed)
 
 
 def _stop_and_write(target: Revision, observed: Mapping[str, ObservedWorkload]) -> Convergence:
@@ -86,6 +92,13 @@ def _start(target: Revision, observed: Mapping[str, ObservedWorkload]) -> Conver
         if workload.replicas > 0 and not now.is_ready:
             return Convergence(waiting_for=f"{workload.component} to be ready")
     return Convergence()
+
+
+def _start_all(target: Revision, observed: Mapping[str, ObservedWorkload]) -> Convergence:
+    behind = [it for it in target.workloads if observed[it.component].replicas != it.replicas]
+    unready = [it.component for it in target.workloads if it.replicas > 0 and not observed[it.component].is_ready]
+    actions = tuple(Scale(it.component, it.replicas) for it in behind)
+    return Convergence(actions, f"{', '.join(unready)} to be ready" if unready else "")
 
 
 def _has_values(now: Mapping[str, str | None], wanted: Mapping[str, str | None]) -> bool:

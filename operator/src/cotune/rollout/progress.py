@@ -6,10 +6,13 @@ from datetime import datetime
 
 from cotune.api.profile import Approval, ProfilePhase, ProfileSpec, ProfileStatus, Stage, StageStatus
 
-IN_PROGRESS = frozenset({ProfilePhase.PROGRESSING, ProfilePhase.BAKING, ProfilePhase.ROLLING_BACK})
+IN_PROGRESS = frozenset(
+    {ProfilePhase.PROGRESSING, ProfilePhase.BAKING, ProfilePhase.ROLLING_BACK, ProfilePhase.DEGRADED}
+)
 """Phases of a stage in which its workloads may differ from any revision."""
 
-ENDED_BADLY = frozenset({ProfilePhase.ROLLED_BACK, ProfilePhase.DEGRADED})
+ON_THE_WAY_BACK = frozenset({ProfilePhase.ROLLING_BACK, ProfilePhase.DEGRADED})
+"""Of these, the ones that work towards the last good revision."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ def current_stage(spec: ProfileSpec, status: ProfileStatus) -> Stage | None:
     states = by_name(status)
     for stage in spec.rollout.stages:
         state = states.get(stage.name)
-        if state is not None and state.phase in ENDED_BADLY:
+        if state is not None and state.phase is ProfilePhase.ROLLED_BACK:
             return None
         if state is None or state.phase is not ProfilePhase.PROMOTED:
             return stage

@@ -1,4 +1,7 @@
-"""One stage's phases: Progressing -> Baking -> Promoted, or RollingBack -> RolledBack, or at worst Degraded."""
+"""One stage's phases: Progressing -> Baking -> Promoted, or RollingBack -> RolledBack.
+
+A way back that is overdue is Degraded, which calls for a person, and is gone on with all the same.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,7 +33,8 @@ def decide(
     """The next step of a stage in `phase` since `phase_since`.
 
     A rollback has the stage's own readiness deadline, and is itself never rolled back: a stage whose last good revision
-    does not come up either is Degraded and left for a person.
+    does not come up in time is Degraded. It still works towards that revision: the deadline may only have passed while
+    no operator was there, and a stack that stands still would never come back.
     """
     elapsed = now - phase_since
     deadline = timedelta(seconds=stage.readiness_deadline_seconds)
@@ -66,7 +70,13 @@ def decide(
                 return StageStep(
                     ProfilePhase.DEGRADED,
                     f"the last good revision is not ready within {stage.readiness_deadline_seconds} s either",
+                    state.actions,
                 )
             return StageStep(phase, f"waiting for {state.waiting_for or 'the last good revision'}", state.actions)
-        case ProfilePhase.PROMOTED | ProfilePhase.ROLLED_BACK | ProfilePhase.DEGRADED:
+        case ProfilePhase.DEGRADED:
+            state = converge(last_good, observed, in_order=elapsed <= deadline)
+            if state.is_complete:
+                return StageStep(ProfilePhase.ROLLED_BACK)
+            return StageStep(phase, f"waiting for {state.waiting_for or 'the last good revision'}", state.actions)
+        case ProfilePhase.PROMOTED | ProfilePhase.ROLLED_BACK:
             return StageStep(phase)

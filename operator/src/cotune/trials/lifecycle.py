@@ -61,7 +61,6 @@ class Step:
     phase: TrialPhase
     reason: str = ""
     message: str = ""
-    acquire_card: bool = False
     start_probe: bool = False
     start: tuple[str, ...] = ()
     """Components whose pods are to be created."""
@@ -85,7 +84,7 @@ def decide(
     match phase:
         case TrialPhase.PENDING:
             if not observed.holds_card:
-                return Step(phase, "WaitingForCard", "another trial runs on the card", acquire_card=True)
+                return Step(phase, "WaitingForCard", "another trial runs on the card")
             return Step(TrialPhase.DRAINING, start_probe=True)
         case TrialPhase.DRAINING:
             return _draining(observed, elapsed, deadlines.drain)
@@ -130,12 +129,14 @@ def _starting(components: Sequence[Component], observed: Observed, elapsed: time
 def _measuring(components: Sequence[Component], observed: Observed, elapsed: timedelta, deadline: timedelta) -> Step:
     # The card comes first: whoever lost it may have measured somebody else's load. The probe's success comes next: what
     # it measured stands, whatever ends after it.
-    if observed.holds_card and observed.probe is not None and observed.probe.state is PodState.SUCCEEDED:
+    vanished = [it.name for it in components if it.name not in observed.components]
+    has_result = observed.probe is not None and observed.probe.state is PodState.SUCCEEDED
+    if observed.holds_card and has_result and not vanished:
         return Step(TrialPhase.SUCCEEDED)
     if broken := _broken(components, observed):
         return broken
-    vanished = [it.name for it in components if it.name not in observed.components]
     if vanished:
+        # With the pod went its log: what it said of its memory, and whether it had any left.
         return _invalid("PodVanished", f"the pod is gone: {', '.join(vanished)}")
     if elapsed > deadline:
         return _invalid("ProbeTimedOut", f"no result within {deadline.total_seconds():g} s")
