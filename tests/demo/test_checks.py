@@ -77,6 +77,8 @@ def refusal(verb: str) -> Refusal:
     return Refusal(attempt=verb, answer=f'403 Forbidden: x is forbidden: User "y" cannot {verb} resource "x"')
 
 
+REFUSALS = tuple(refusal(verb) for verb in ("get", "patch", "create", "list"))
+
 GOOD = Summary(
     title="a SIMULATION",
     is_simulation=True,
@@ -99,7 +101,7 @@ GOOD = Summary(
         broken("voice-too-much-for-production", 10, staging="Promoted", production="RolledBack"),
     ),
     uninvited=UninvitedSummary(
-        refusals=tuple(refusal(verb) for verb in ("get", "patch", "create", "list")),
+        refusals=REFUSALS,
         condition="NoGrant",
         generation_before=1,
         generation_after=1,
@@ -129,7 +131,11 @@ def with_broken(index: int, **update: object) -> Change:
 
 
 def with_uninvited(**update: object) -> Change:
-    return lambda summary: summary.model_copy(update={"uninvited": summary.uninvited.model_copy(update=update)})
+    def change(summary: Summary) -> Summary:
+        assert summary.uninvited is not None
+        return summary.model_copy(update={"uninvited": summary.uninvited.model_copy(update=update)})
+
+    return change
 
 
 def with_winner(**update: object) -> Change:
@@ -181,9 +187,7 @@ def test_everything_holds_for_a_good_run() -> None:
         (with_uninvited(refusals=()), "without a grant"),
         (with_uninvited(refusals=(refusal("get"),) * 4), "without a grant"),
         (
-            with_uninvited(
-                refusals=(*GOOD.uninvited.refusals, Refusal(attempt="create a pod", answer="it was allowed"))
-            ),
+            with_uninvited(refusals=(*REFUSALS, Refusal(attempt="create a pod", answer="it was allowed"))),
             "without a grant",
         ),
     ],

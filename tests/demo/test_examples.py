@@ -10,7 +10,14 @@ from support.examples import FILES, documents, one
 
 MODELS = {"GpuAllocationExperiment": ExperimentSpec, "GpuProfile": ProfileSpec, "GpuTuningGrant": GrantSpec}
 STACKS = ["voice-stack.yaml", "voice-stack-full.yaml"]
-STAGES = ["simulated/voice-staging.yaml", "simulated/voice-prod.yaml"]
+REAL = "real-cpu/experiment.yaml"
+STAGES = {
+    "simulated/voice-staging.yaml": "voice-stack.yaml",
+    "simulated/voice-prod.yaml": "voice-stack.yaml",
+    "real-cpu/voice-staging.yaml": REAL,
+    "real-cpu/voice-prod.yaml": REAL,
+}
+"""A stage's services, and the experiment whose winner travels there."""
 BROKEN = ["broken/cannot-start.yaml", "broken/too-much-for-production.yaml"]
 _FEWEST_SAMPLES = 200
 
@@ -20,7 +27,7 @@ def experiment(file: str) -> ExperimentSpec:
 
 
 def test_no_example_is_forgotten_here() -> None:
-    assert sorted([*STACKS, *STAGES, *BROKEN]) == FILES
+    assert sorted([*STACKS, REAL, *STAGES, *BROKEN]) == FILES
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -52,7 +59,15 @@ def test_the_full_stack_measures_long_enough_for_a_p95() -> None:
 
 
 def test_only_files_that_say_so_use_the_simulation() -> None:
-    assert "cotune_simulation" not in str(documents("voice-stack-full.yaml"))
+    for file in ("voice-stack-full.yaml", *(it for it in FILES if it.startswith("real-cpu/"))):
+        assert "simulat" not in str(documents(file))
+
+
+def test_the_real_stack_asks_for_no_card() -> None:
+    spec = experiment(REAL)
+
+    assert spec.gpu is None
+    assert "nvidia.com/gpu" not in str(documents(REAL))
 
 
 @pytest.mark.parametrize("file", STAGES)
@@ -60,7 +75,7 @@ def test_a_grant_names_deployments_containers_and_variables_that_exist(file: str
     deployments = {it["metadata"]["name"]: it for it in documents(file) if it["kind"] == "Deployment"}
     targets = GrantSpec.model_validate(one(file, "GpuTuningGrant")["spec"]).targets
 
-    assert {it.component for it in targets} == {it.name for it in experiment("voice-stack.yaml").stack.components}
+    assert {it.component for it in targets} == {it.name for it in experiment(STAGES[file]).stack.components}
     for target in targets:
         deployment = deployments[target.workload_ref.name]
         assert deployment["spec"]["strategy"] == {"type": "Recreate"}
@@ -71,7 +86,7 @@ def test_a_grant_names_deployments_containers_and_variables_that_exist(file: str
 
 @pytest.mark.parametrize("file", STAGES)
 def test_a_stage_starts_from_the_baseline(file: str) -> None:
-    baseline = {it.bind.env: it.baseline for it in experiment("voice-stack.yaml").parameters}
+    baseline = {it.bind.env: it.baseline for it in experiment(STAGES[file]).parameters}
     pods = [it["spec"]["template"]["spec"] for it in documents(file) if it["kind"] == "Deployment"]
     values = {it["name"]: it["value"] for pod in pods for container in pod["containers"] for it in container["env"]}
 

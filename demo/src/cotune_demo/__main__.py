@@ -1,4 +1,7 @@
-"""`python -m cotune_demo`: the demonstration; `--kill` kills the operator three times meanwhile."""
+"""`python -m cotune_demo`: the demonstration.
+
+`--kill` kills the operator three times meanwhile; `--real` runs the real servers on the CPU and simulates nothing.
+"""
 
 import argparse
 import asyncio
@@ -13,14 +16,17 @@ from localcluster.errors import LocalClusterError
 from localcluster.locations import repository_root
 from pydantic import ValidationError
 
-from cotune_demo.checks import checks, same_outcome
+from cotune_demo.checks import checks, real_checks, same_outcome
 from cotune_demo.cluster import Commands, DemoError, start
 from cotune_demo.killing import Killer
-from cotune_demo.preparation import IMAGES, prepare
+from cotune_demo.preparation import prepare
 from cotune_demo.progress import Progress
 from cotune_demo.report import lines
+from cotune_demo.scenes import REAL, SIMULATED, Scene
 from cotune_demo.story import Story
 from cotune_demo.summary import Summary, TrialSummary
+
+_BROKEN = ("cannot-start.yaml", "too-much-for-production.yaml")
 
 
 def main() -> int:
@@ -29,19 +35,24 @@ def main() -> int:
     parser.add_argument(
         "--kill", action="store_true", help="kill the operator three times, and compare with a run without"
     )
+    parser.add_argument("--real", action="store_true", help="the real vLLM and the real Whisper, on the CPU")
     options = parser.parse_args()
+    if options.kill and options.real:
+        parser.error("--kill and --real: one of them")
     folder = repository_root() / "build" / "demo"
     reference = folder / "summary.json"
     try:
+        if options.real:
+            return 0 if _run_once(folder / "summary-real.json", REAL) else 1
         if not options.kill:
-            return 0 if _run_once(reference, is_kill=False, compare_with=None) else 1
+            return 0 if _run_once(reference, SIMULATED) else 1
         compare_with = good_run(reference)
         if compare_with is None:
             print("first a run without kills, to compare with", flush=True)
-            if not _run_once(reference, is_kill=False, compare_with=None):
+            if not _run_once(reference, SIMULATED):
                 return 1
             compare_with = good_run(reference)
-        return 0 if _run_once(folder / "summary-kill.json", is_kill=True, compare_with=compare_with) else 1
+        return 0 if _run_once(folder / "summary-kill.json", SIMULATED, is_kill=True, compare_with=compare_with) else 1
     except (DemoError, LocalClusterError, ApiError) as error:
         print(f"demo: error: {error}", file=sys.stderr)
         return 1
@@ -56,12 +67,13 @@ def good_run(path: Path) -> Summary | None:
     return summary if summary.checks and all(it.holds for it in summary.checks) else None
 
 
-def _run_once(path: Path, is_kill: bool, compare_with: Summary | None) -> bool:
+def _run_once(path: Path, scene: Scene, is_kill: bool = False, compare_with: Summary | None = None) -> bool:
     path.parent.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
-    commands = start(IMAGES)
-    summary = asyncio.run(_tell(commands, is_kill, begun))
-    judged = tuple(checks(summary)) + (tuple(same_outcome(compare_with, summary)) if compare_with else ())
+    commands = start(list(scene.images))
+    summary = asyncio.run(_tell(commands, scene, is_kill, begun))
+    judge = checks if scene.is_simulation else real_checks
+    judged = tuple(judge(summary)) + (tuple(same_outcome(compare_with, summary)) if compare_with else ())
     summary = summary.model_copy(update={"checks": judged})
     path.write_text(summary.model_dump_json(indent=2) + "\n")
     print("\n".join(lines(summary)))
@@ -76,24 +88,24 @@ def _run_once(path: Path, is_kill: bool, compare_with: Summary | None) -> bool:
     return not failed
 
 
-async def _tell(commands: Commands, is_kill: bool, begun: float) -> Summary:
+async def _tell(commands: Commands, scene: Scene, is_kill: bool, begun: float) -> Summary:
     started_at, progress = datetime.now(UTC), Progress()
     set_up_seconds = time.monotonic() - begun
     objects = await Objects.connect(commands.kubeconfig)
     try:
-        await prepare(commands, progress)
+        await prepare(commands, progress, scene)
         killer = Killer(commands, progress, is_kill)
-        story = Story(commands, objects, progress, killer)
+        story = Story(commands, objects, progress, killer, scene)
         experiment = await story.experiment()
         profile = await story.rollout(experiment.profile) if experiment.profile else None
-        broken = tuple([await story.broken(it) for it in ("cannot-start.yaml", "too-much-for-production.yaml")])
-        uninvited = await story.uninvited()
+        broken = tuple([await story.broken(it) for it in _BROKEN]) if scene.is_simulation else ()
+        uninvited = await story.uninvited() if scene.is_simulation else None
     finally:
         await objects.close()
     return Summary(
-        title="cotune tunes the voice stack: a SIMULATION of the card and its servers on a real Kubernetes",
-        is_simulation=True,
-        command="make demo KILL=1" if is_kill else "make demo",
+        title=scene.title,
+        is_simulation=scene.is_simulation,
+        command=f"{scene.command} KILL=1" if is_kill else scene.command,
         started_at=started_at,
         seconds=round(progress.seconds, 1),
         set_up_seconds=round(set_up_seconds, 1),

@@ -7,6 +7,7 @@ from cotune_demo.summary import BrokenSummary, Check, Summary
 _CANDIDATES = 15
 _BELOW_THE_WEIGHTS = ("0.40", "0.45")
 _REFUSED_VERBS = ("get", "patch", "create")
+_UNUSABLE_WER = 0.5
 _CACHE_BLOCKS = "No available memory for the cache blocks"
 
 
@@ -72,11 +73,49 @@ def checks(summary: Summary) -> Iterator[Check]:
     uninvited = summary.uninvited
     yield Check(
         what="a namespace without a grant was not touched, and the API server refuses the operator there",
-        holds=uninvited.generation_before == uninvited.generation_after
+        holds=uninvited is not None
+        and uninvited.generation_before == uninvited.generation_after
         and uninvited.condition == "NoGrant"
         and all("forbidden" in it.answer for it in uninvited.refusals)
         and all(any(f"cannot {verb} " in it.answer for it in uninvited.refusals) for verb in _REFUSED_VERBS),
-        seen=f"{len(uninvited.refusals)} attempts, condition {uninvited.condition}",
+        seen=f"{len(uninvited.refusals)} attempts, condition {uninvited.condition}" if uninvited else "not tried",
+    )
+
+
+def real_checks(summary: Summary) -> Iterator[Check]:
+    """What must hold of the real servers on the CPU, whatever their speed."""
+    trials = summary.trials
+    yield Check(
+        what="every candidate was measured once, without an error",
+        holds=bool(trials)
+        and all(it.phase == "Succeeded" and it.probe_pods == 1 for it in trials)
+        and all(it.metrics.get(name) == 0 for it in trials for name in ("stt.errorRate", "llm.errorRate")),
+        seen=", ".join(f"{it.name} {it.phase} {it.reason}" for it in trials),
+    )
+    heard = {it.parameters["whisperModel"]: it.metrics.get("stt.wer", 1.0) for it in trials}
+    yield Check(
+        what="both sizes of Whisper understand noisy speech, base better than tiny.en",
+        holds=heard.keys() == {"tiny.en", "base"} and heard["base"] < heard["tiny.en"] < _UNUSABLE_WER,
+        seen=", ".join(f"{size}: word error rate {rate:.3f}" for size, rate in heard.items()),
+    )
+    tokens = {it.metrics.get("llm.kvCache.tokens", 0.0) for it in trials}
+    yield Check(
+        what="vLLM itself says how many tokens its cache holds, and no figure of a card is reported",
+        holds=len(tokens) == 1
+        and min(tokens) > 0
+        and not any(name.startswith("gpu.") for it in trials for name in it.metrics),
+        seen=f"{sorted(tokens)} tokens",
+    )
+    profile = summary.profile
+    yield Check(
+        what="the winner's profile went through staging to production",
+        holds=summary.winner is not None
+        and profile is not None
+        and profile.phase == "Promoted"
+        and [it.phase for it in profile.stages] == ["Promoted", "Promoted"],
+        seen=f"{profile.name} {profile.phase}"
+        if profile
+        else f"{summary.experiment_phase}, {summary.experiment_reason}",
     )
 
 

@@ -14,7 +14,7 @@ from localcluster.images import ImageBuilder, load
 from localcluster.locations import Cache, Instance
 from localcluster.topology import DEFAULT_CARD, NODE_NAMES, Topology
 
-_COMMAND_SECONDS = 180
+_COMMAND_SECONDS = 420
 
 
 class DemoError(Exception):

@@ -10,30 +10,37 @@ from localcluster.locations import repository_root
 
 from cotune_demo.cluster import Commands, DemoError
 from cotune_demo.progress import Progress
+from cotune_demo.scenes import Scene
 
 LAB, STAGING, PRODUCTION, UNINVITED = "voice-lab", "voice-staging", "voice-prod", "somebody-else"
 OPERATOR = "cotune-system"
-IMAGES = ["operator", "probe", "simulated-card", "simulated-servers"]
 
 _RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 _SHARES = "8"
 
 
-async def prepare(commands: Commands, progress: Progress) -> None:
+async def prepare(commands: Commands, progress: Progress, scene: Scene) -> None:
     """The state from which every run starts, whatever an earlier one has left."""
     root = repository_root()
     progress.say("taking away what an earlier run has left")
     await _forget(commands)
-    progress.say("SIMULATED cards on the nodes lab, staging and production")
-    await commands.do("apply", "-f", str(root / "simulation" / "manifests" / "simulated-card.yaml"))
+    cards = str(root / "simulation" / "manifests" / "simulated-card.yaml")
+    if scene.is_simulation:
+        progress.say("SIMULATED cards on the nodes lab, staging and production")
+        await commands.do("apply", "-f", cards)
+    else:
+        await commands.do("delete", "-f", cards, "--ignore-not-found", "--timeout=60s")
     await commands.do("taint", "nodes", "lab", "cotune.dev/dedicated=trials:NoSchedule", "--overwrite")
     await commands.do("apply", "--server-side", "--force-conflicts", "-f", str(root / "crds"))
     await commands.do("wait", "--for=condition=Established", "crd", "-l", "!none", "--timeout=30s")
-    await _wait_for_cards(commands, progress)
+    if scene.is_simulation:
+        await _wait_for_cards(commands, progress)
     progress.say(f"the services of {STAGING} and {PRODUCTION}, with a grant from each owner")
     await commands.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": LAB, "labels": _RESTRICTED}})
-    await commands.do("apply", "-f", str(root / "examples" / "simulated"))
-    await _apply_corpus(commands)
+    # Of the files there, those of the services: the experiment comes later.
+    for namespace in (STAGING, PRODUCTION):
+        await commands.do("apply", "-f", str(root / "examples" / scene.services / f"{namespace}.yaml"))
+    await _apply_corpus(commands, scene.corpus)
     progress.say(f"the operator, by Helm, in {OPERATOR}")
     await commands.apply(
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OPERATOR, "labels": _RESTRICTED}}
@@ -46,11 +53,12 @@ async def prepare(commands: Commands, progress: Progress) -> None:
     await commands.do("rollout", "restart", "deployment/cotune", "--namespace", OPERATOR)
     waits = [
         ("cotune", OPERATOR),
-        *((it, ns) for ns in (STAGING, PRODUCTION) for it in ("neighbour", "judge", "whisper")),
+        *((it, ns) for ns in (STAGING, PRODUCTION) for it in scene.deployments),
     ]
     for deployment, namespace in waits:
         progress.waiting(f"waiting for {namespace}/{deployment} to be ready")
-        await commands.do("rollout", "status", f"deployment/{deployment}", "--namespace", namespace, "--timeout=120s")
+        timeout = f"--timeout={scene.ready_seconds}s"
+        await commands.do("rollout", "status", f"deployment/{deployment}", "--namespace", namespace, timeout)
 
 
 async def _forget(commands: Commands) -> None:
@@ -74,12 +82,12 @@ async def _wait_for_cards(commands: Commands, progress: Progress) -> None:
     raise DemoError(f"the nodes do not offer their cards: {shares}")
 
 
-async def _apply_corpus(commands: Commands) -> None:
+async def _apply_corpus(commands: Commands, write: tuple[str, ...]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         made = await asyncio.to_thread(
             subprocess.run,
-            [sys.executable, "-m", "cotune_simulation.speech", folder],
-            # The simulation lies where this process finds its own packages, however it was told so.
+            [*write, folder],
+            # Their modules lie where this process finds its own packages, however it was told so.
             env=os.environ | {"PYTHONPATH": os.pathsep.join(it for it in sys.path if it)},
             capture_output=True,
             check=False,

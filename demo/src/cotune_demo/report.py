@@ -12,25 +12,24 @@ def lines(summary: Summary) -> Iterator[str]:
     yield summary.title
     yield "=" * len(summary.title)
     yield ""
-    yield from _table(
-        ("MEMORY", "WHISPER", "PHASE", "STT p95", "LLM p95", "KV TOKENS", "WER", "GPU", "FITNESS", ""),
-        [_trial_row(it, summary) for it in sorted(summary.trials, key=_by_fitness)],
-    )
+    yield from _trials(summary)
     if winner := summary.winner:
         gain = f"fitness {winner.fitness:.3f}, baseline {winner.baseline_fitness:.3f}"
         yield f"winner:   {settings(winner.parameters)}  {gain}"
     if summary.profile:
         yield f"profile:  {_profile(summary.profile)}"
-    yield (
-        f"planner:  {summary.gpu_seconds:.0f} GPU-seconds in all, {summary.gpu_seconds_for_nothing:.0f} of them for "
-        "candidates that it had said could not start (skipped unless probeSkipped asks for them)"
-    )
+    if summary.is_simulation:  # Without a card there is nothing to be planned.
+        yield (
+            f"planner:  {summary.gpu_seconds:.0f} GPU-seconds in all, {summary.gpu_seconds_for_nothing:.0f} of them "
+            "for candidates that it had said could not start (skipped unless probeSkipped asks for them)"
+        )
     for broken in summary.broken:
         yield f"broken:   {_profile(broken.profile)}"
         yield f"          {_times(broken)}"
-    yield f"uninvited namespace: condition {summary.uninvited.condition}; the API server says to the operator:"
-    for refusal in summary.uninvited.refusals:
-        yield f"          {refusal.attempt}: {refusal.answer[:140]}"
+    if uninvited := summary.uninvited:
+        yield f"uninvited namespace: condition {uninvited.condition}; the API server says to the operator:"
+        for refusal in uninvited.refusals:
+            yield f"          {refusal.attempt}: {refusal.answer[:140]}"
     for kill in summary.kills:
         yield f"killed:   {kill}"
     yield ""
@@ -50,7 +49,9 @@ def figures(metrics: Mapping[str, float]) -> str:
     wanted = (
         ("stt.latency.p95", "stt p95 {:.0f} ms"),
         ("judge.latency.p95", "judge p95 {:.0f} ms"),
+        ("llm.latency.p95", "LLM p95 {:.0f} ms"),
         ("judge.kvCache.tokens", "KV cache {:,.0f} tokens"),
+        ("llm.kvCache.tokens", "KV cache {:,.0f} tokens"),
         ("stt.wer", "WER {:.3f}"),
         ("gpu.freeMiB", "{:,.0f} MiB free"),
         ("gpu.utilization", "GPU {:.0%} busy"),
@@ -62,25 +63,32 @@ def _by_fitness(trial: TrialSummary) -> tuple[float, str]:
     return -(trial.fitness or 0.0), trial.name
 
 
-def _trial_row(trial: TrialSummary, summary: Summary) -> tuple[str, ...]:
-    def metric(name: str, text: str) -> str:
-        return text.format(trial.metrics[name]) if name in trial.metrics else "-"
+_COLUMNS = (
+    ("STT p95", "stt.latency.p95", "{:.0f} ms"),
+    ("LLM p95", "judge.latency.p95", "{:.0f} ms"),
+    ("LLM p95", "llm.latency.p95", "{:.0f} ms"),
+    ("KV TOKENS", "judge.kvCache.tokens", "{:,.0f}"),
+    ("KV TOKENS", "llm.kvCache.tokens", "{:,.0f}"),
+    ("WER", "stt.wer", "{:.3f}"),
+    ("GPU", "gpu.utilization", "{:.0%}"),
+)
+"""Head, metric and format; those that no trial has are left out."""
 
-    note = trial.reason if trial.phase != "Succeeded" else ""
-    if summary.winner and trial.parameters == summary.winner.parameters:
-        note = "<- winner"
-    return (
-        trial.parameters.get("judgeMemory", "-"),
-        trial.parameters.get("whisperModel", "-"),
-        trial.phase,
-        metric("stt.latency.p95", "{:.0f} ms"),
-        metric("judge.latency.p95", "{:.0f} ms"),
-        metric("judge.kvCache.tokens", "{:,.0f}"),
-        metric("stt.wer", "{:.3f}"),
-        metric("gpu.utilization", "{:.0%}"),
-        f"{trial.fitness:.3f}" if trial.fitness is not None else "-",
-        note,
-    )
+
+def _trials(summary: Summary) -> Iterator[str]:
+    names = list(dict.fromkeys(name for it in summary.trials for name in it.parameters))
+    columns = [it for it in _COLUMNS if any(it[1] in trial.metrics for trial in summary.trials)]
+
+    def row(trial: TrialSummary) -> tuple[str, ...]:
+        note = trial.reason if trial.phase != "Succeeded" else ""
+        if summary.winner and trial.parameters == summary.winner.parameters:
+            note = "<- winner"
+        figures = [text.format(trial.metrics[it]) if it in trial.metrics else "-" for _, it, text in columns]
+        fitness = f"{trial.fitness:.3f}" if trial.fitness is not None else "-"
+        return (*(trial.parameters.get(it, "-") for it in names), trial.phase, *figures, fitness, note)
+
+    head = (*names, "PHASE", *(it[0] for it in columns), "FITNESS", "")
+    yield from _table(head, [row(it) for it in sorted(summary.trials, key=_by_fitness)])
 
 
 def _profile(profile: ProfileSummary) -> str:

@@ -20,6 +20,7 @@ from cotune_demo.killing import Killer
 from cotune_demo.preparation import LAB, OPERATOR, PRODUCTION, STAGING, UNINVITED
 from cotune_demo.progress import Progress
 from cotune_demo.report import figures, settings
+from cotune_demo.scenes import Scene
 from cotune_demo.summary import (
     BrokenSummary,
     ProfileSummary,
@@ -30,7 +31,7 @@ from cotune_demo.summary import (
 )
 
 _POLL_SECONDS = 0.25
-_LONGEST_EXPERIMENT, _LONGEST_ROLLOUT = 900, 300
+_LONGEST_ROLLOUT = 300
 _FINISHED = {"Succeeded", "Failed", "Skipped", "Invalid"}
 _ROLLOUT_OVER = {"Promoted", "RolledBack", "Degraded"}
 _TRIAL, _COMPONENT = "cotune.dev/trial", "cotune.dev/component"
@@ -56,6 +57,7 @@ class Story:
     objects: Objects
     progress: Progress
     killer: Killer
+    scene: Scene
     _probes: "dict[str, set[str]]" = field(default_factory=dict[str, "set[str]"])
     _told: "set[str]" = field(default_factory=set[str])
 
@@ -65,11 +67,14 @@ class Story:
         Raises:
             DemoError: it does not end.
         """
-        self.progress.say("kubectl apply -f examples/voice-stack.yaml: 15 candidates, the full stack for each of them")
+        self.progress.say(
+            f"kubectl apply -f examples/{self.scene.experiment}: {self.scene.candidates} candidates, the full "
+            "stack for each of them"
+        )
         await self.killer.hold_the_profile_back()
-        await self._apply("voice-stack.yaml")
-        while self.progress.seconds < _LONGEST_EXPERIMENT:
-            body = await self.objects.get(EXPERIMENT, LAB, "voice")
+        await self._apply(self.scene.experiment)
+        while self.progress.seconds < self.scene.longest_seconds:
+            body = await self.objects.get(EXPERIMENT, LAB, self.scene.name)
             trials = sorted(await self.objects.list(TRIAL, LAB), key=lambda it: it["metadata"]["creationTimestamp"])
             pods = await self.objects.list(POD, LAB)
             self._count_probes(pods)
@@ -77,11 +82,11 @@ class Story:
             await self._tell_trials(trials, pods)
             if status.get("phase") in {"Succeeded", "Failed"}:
                 return self._experiment(status, trials)
-            if len(trials) == 15 and all(_phase(it) in _FINISHED for it in trials):
+            if len(trials) == self.scene.candidates and all(_phase(it) in _FINISHED for it in trials):
                 held = any("quota" in it["message"] for it in status.get("conditions", ()))
                 await self.killer.after_the_last_trial(held)
             await asyncio.sleep(_POLL_SECONDS)
-        raise DemoError(f"the experiment has not ended after {_LONGEST_EXPERIMENT} s")
+        raise DemoError(f"the experiment has not ended after {self.scene.longest_seconds:.0f} s")
 
     async def rollout(self, name: str) -> ProfileSummary:
         """Watch a profile to its end."""
@@ -141,7 +146,7 @@ class Story:
         for number, body in enumerate(trials, 1):
             name = body["metadata"]["name"]
             found = reading.trial(body, len(self._probes.get(name, ())))
-            head = f"trial {number:2}/15  {settings(found.parameters)}"
+            head = f"trial {number:2}/{self.scene.candidates}  {settings(found.parameters)}"
             judged = found.phase != "Succeeded" or "Feasible" in _conditions(body)
             if found.phase in _FINISHED and judged:
                 if name not in self._told:

@@ -127,5 +127,6 @@ class Summary(_Model):
     winner: WinnerSummary | None
     profile: ProfileSummary | None
     broken: tuple[BrokenSummary, ...]
-    uninvited: UninvitedSummary
+    uninvited: UninvitedSummary | None
+    """None where it was not tried."""
     checks: tuple[Check, ...] = ()

@@ -27,7 +27,9 @@ from localcluster.shared_layers import SharedLayers
 
 BASE = "base"
 _BASE_SUITE = "bookworm"
-_BASE_PACKAGES = ("ca-certificates", "libstdc++6", "python-is-python3", "python3", "python3-pip", "python3-venv")
+_BASE_PACKAGES = (
+    *("ca-certificates", "libnuma1", "libstdc++6", "python-is-python3", "python3", "python3-pip", "python3-venv"),
+)
 # Debian refuses pip outside virtual environments; the image that docker uses in the base's place does not.
 _BASE_LEFT_OUT = ("/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/man/*")
 _BASE_HOOK = 'rm -f "$1"/usr/lib/python3*/EXTERNALLY-MANAGED'

@@ -1,0 +1,178 @@
+"""The speech server with a model that hears nothing: its interface, its bounds, its start."""
+
+import asyncio
+import io
+import threading
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile  # pyright: ignore[reportMissingTypeStubs]
+from aiohttp import FormData
+from aiohttp.test_utils import TestClient, TestServer
+from cotune_servers.stt.audio import AudioError, Samples, decode
+from cotune_servers.stt.server import Api
+from cotune_servers.stt.settings import SettingsError, read_settings
+from cotune_servers.stt.transcriber import Transcriber
+
+
+class Heard:
+    """Says how long the recording was; waits when it is told to."""
+
+    def __init__(self) -> None:
+        self.lengths: list[int] = []
+        self.options: list[dict[str, Any]] = []
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def transcribe(self, audio: Samples, **options: Any) -> dict[str, Any]:
+        assert self.go_on.wait(10)
+        self.lengths.append(len(audio))
+        self.options.append(options)
+        return {"text": f" {len(audio) / 16_000:.1f} seconds of speech "}
+
+
+def recording(seconds: float, rate: int = 16_000, channels: int = 1) -> bytes:
+    file = io.BytesIO()
+    samples = np.zeros((int(seconds * rate), channels), np.float32)
+    soundfile.write(file, samples, rate, format="WAV")  # pyright: ignore[reportUnknownMemberType]
+    return file.getvalue()
+
+
+def form(content: bytes, **fields: str) -> FormData:
+    data = FormData()
+    data.add_field("file", content, filename="clip.wav", content_type="audio/wav")
+    for name, value in fields.items():
+        data.add_field(name, value)
+    return data
+
+
+@asynccontextmanager
+async def serving(model: Heard, queue: int = 4) -> "AsyncGenerator[TestClient[Any, Any]]":
+    transcriber = Transcriber(model, "en", is_half=False, queue=queue)
+    async with TestClient(TestServer(Api(transcriber, "tiny.en").application())) as client:
+        yield client
+    transcriber.close()
+
+
+_URL = "/v1/audio/transcriptions"
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, '{"text": "2.0 seconds of speech"}'),
+        ({"response_format": "text"}, "2.0 seconds of speech\n"),
+        (
+            {"response_format": "verbose_json"},
+            '{"task": "transcribe", "duration": 2.0, "text": "2.0 seconds of speech"}',
+        ),
+    ],
+)
+def test_a_recording_is_answered_with_its_text(fields: dict[str, str], expected: str) -> None:
+    async def ask() -> tuple[int, str]:
+        async with serving(Heard()) as client:
+            response = await client.post(_URL, data=form(recording(2), **fields))
+            return response.status, await response.text()
+
+    assert asyncio.run(ask()) == (200, expected)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (form(b"no recording"), "the recording cannot be read"),
+        (form(recording(0)), "the recording is empty"),
+        (form(recording(1), response_format="srt"), "response_format"),
+        (FormData({"model": "whisper-1"}), "Field required"),
+    ],
+)
+def test_what_cannot_be_heard_is_refused_with_the_reason(data: FormData, reason: str) -> None:
+    async def ask() -> tuple[int, dict[str, Any]]:
+        async with serving(Heard()) as client:
+            response = await client.post(_URL, data=data)
+            return response.status, await response.json()
+
+    status, body = asyncio.run(ask())
+
+    assert status == 400
+    assert reason in body["error"]["message"]
+
+
+def test_more_than_may_wait_are_turned_away_and_the_others_are_heard() -> None:
+    model = Heard()
+    model.go_on.clear()
+
+    async def ask() -> tuple[list[int], str]:
+        async with serving(model, queue=1) as client:
+            asked = [asyncio.create_task(client.post(_URL, data=form(recording(1)))) for _ in range(5)]
+            done: set[asyncio.Task[Any]] = set()
+            while len(done) < 3:
+                done, _ = await asyncio.wait(asked, timeout=0.05)
+            model.go_on.set()
+            statuses = sorted([(await it).status for it in asked])
+            return statuses, await (await client.get("/metrics")).text()
+
+    statuses, metrics = asyncio.run(ask())
+
+    assert statuses == [200, 200, 429, 429, 429]
+    assert 'stt_requests_total{status="429"} 3.0' in metrics
+    assert "stt_audio_seconds_total 2.0" in metrics
+    assert "stt_requests_present 0.0" in metrics
+
+
+def test_the_model_is_named_and_well() -> None:
+    async def ask() -> tuple[Any, Any]:
+        async with serving(Heard()) as client:
+            return await (await client.get("/v1/models")).json(), await (await client.get("/health")).json()
+
+    models, health = asyncio.run(ask())
+
+    assert [it["id"] for it in models["data"]] == ["tiny.en"]
+    assert health == {"status": "ok", "model": "tiny.en"}
+
+
+def test_the_warm_up_hears_short_and_long_clips_with_the_options_of_the_service() -> None:
+    model = Heard()
+
+    asyncio.run(Transcriber(model, "de", is_half=True, queue=0).warm_up())
+
+    assert [it // 16_000 for it in model.lengths] == [1, 10, 29]
+    assert {(it["language"], it["fp16"], it["temperature"]) for it in model.options} == {("de", True, 0.0)}
+
+
+def test_other_rates_and_channels_become_16_khz_mono() -> None:
+    assert decode(recording(1.5, rate=48_000, channels=2)).shape == (24_000,)
+    assert decode(recording(1.5)).dtype == np.float32
+    with pytest.raises(AudioError):
+        decode(b"RIFF")
+
+
+def test_settings_are_read_of_the_environment(tmp_path: Path) -> None:
+    (tmp_path / "tiny.en.pt").touch()
+    environment = {"ASR_MODELS": str(tmp_path), "ASR_WHISPER_SIZE": "tiny.en", "ASR_DEVICE": "cpu", "ASR_QUEUE": "0"}
+
+    found = read_settings(environment)
+
+    assert (found.checkpoint, found.device, found.queue, found.port) == (tmp_path / "tiny.en.pt", "cpu", 0, 9000)
+    # Never the CPU without having been told so.
+    assert read_settings(environment | {"ASR_DEVICE": ""}).device == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"ASR_WHISPER_SIZE": "large"}, "ASR_WHISPER_SIZE: no checkpoint of 'large' in .*; there are: tiny.en"),
+        ({"ASR_DEVICE": "auto"}, "ASR_DEVICE: 'auto' is none of cuda, cpu"),
+        ({"ASR_QUEUE": "many"}, "ASR_QUEUE: 'many' is no whole number"),
+        ({"PORT": "70000"}, "PORT: 70000 is not within 1 and 65535"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_named(tmp_path: Path, more: dict[str, str], reason: str) -> None:
+    (tmp_path / "tiny.en.pt").touch()
+
+    with pytest.raises(SettingsError, match=reason):
+        read_settings({"ASR_MODELS": str(tmp_path), "ASR_WHISPER_SIZE": "tiny.en"} | more)
