@@ -690,6 +690,71 @@ def test_a_stage_that_may_not_go_on_gets_back_what_it_had(
     within(api_server, scenario)
 
 
+async def forbid(objects: PlayedObjects, namespace: str) -> str:
+    objects.forbidden = f"/namespaces/{namespace}/deployments"
+    return "Forbidden"
+
+
+async def give_the_variable_a_source(objects: PlayedObjects, namespace: str) -> str:
+    source = {"fieldRef": {"fieldPath": "metadata.name"}}
+    await change_whisper(objects, namespace, {"env": [{"name": SIZE, "valueFrom": source}]})
+    return "NotBindable"
+
+
+async def rename_the_container(objects: PlayedObjects, namespace: str) -> str:
+    await change_whisper(objects, namespace, {"name": "renamed"})
+    return "NotBindable"
+
+
+async def change_whisper(objects: PlayedObjects, namespace: str, change: Object) -> None:
+    found = await objects.get(DEPLOYMENT, namespace, "whisper")
+    container = found["spec"]["template"]["spec"]["containers"][0]
+    found["spec"]["template"]["spec"]["containers"] = [container | change]
+    await objects.replace(DEPLOYMENT, found)
+
+
+@pytest.mark.parametrize("disturb", [forbid, give_the_variable_a_source, rename_the_container])
+def test_a_stage_that_is_not_let_on_turns_back_and_gets_there_once_it_is_let(
+    api_server: ApiServer, disturb: Callable[[PlayedObjects, str], Awaitable[str]]
+) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await create_stage(objects, namespace)
+        before = await templates(objects, namespace)
+        await create_profile(objects, namespace, namespace)
+        play = functools.partial(play_workloads, objects, namespace, False)
+        one_pass = profile_reconciler(objects).reconcile
+
+        async def is_stopped() -> bool:
+            await one_pass(await objects.get(PROFILE, namespace, "p"), datetime.now(UTC))
+            await play()
+            return all(replicas == 0 for _, replicas in (await templates(objects, namespace)).values())
+
+        await eventually(is_stopped, "the stack stopped")
+        why = await disturb(objects, namespace)
+
+        async def seen(later: timedelta) -> tuple[str, tuple[str, str]]:
+            for _ in range(2):
+                await one_pass(await objects.get(PROFILE, namespace, "p"), datetime.now(UTC) + later)
+            after = await objects.get(PROFILE, namespace, "p")
+            return after["status"]["phase"], condition(after, "Stalled")[:2]
+
+        assert await seen(timedelta()) == ("RollingBack", ("True", why))
+        assert await seen(timedelta(hours=1)) == ("Degraded", ("True", why))
+
+        objects.forbidden = None
+        if why == "NotBindable":
+            was = before["whisper"][0]["spec"]["containers"][0]
+            await change_whisper(objects, namespace, {"name": was["name"], "env": was["env"]})
+        await drive(objects, PROFILE, namespace, "p", one_pass, play, None)
+
+        after = await objects.get(PROFILE, namespace, "p")
+        assert (after["status"]["phase"], condition(after, "Stalled")[0]) == ("RolledBack", "False")
+        assert after["status"]["stages"][0]["message"].startswith(f"{why}: ")
+        assert await templates(objects, namespace) == before
+
+    within(api_server, scenario)
+
+
 def test_a_trial_left_without_its_experiment_gives_its_card_back(api_server: ApiServer) -> None:
     async def scenario(objects: PlayedObjects, namespace: str) -> None:
         name = await create_trial(objects, namespace)

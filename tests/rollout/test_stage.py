@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from cotune.api.profile import ProfilePhase, Stage
 from cotune.rollout.convergence import Action, Scale, SetValues
-from cotune.rollout.stage import decide
+from cotune.rollout.stage import Obstacle, decide
 from cotune.rollout.state import ObservedWorkload, Revision, WorkloadRevision
 from cotune.trials.pod_failure import PodFailure
 from hypothesis import given
@@ -38,17 +38,19 @@ class SimulatedNamespace:
     pods: dict[str, int] = field(default_factory=lambda: {it.component: it.replicas for it in GOOD.workloads})
     log: list[Action] = field(default_factory=list[Action])
     never_ready: bool = False
+    unbindable: set[str] = field(default_factory=set[str])
 
     def observe(self) -> Mapping[str, ObservedWorkload]:
         return {
             name: ObservedWorkload(
-                values=dict(self.values[name]),
+                values=dict(self.values[name]) if name not in self.unbindable else {},
                 replicas=self.replicas[name],
                 pods=self.pods[name],
                 is_ready=self.pods[name] == self.replicas[name]
                 and not self.cannot_start(name)
                 and not self.never_ready,
                 failure=NO_BLOCKS if self.pods[name] and self.cannot_start(name) else None,
+                unbindable=f"{name} has no such container" if name in self.unbindable else "",
             )
             for name in self.values
         }
@@ -230,6 +232,27 @@ def test_a_deleted_workload_is_waited_for_until_the_deadline() -> None:
     assert (early.phase, early.actions) == (ProfilePhase.PROGRESSING, ())
     assert late.phase is ProfilePhase.ROLLING_BACK
     assert "workload of judge" in late.message
+
+
+def test_a_workload_that_cannot_be_written_does_not_keep_the_others_stopped_on_the_way_back() -> None:
+    namespace = SimulatedNamespace()
+    namespace.values["judge"]["JUDGE_MEMORY"] = "0.55"
+    namespace.unbindable = {"stt"}
+
+    phases = way_back(namespace, ProfilePhase.ROLLING_BACK, 0)
+
+    assert phases == [ProfilePhase.ROLLING_BACK, ProfilePhase.DEGRADED]
+    assert namespace.revision == GOOD
+
+
+@pytest.mark.parametrize("phase", [ProfilePhase.PROGRESSING, ProfilePhase.BAKING])
+def test_a_workload_that_can_no_longer_be_written_turns_the_stage_back(phase: ProfilePhase) -> None:
+    namespace = SimulatedNamespace(unbindable={"judge"})
+
+    step = decide(STAGE, phase, NOW, TARGET, GOOD, namespace.observe(), NOW)
+
+    assert (step.phase, step.actions) == (ProfilePhase.ROLLING_BACK, ())
+    assert step.obstacle == Obstacle("NotBindable", "judge has no such container")
 
 
 def test_a_change_of_a_component_outside_the_stack_is_an_error() -> None:

@@ -18,6 +18,9 @@ FIELD_MANAGER = "cotune"
 Object = dict[str, Any]
 """A Kubernetes object as JSON has it."""
 
+REFUSALS = frozenset({400, 403, 422})
+"""Status codes of what would be refused again: a right, an admission rule, a quota, a field's value."""
+
 _JSON = "application/json"
 _MERGE_PATCH = "application/merge-patch+json"
 _APPLY_PATCH = "application/apply-patch+yaml"

@@ -19,10 +19,6 @@ ANNOTATION_REVISION = "cotune.dev/revision"
 _TAIL_LINES = 500
 
 
-class NotBindableError(Exception):
-    """A variable that cotune cannot set without breaking the workload; the message names it."""
-
-
 @dataclass(frozen=True)
 class Workload:
     """A Deployment and what was seen of it."""
@@ -94,12 +90,14 @@ class Workloads:
         # An evicted pod stays for ever, and holds nothing any more.
         pods = [it for it in found if it.get("status", {}).get("phase") not in {"Succeeded", "Failed"}]
         replicas = int(deployment["spec"].get("replicas", 1))
+        unbindable = _unbindable(target, deployment, variables)
         observed = ObservedWorkload(
-            values=_values(target, deployment, variables),
+            values=_values(target, deployment, variables) if not unbindable else {},
             replicas=replicas,
             pods=len(pods),
             is_ready=_is_ready(deployment, replicas, len(pods)),
             failure=await self._failure([it for it in pods if _marker(it) == marker]),
+            unbindable=unbindable,
         )
         return Workload(target, deployment, observed, marker)
 
@@ -118,25 +116,33 @@ class Workloads:
         return await self._objects.log(self._namespace, name, container, _TAIL_LINES, previous=previous)
 
 
-def _values(target: GrantTarget, deployment: Object, variables: frozenset[str]) -> dict[str, str | None]:
-    """The variables as they stand in the template; None: the template has no entry of that name.
-
-    Raises:
-        NotBindableError: there is no such container, or a variable's value comes from elsewhere.
-    """
+def _unbindable(target: GrantTarget, deployment: Object, variables: frozenset[str]) -> str:
+    """Why variables cannot be set without breaking the workload: no such container, or a value from elsewhere."""
     name = deployment["metadata"]["name"]
-    containers: list[Object] = deployment["spec"]["template"]["spec"]["containers"]
-    container = next((it for it in containers if it["name"] == target.container), None)
-    if container is None:
-        raise NotBindableError(f"Deployment {name} has no container {target.container}")
-    entries: dict[str, Object] = {it["name"]: it for it in container.get("env", ())}
+    entries = _entries(target, deployment)
+    if entries is None:
+        return f"Deployment {name} has no container {target.container}"
     wanted = variables | _owned(deployment, target.container)
     if indirect := sorted(it for it in wanted if "valueFrom" in entries.get(it, {})):
-        raise NotBindableError(
+        return (
             f"Deployment {name}, container {target.container}: {', '.join(indirect)} has valueFrom, "
             "and a variable may have a value or a source, not both"
         )
+    return ""
+
+
+def _values(target: GrantTarget, deployment: Object, variables: frozenset[str]) -> dict[str, str | None]:
+    """The variables as they stand in the template; None: the template has no entry of that name."""
+    entries = _entries(target, deployment) or {}
+    wanted = variables | _owned(deployment, target.container)
     return {it: entries[it].get("value", "") if it in entries else None for it in sorted(wanted)}
+
+
+def _entries(target: GrantTarget, deployment: Object) -> dict[str, Object] | None:
+    """The container's variables by name; None: there is no such container."""
+    containers: list[Object] = deployment["spec"]["template"]["spec"]["containers"]
+    container = next((it for it in containers if it["name"] == target.container), None)
+    return None if container is None else {it["name"]: it for it in container.get("env", ())}
 
 
 def _owned(deployment: Object, container: str) -> frozenset[str]:

@@ -11,11 +11,11 @@ from cotune.api.grant import GrantSpec, GrantTarget
 from cotune.api.profile import ProfilePhase, ProfileSpec, ProfileStatus, Stage, StageStatus
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import GRANT, PROFILE
-from cotune.cluster.objects import ForbiddenError, Object, Objects
+from cotune.cluster.objects import REFUSALS, ApiError, ForbiddenError, Object, Objects
 from cotune.cluster.revisions import Revisions, StoredRevision
-from cotune.cluster.workloads import NotBindableError, Workload, Workloads
+from cotune.cluster.workloads import Workload, Workloads
 from cotune.handlers.statuses import condition, status_of, write_status
-from cotune.rollout.convergence import Scale, SetValues
+from cotune.rollout.convergence import Scale, SetValues, unbindable
 from cotune.rollout.progress import (
     IN_PROGRESS,
     ON_THE_WAY_BACK,
@@ -28,7 +28,7 @@ from cotune.rollout.progress import (
     overall,
     with_stage,
 )
-from cotune.rollout.stage import StageStep, decide
+from cotune.rollout.stage import Obstacle, StageStep, blocked, decide
 from cotune.rollout.state import Revision, WorkloadRevision
 from cotune.rollout.targets import Refusal, Targets, resolve
 
@@ -60,21 +60,18 @@ class ProfileReconciler:
             await self._set_finalizer(body, wanted=False)
             return None
         assert stage is not None  # A stage that has begun is a stage.
+        if state is not None and begun:
+            return await self._go_on(body, spec, status, stage, state, now)
         try:
             targets = await self._targets(body, spec, stage)
-            if state is not None and begun:
-                return await self._go_on(body, spec, status, stage, state, targets, now)
             if isinstance(targets, Refusal):
                 waiting = Waiting(status.phase, targets.reason, targets.message)
                 return await self._wait(body, status, waiting, now, stalled=True)
             if waiting := hindrance(spec, stage) or await self._rival(body, stage):
                 return await self._wait(body, status, waiting, now)
             return await self._begin(body, spec, status, stage, targets, now)
-        except NotBindableError as error:
-            waiting = Waiting(status.phase, "NotBindable", str(error))
         except ForbiddenError as error:
-            waiting = Waiting(status.phase, "Forbidden", error.message)
-        return await self._wait(body, status, waiting, now, stalled=True)
+            return await self._wait(body, status, Waiting(status.phase, "Forbidden", error.message), now, stalled=True)
 
     async def _targets(self, body: Object, spec: ProfileSpec, stage: Stage) -> Targets | Refusal:
         grants = [GrantSpec.model_validate(it["spec"]) for it in await self.objects.list(GRANT, stage.namespace)]
@@ -99,6 +96,8 @@ class ProfileReconciler:
                 status.phase, "WorkloadNotFound", f"namespace {stage.namespace} has no Deployment {names}"
             )
             return await self._wait(body, status, waiting, now, stalled=True)
+        if why := unbindable({name: it.observed for name, it in found.items()}):
+            return await self._wait(body, status, Waiting(status.phase, "NotBindable", why), now, stalled=True)
         if asleep := [it for it in spec.start_order if found[it].observed.replicas == 0]:
             # Nothing would start, so nothing would be shown; and the way back would lead to nothing.
             message = f"namespace {stage.namespace} has {', '.join(asleep)} at 0 replicas"
@@ -139,24 +138,37 @@ class ProfileReconciler:
         status: ProfileStatus,
         stage: Stage,
         state: StageStatus,
-        targets: Targets | Refusal,
         now: datetime,
     ) -> timedelta:
-        """The next step of a stage that has begun, on the workloads that were on record when it did.
+        """The next step of a stage that has begun; what the API server refuses turns it back."""
+        try:
+            step = await self._step(body, spec, stage, state, now)
+        except ApiError as error:
+            if error.status not in REFUSALS:
+                raise
+            step = blocked(stage, state.phase, state.phase_started_at or now, _obstacle(error), now)
+            return await self._write(body, spec, status, _stepped(state, step, now), now, step.obstacle) and _LATER
+        return await self._write(body, spec, status, _stepped(state, step, now), now, step.obstacle)
+
+    async def _step(
+        self, body: Object, spec: ProfileSpec, stage: Stage, state: StageStatus, now: datetime
+    ) -> StageStep:
+        """Decide and act on the workloads that were on record when the stage began.
 
         A grant that is withdrawn or means other workloads now ends the rollout: the namespace gets back what it had,
         and that is the last thing that happens there.
+
+        Raises:
+            ApiError: the API server has refused a call; the others were made.
         """
         assert state.revision is not None  # Both were written when the stage began.
         assert state.last_good_revision is not None
+        targets = await self._targets(body, spec, stage)
         revisions = Revisions(self.objects, stage.namespace)
         last_good, target = await revisions.find(state.last_good_revision), await revisions.find(state.revision)
         if last_good is None:
-            lost = StageStep(
-                ProfilePhase.DEGRADED, f"ControllerRevision {state.last_good_revision}, the way back, is gone"
-            )
-            await self._write(body, spec, status, _stepped(state, lost, now), now)
-            return _LATER
+            message = f"ControllerRevision {state.last_good_revision}, the way back, is gone"
+            return StageStep(ProfilePhase.DEGRADED, message, obstacle=Obstacle("RevisionGone", message))
         found = await self._observe(spec, stage, last_good.targets)
         if (why := _no_longer(body, state, targets, last_good, target)) and state.phase not in ON_THE_WAY_BACK:
             step = StageStep(ProfilePhase.ROLLING_BACK, why)
@@ -167,7 +179,7 @@ class ProfileReconciler:
             step = decide(stage, state.phase, since, goal, last_good.revision, observed, now)
         wanted = last_good if step.phase in ON_THE_WAY_BACK or target is None else target
         await self._apply(stage, step, found, wanted)
-        return await self._write(body, spec, status, _stepped(state, step, now), now)
+        return step
 
     async def _observe(
         self, spec: ProfileSpec, stage: Stage, targets: Mapping[str, GrantTarget]
@@ -179,12 +191,20 @@ class ProfileReconciler:
 
     async def _apply(self, stage: Stage, step: StageStep, found: dict[str, Workload], wanted: StoredRevision) -> None:
         workloads = Workloads(self.objects, stage.namespace)
+        refused: ApiError | None = None
         for action in step.actions:
-            match action:
-                case Scale(component, replicas):
-                    await workloads.scale(found[component], replicas)
-                case SetValues(component, values):
-                    await workloads.set_values(found[component], values, wanted.markers[component])
+            try:
+                match action:
+                    case Scale(component, replicas):
+                        await workloads.scale(found[component], replicas)
+                    case SetValues(component, values):
+                        await workloads.set_values(found[component], values, wanted.markers[component])
+            except ApiError as error:
+                if error.status not in REFUSALS:
+                    raise
+                refused = refused or error  # One workload that is refused does not keep the others where they are.
+        if refused is not None:
+            raise refused
 
     async def _set_finalizer(self, body: Object, wanted: bool) -> Object:
         """The profile stays as long as its rollout is in progress: a deletion in the middle takes it back first."""
@@ -215,7 +235,13 @@ class ProfileReconciler:
         return _LATER if stalled else timedelta(seconds=1)
 
     async def _write(
-        self, body: Object, spec: ProfileSpec, status: ProfileStatus, state: StageStatus, now: datetime
+        self,
+        body: Object,
+        spec: ProfileSpec,
+        status: ProfileStatus,
+        state: StageStatus,
+        now: datetime,
+        obstacle: Obstacle | None = None,
     ) -> timedelta:
         stages = with_stage(status.stages, state)
         phase = overall(spec, stages)
@@ -224,11 +250,14 @@ class ProfileReconciler:
         ended = phase in {ProfilePhase.ROLLED_BACK, ProfilePhase.PROMOTED}
         degraded = phase is ProfilePhase.ROLLED_BACK or phase in ON_THE_WAY_BACK
         conditions = status.conditions
+        stalled = condition("Stalled", phase is ProfilePhase.DEGRADED, generation, now, str(phase), message)
+        if obstacle is not None:
+            stalled = condition("Stalled", True, generation, now, obstacle.reason, obstacle.message)
         for it in (
             condition("Progressing", not ended, generation, now, str(phase), message),
             condition("Ready", phase is ProfilePhase.PROMOTED, generation, now, str(phase), message),
             condition("Degraded", degraded, generation, now, str(phase), message),
-            condition("Stalled", phase is ProfilePhase.DEGRADED, generation, now, str(phase), message),
+            stalled,
         ):
             conditions = with_condition(conditions, it)
         new = ProfileStatus(
@@ -260,6 +289,12 @@ def _no_longer(
     granted = {name: (it.workload_ref, it.container) for name, it in targets.by_component.items()}
     begun = {name: (it.workload_ref, it.container) for name, it in last_good.targets.items()}
     return "the grant names other workloads than when the stage began" if granted != begun else ""
+
+
+def _obstacle(error: ApiError) -> Obstacle:
+    if isinstance(error, ForbiddenError):
+        return Obstacle("Forbidden", error.message)
+    return Obstacle("ChangeRefused", error.message)
 
 
 def _stepped(state: StageStatus, step: StageStep, now: datetime) -> StageStatus:

@@ -8,8 +8,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from cotune.api.profile import ProfilePhase, Stage
-from cotune.rollout.convergence import Action, converge
+from cotune.rollout.convergence import Action, converge, unbindable
 from cotune.rollout.state import ObservedWorkload, Revision
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """What no waiting mends: somebody must allow or change something. As the condition Stalled says it."""
+
+    reason: str
+    message: str
 
 
 @dataclass(frozen=True)
@@ -19,6 +27,24 @@ class StageStep:
     phase: ProfilePhase
     message: str = ""
     actions: tuple[Action, ...] = ()
+    obstacle: Obstacle | None = None
+    """What stands in the way of the phase, whichever way it leads."""
+
+
+def blocked(stage: Stage, phase: ProfilePhase, phase_since: datetime, obstacle: Obstacle, now: datetime) -> StageStep:
+    """The step of a stage that has begun and is not let on.
+
+    A way forward turns back, though the way back may be just as blocked: it is gone on with as soon as it is let, and
+    is overdue after the deadline like any other.
+    """
+    why = f"{obstacle.reason}: {obstacle.message}"
+    match phase:
+        case ProfilePhase.ROLLING_BACK if now - phase_since > timedelta(seconds=stage.readiness_deadline_seconds):
+            return StageStep(ProfilePhase.DEGRADED, why, obstacle=obstacle)
+        case ProfilePhase.ROLLING_BACK | ProfilePhase.DEGRADED:
+            return StageStep(phase, why, obstacle=obstacle)
+        case _:
+            return StageStep(ProfilePhase.ROLLING_BACK, why, obstacle=obstacle)
 
 
 def decide(
@@ -38,6 +64,9 @@ def decide(
     """
     elapsed = now - phase_since
     deadline = timedelta(seconds=stage.readiness_deadline_seconds)
+    obstacle = Obstacle("NotBindable", why) if (why := unbindable(observed)) else None
+    if obstacle is not None and phase in {ProfilePhase.PROGRESSING, ProfilePhase.BAKING}:
+        return blocked(stage, phase, phase_since, obstacle, now)
     match phase:
         case ProfilePhase.PENDING | ProfilePhase.AWAITING_APPROVAL:
             return StageStep(ProfilePhase.PROGRESSING)
@@ -71,12 +100,15 @@ def decide(
                     ProfilePhase.DEGRADED,
                     f"the last good revision is not ready within {stage.readiness_deadline_seconds} s either",
                     state.actions,
+                    obstacle,
                 )
-            return StageStep(phase, f"waiting for {state.waiting_for or 'the last good revision'}", state.actions)
+            waiting_for = state.waiting_for or "the last good revision"
+            return StageStep(phase, f"waiting for {waiting_for}", state.actions, obstacle)
         case ProfilePhase.DEGRADED:
             state = converge(last_good, observed, in_order=elapsed <= deadline)
             if state.is_complete:
                 return StageStep(ProfilePhase.ROLLED_BACK)
-            return StageStep(phase, f"waiting for {state.waiting_for or 'the last good revision'}", state.actions)
+            waiting_for = state.waiting_for or "the last good revision"
+            return StageStep(phase, f"waiting for {waiting_for}", state.actions, obstacle)
         case ProfilePhase.PROMOTED | ProfilePhase.ROLLED_BACK:
             return StageStep(phase)
