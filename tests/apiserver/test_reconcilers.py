@@ -21,6 +21,7 @@ from cotune.cluster.kinds import (
     DEPLOYMENT,
     EXPERIMENT,
     GRANT,
+    HORIZONTAL_POD_AUTOSCALER,
     POD,
     PROFILE,
     SERVICE,
@@ -71,7 +72,7 @@ RESULT = {
     "gpu.utilization": "0.5",
 }
 
-CALLS_OF_EXPERIMENT, CALLS_OF_TRIAL, CALLS_OF_PROFILE, CALLS_OF_DELETION = 6, 11, 13, 9
+CALLS_OF_EXPERIMENT, CALLS_OF_TRIAL, CALLS_OF_PROFILE, CALLS_OF_DELETION = 6, 11, 17, 9
 """How many calls the longest pass makes."""
 
 Pass = Callable[[Object, datetime], Awaitable[timedelta | None]]
@@ -636,6 +637,53 @@ def test_a_stage_that_sleeps_at_zero_replicas_is_not_called_promoted(api_server:
 
         status, reason, message = condition(await objects.get(PROFILE, namespace, "p"), "Stalled")
         assert (status, reason, message) == ("True", "WorkloadAtZero", f"namespace {namespace} has judge at 0 replicas")
+        assert await objects.list(CONTROLLER_REVISION, namespace, {"app.kubernetes.io/managed-by": "cotune"}) == ()
+
+    within(api_server, scenario)
+
+
+async def refused_by_a_webhook(objects: PlayedObjects, namespace: str) -> tuple[str, str]:
+    objects.refused_dry_runs = "admission webhook denied the request"
+    return "Forbidden", "admission webhook denied the request"
+
+
+async def scaled_by_an_autoscaler(objects: PlayedObjects, namespace: str) -> tuple[str, str]:
+    reference = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "whisper"}
+    body: Object = {
+        "apiVersion": HORIZONTAL_POD_AUTOSCALER.api_version,
+        "kind": HORIZONTAL_POD_AUTOSCALER.name,
+        "metadata": {"name": "busy", "namespace": namespace},
+        "spec": {"maxReplicas": 3, "scaleTargetRef": reference},
+    }
+    await objects.create(HORIZONTAL_POD_AUTOSCALER, namespace, body)
+    return "WorkloadAutoscaled", f"namespace {namespace}: a HorizontalPodAutoscaler scales stt by busy"
+
+
+@pytest.mark.parametrize("hinder", [refused_by_a_webhook, scaled_by_an_autoscaler])
+def test_a_stage_whose_change_would_fail_does_not_begin(
+    api_server: ApiServer, hinder: Callable[[PlayedObjects, str], Awaitable[tuple[str, str]]]
+) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await create_stage(objects, namespace)
+        before = await templates(objects, namespace)
+        await create_profile(objects, namespace, namespace)
+        one_pass = profile_reconciler(objects).reconcile
+
+        async def is_ready() -> bool:
+            await play_workloads(objects, namespace, broken=False)
+            found = await objects.list(DEPLOYMENT, namespace)
+            return all(it.get("status", {}).get("readyReplicas") == 1 for it in found)
+
+        await eventually(is_ready, "the stack ready")
+        reason, message = await hinder(objects, namespace)
+
+        for _ in range(3):
+            await one_pass(await objects.get(PROFILE, namespace, "p"), datetime.now(UTC))
+
+        after = await objects.get(PROFILE, namespace, "p")
+        assert condition(after, "Stalled") == ("True", reason, message)
+        assert after["status"]["phase"] == "Pending"
+        assert await templates(objects, namespace) == before
         assert await objects.list(CONTROLLER_REVISION, namespace, {"app.kubernetes.io/managed-by": "cotune"}) == ()
 
     within(api_server, scenario)

@@ -38,6 +38,8 @@ class PlayedObjects(Objects):
         """Method and path of the calls that went through."""
         self.forbidden: str | None = None
         """What the path of a call must not contain: the right was taken away."""
+        self.refused_dry_runs: str | None = None
+        """What an admission webhook says to every one of them."""
         self.created: list[str] = []
         """Kind, namespace and name of all that was created."""
 
@@ -51,6 +53,8 @@ class PlayedObjects(Objects):
         self.asked.append((method, path))
         if self.forbidden is not None and self.forbidden in path:
             raise ForbiddenError(403, "Forbidden", f"{method} {path} is forbidden")
+        if self.refused_dry_runs is not None and ("dryRun", "All") in query:
+            raise ForbiddenError(403, "Forbidden", self.refused_dry_runs)
         if path.endswith("/log"):
             return self.logs.get(path.split("/")[-2], "").encode()
         answer = await super()._request(method, path, body, query, content_type)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cotune.api.grant import GrantTarget
-from cotune.cluster.kinds import DEPLOYMENT, POD
-from cotune.cluster.objects import FIELD_MANAGER, Object, Objects
+from cotune.cluster.kinds import DEPLOYMENT, HORIZONTAL_POD_AUTOSCALER, POD
+from cotune.cluster.objects import FIELD_MANAGER, ApiError, ForbiddenError, Object, Objects
 from cotune.rollout.state import ObservedWorkload
 from cotune.trials.pod_failure import PodFailure, pod_failure
 
@@ -33,6 +33,11 @@ class Workload:
     def name(self) -> str:
         """The Deployment's name."""
         return self.target.workload_ref.name
+
+    @property
+    def version(self) -> str:
+        """The `resourceVersion` that was read: who writes on the strength of it must not write over a newer one."""
+        return str(self.deployment["metadata"]["resourceVersion"])
 
 
 class Workloads:
@@ -58,14 +63,58 @@ class Workloads:
                 found[component] = await self._workload(target, deployment, variables.get(component, frozenset()))
         return found
 
+    async def autoscalers(self, targets: Mapping[str, GrantTarget]) -> dict[str, str]:
+        """The HorizontalPodAutoscaler of each component that has one; none is known without the right to list them."""
+        try:
+            found = await self._objects.list(HORIZONTAL_POD_AUTOSCALER, self._namespace)
+        except ForbiddenError:
+            return {}
+        scaled = {_scaled(it): str(it["metadata"]["name"]) for it in found}
+        workloads = {component: ("Deployment", it.workload_ref.name) for component, it in targets.items()}
+        return {component: scaled[it] for component, it in workloads.items() if it in scaled}
+
+    async def rehearse(self, workload: Workload, values: Mapping[str, str | None], marker: str | None) -> None:
+        """Do everything that a change will need, without storing any of it.
+
+        An admission webhook that cannot be asked without side effects refuses every rehearsal: that says nothing.
+
+        Raises:
+            ApiError: the change would be refused.
+            ConflictError: the Deployment is not the one that was read.
+        """
+        try:
+            await self._scale(workload, 0, dry_run=True)
+            if any(workload.observed.values.get(name) != value for name, value in values.items()):
+                await self._set_values(workload, values, marker, dry_run=True)
+        except ApiError as error:
+            if error.status != 400 or "does not support dry run" not in error.message:
+                raise
+
     async def scale(self, workload: Workload, replicas: int) -> None:
-        """Set the number of replicas."""
-        await self._objects.merge(
-            DEPLOYMENT, self._namespace, workload.name, {"spec": {"replicas": replicas}}, subresource="scale"
-        )
+        """Set the number of replicas.
+
+        Raises:
+            ConflictError: the Deployment is not the one that was read.
+        """
+        await self._scale(workload, replicas)
 
     async def set_values(self, workload: Workload, values: Mapping[str, str | None], marker: str | None) -> None:
-        """Own exactly these variables, and the mark of the revision; None gives a variable back to its owner."""
+        """Own exactly these variables, and the mark of the revision; None gives a variable back to its owner.
+
+        Raises:
+            ConflictError: the Deployment is not the one that was read.
+        """
+        await self._set_values(workload, values, marker)
+
+    async def _scale(self, workload: Workload, replicas: int, dry_run: bool = False) -> None:
+        patch: Object = {"metadata": {"resourceVersion": workload.version}, "spec": {"replicas": replicas}}
+        await self._objects.merge(
+            DEPLOYMENT, self._namespace, workload.name, patch, subresource="scale", dry_run=dry_run
+        )
+
+    async def _set_values(
+        self, workload: Workload, values: Mapping[str, str | None], marker: str | None, dry_run: bool = False
+    ) -> None:
         container: Object = {
             "name": workload.target.container,
             "env": [{"name": name, "value": value} for name, value in values.items() if value is not None],
@@ -78,9 +127,14 @@ class Workloads:
             {
                 "apiVersion": DEPLOYMENT.api_version,
                 "kind": DEPLOYMENT.name,
-                "metadata": {"name": workload.name, "namespace": self._namespace},
+                "metadata": {
+                    "name": workload.name,
+                    "namespace": self._namespace,
+                    "resourceVersion": workload.version,
+                },
                 "spec": {"template": template},
             },
+            dry_run,
         )
 
     async def _workload(self, target: GrantTarget, deployment: Object, variables: frozenset[str]) -> Workload:
@@ -173,6 +227,11 @@ def _ended(pod: Object) -> dict[str, Object]:
         for it in statuses
         if "terminated" in it.get("state", {}) or "terminated" in it.get("lastState", {})
     }
+
+
+def _scaled(autoscaler: Object) -> tuple[str, str]:
+    reference = autoscaler["spec"]["scaleTargetRef"]
+    return str(reference["kind"]), str(reference["name"])
 
 
 def _marker(pod: Object) -> str | None:

@@ -12,10 +12,11 @@ from cotune.api.profile import ProfilePhase, ProfileSpec, ProfileStatus, Stage, 
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import GRANT, PROFILE
 from cotune.cluster.objects import REFUSALS, ApiError, ForbiddenError, Object, Objects
-from cotune.cluster.revisions import Revisions, StoredRevision
+from cotune.cluster.revisions import Revisions, StoredRevision, as_stored
 from cotune.cluster.workloads import Workload, Workloads
 from cotune.handlers.statuses import condition, status_of, write_status
-from cotune.rollout.convergence import Scale, SetValues, unbindable
+from cotune.rollout.beginning import unfit
+from cotune.rollout.convergence import Scale, SetValues
 from cotune.rollout.progress import (
     IN_PROGRESS,
     ON_THE_WAY_BACK,
@@ -65,13 +66,15 @@ class ProfileReconciler:
         try:
             targets = await self._targets(body, spec, stage)
             if isinstance(targets, Refusal):
-                waiting = Waiting(status.phase, targets.reason, targets.message)
-                return await self._wait(body, status, waiting, now, stalled=True)
-            if waiting := hindrance(spec, stage) or await self._rival(body, stage):
-                return await self._wait(body, status, waiting, now)
-            return await self._begin(body, spec, status, stage, targets, now)
-        except ForbiddenError as error:
-            return await self._wait(body, status, Waiting(status.phase, "Forbidden", error.message), now, stalled=True)
+                waiting = Waiting(targets.reason, targets.message, is_stalled=True)
+            elif (waiting := hindrance(spec, stage) or await self._rival(body, stage)) is None:
+                return await self._begin(body, spec, status, stage, targets, now)
+        except ApiError as error:
+            if error.status not in REFUSALS:
+                raise
+            obstacle = _obstacle(error)
+            waiting = Waiting(obstacle.reason, obstacle.message, is_stalled=True)
+        return await self._wait(body, spec, status, waiting, now)
 
     async def _targets(self, body: Object, spec: ProfileSpec, stage: Stage) -> Targets | Refusal:
         grants = [GrantSpec.model_validate(it["spec"]) for it in await self.objects.list(GRANT, stage.namespace)]
@@ -83,31 +86,28 @@ class ProfileReconciler:
         if first is None:
             return None
         message = f"profile {first.namespace}/{first.name} goes first in namespace {stage.namespace}"
-        return Waiting(ProfilePhase.PENDING, "WaitingForProfile", message)
+        return Waiting("WaitingForProfile", message)
 
     async def _begin(
         self, body: Object, spec: ProfileSpec, status: ProfileStatus, stage: Stage, targets: Targets, now: datetime
     ) -> timedelta:
-        """Store what is there and what shall be there; nothing is changed before both are on record."""
-        found = await self._observe(spec, stage, targets.by_component)
-        if missing := [it for it in spec.start_order if it not in found]:
-            names = ", ".join(targets.by_component[it].workload_ref.name for it in missing)
-            waiting = Waiting(
-                status.phase, "WorkloadNotFound", f"namespace {stage.namespace} has no Deployment {names}"
-            )
-            return await self._wait(body, status, waiting, now, stalled=True)
-        if why := unbindable({name: it.observed for name, it in found.items()}):
-            return await self._wait(body, status, Waiting(status.phase, "NotBindable", why), now, stalled=True)
-        if asleep := [it for it in spec.start_order if found[it].observed.replicas == 0]:
-            # Nothing would start, so nothing would be shown; and the way back would lead to nothing.
-            message = f"namespace {stage.namespace} has {', '.join(asleep)} at 0 replicas"
-            waiting = Waiting(status.phase, "WorkloadAtZero", message)
-            return await self._wait(body, status, waiting, now, stalled=True)
-        if unready := [it for it in spec.start_order if not found[it].observed.is_ready]:
-            # A stack that was not well before the change would be taken back for what the change has not done.
-            message = f"before the change, {', '.join(unready)} in namespace {stage.namespace} must be ready"
-            return await self._wait(body, status, Waiting(status.phase, "StageNotReady", message), now)
-        revisions = Revisions(self.objects, stage.namespace)
+        """Rehearse the change, then store what is there and what shall be there: only then anything is touched.
+
+        Raises:
+            ApiError: the change would be refused.
+        """
+        by_component = targets.by_component
+        found = await self._observe(spec, stage, by_component)
+        workloads = Workloads(self.objects, stage.namespace)
+        waiting = unfit(
+            spec.start_order,
+            stage.namespace,
+            {name: it.workload_ref.name for name, it in by_component.items()},
+            {name: it.observed for name, it in found.items()},
+            await workloads.autoscalers(by_component),
+        )
+        if waiting is not None:
+            return await self._wait(body, spec, status, waiting, now)
         metadata = body["metadata"]
         profile = f"{metadata['namespace']}/{metadata['name']}"
         before = Revision(
@@ -115,10 +115,14 @@ class ProfileReconciler:
                 WorkloadRevision(it, found[it].observed.values, found[it].observed.replicas) for it in spec.start_order
             )
         )
+        after = before.with_values({(it.component, it.env): it.to for it in spec.changes})
+        marker = as_stored(after, by_component, None).name
+        for it in after.workloads:
+            await workloads.rehearse(found[it.component], it.values, marker)
+        revisions = Revisions(self.objects, stage.namespace)
         markers = {it: found[it].marker for it in spec.start_order}
-        last_good = await revisions.ensure(before, targets.by_component, markers, profile)
-        changes = {(it.component, it.env): it.to for it in spec.changes}
-        target = await revisions.ensure(before.with_values(changes), targets.by_component, None, profile)
+        last_good = await revisions.ensure(before, by_component, markers, profile)
+        target = await revisions.ensure(after, by_component, None, profile)
         body = await self._set_finalizer(body, wanted=True)
         state = StageStatus(
             name=stage.name,
@@ -217,22 +221,20 @@ class ProfileReconciler:
         return await self.objects.merge(PROFILE, metadata["namespace"], metadata["name"], patch)
 
     async def _wait(
-        self, body: Object, status: ProfileStatus, waiting: Waiting, now: datetime, stalled: bool = False
+        self, body: Object, spec: ProfileSpec, status: ProfileStatus, waiting: Waiting, now: datetime
     ) -> timedelta:
         generation = body["metadata"]["generation"]
         conditions = status.conditions
         for it in (
             condition("Progressing", False, generation, now, waiting.reason, waiting.message),
-            condition("Stalled", stalled, generation, now, waiting.reason, waiting.message),
+            condition("Stalled", waiting.is_stalled, generation, now, waiting.reason, waiting.message),
         ):
             conditions = with_condition(conditions, it)
-        phase = waiting.phase if status.phase is not ProfilePhase.PROGRESSING else status.phase
-        if waiting.phase is ProfilePhase.AWAITING_APPROVAL:
-            phase = waiting.phase
+        phase = waiting.phase or overall(spec, status.stages)
         new = status.model_copy(update={"phase": phase, "conditions": conditions, "observed_generation": generation})
         if await write_status(self.objects, PROFILE, body, status, new):
-            await self.events.tell(body, waiting.reason, waiting.message, "Rollout", now, warning=stalled)
-        return _LATER if stalled else timedelta(seconds=1)
+            await self.events.tell(body, waiting.reason, waiting.message, "Rollout", now, warning=waiting.is_stalled)
+        return _LATER if waiting.is_stalled else timedelta(seconds=1)
 
     async def _write(
         self,
