@@ -180,7 +180,7 @@ class ProfileReconciler:
             observed = {name: it.observed for name, it in found.items()}
             goal = (target or last_good).revision
             since = state.phase_started_at or now
-            step = decide(stage, state.phase, since, goal, last_good.revision, observed, now)
+            step = decide(stage, state.phase, since, goal, last_good.revision, observed, now, state.unready_since)
         wanted = last_good if step.phase in ON_THE_WAY_BACK or target is None else target
         await self._apply(stage, step, found, wanted)
         return step
@@ -311,6 +311,7 @@ def _stepped(state: StageStatus, step: StageStep, now: datetime) -> StageStatus:
         update={
             "phase": step.phase,
             "phase_started_at": now if entered else state.phase_started_at,
+            "unready_since": step.unready_since,
             "finished_at": now if step.phase not in IN_PROGRESS else None,
             "message": message[:4096],
         }

@@ -61,7 +61,7 @@ def converge(target: Revision, observed: Mapping[str, ObservedWorkload], in_orde
     missing = [it.component for it in target.workloads if it.component not in observed]
     if missing:
         return Convergence(waiting_for=f"workload of {', '.join(missing)}")
-    if any(_lacks_values(it, observed) for it in target.workloads):
+    if any(lacks_values(it, observed) for it in target.workloads):
         return _stop_and_write(target, observed)
     started = _start(target, observed) if in_order else _start_all(target, observed)
     if started.is_complete and (why := unbindable(observed)):
@@ -82,7 +82,7 @@ def _stop_and_write(target: Revision, observed: Mapping[str, ObservedWorkload]) 
         if now.pods > 0:
             return Convergence(waiting_for=f"{workload.component} to stop")
     return Convergence(
-        tuple(SetValues(it.component, it.values) for it in target.workloads if _lacks_values(it, observed)),
+        tuple(SetValues(it.component, it.values) for it in target.workloads if lacks_values(it, observed)),
         "the values to be written",
     )
 
@@ -106,6 +106,7 @@ def _start_all(target: Revision, observed: Mapping[str, ObservedWorkload]) -> Co
     return Convergence(actions, f"{', '.join(unready)} to be ready" if unready else "")
 
 
-def _lacks_values(wanted: WorkloadRevision, observed: Mapping[str, ObservedWorkload]) -> bool:
+def lacks_values(wanted: WorkloadRevision, observed: Mapping[str, ObservedWorkload]) -> bool:
+    """Whether a workload has other values than it shall have, and can be given them."""
     now = observed[wanted.component]
     return not now.unbindable and any(now.values.get(name) != value for name, value in wanted.values.items())
