@@ -45,6 +45,16 @@ def register(registry: kopf.OperatorRegistry, settings: Settings) -> None:
         start_http_server(settings.metrics_port)
         _logger.info("started: watching experiments, trials and profiles")
 
+    @kopf.on.probe(registry=registry)
+    async def alive(**_: Any) -> None:
+        """The answer of the liveness endpoint is an error when a queue no longer works: the kubelet then restarts it.
+
+        Raises:
+            kopf.PermanentError: only a restart mends it.
+        """
+        if found := [f"{kind.plural}: {trouble}" for kind, queue in queues.items() if (trouble := queue.trouble())]:
+            raise kopf.PermanentError("; ".join(found))
+
     @kopf.on.login(registry=registry)
     async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
         """As the pod's service account, or outside of a cluster as `KUBECONFIG` says."""
