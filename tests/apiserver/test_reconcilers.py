@@ -21,6 +21,7 @@ from cotune.cluster.kinds import (
     DEPLOYMENT,
     EXPERIMENT,
     GRANT,
+    HORIZONTAL_POD_AUTOSCALER,
     POD,
     PROFILE,
     SERVICE,
@@ -71,7 +72,7 @@ RESULT = {
     "gpu.utilization": "0.5",
 }
 
-CALLS_OF_EXPERIMENT, CALLS_OF_TRIAL, CALLS_OF_PROFILE, CALLS_OF_DELETION = 6, 11, 13, 9
+CALLS_OF_EXPERIMENT, CALLS_OF_TRIAL, CALLS_OF_PROFILE, CALLS_OF_DELETION = 6, 11, 17, 9
 """How many calls the longest pass makes."""
 
 Pass = Callable[[Object, datetime], Awaitable[timedelta | None]]
@@ -641,6 +642,53 @@ def test_a_stage_that_sleeps_at_zero_replicas_is_not_called_promoted(api_server:
     within(api_server, scenario)
 
 
+async def refused_by_a_webhook(objects: PlayedObjects, namespace: str) -> tuple[str, str]:
+    objects.refused_dry_runs = "admission webhook denied the request"
+    return "Forbidden", "admission webhook denied the request"
+
+
+async def scaled_by_an_autoscaler(objects: PlayedObjects, namespace: str) -> tuple[str, str]:
+    reference = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "whisper"}
+    body: Object = {
+        "apiVersion": HORIZONTAL_POD_AUTOSCALER.api_version,
+        "kind": HORIZONTAL_POD_AUTOSCALER.name,
+        "metadata": {"name": "busy", "namespace": namespace},
+        "spec": {"maxReplicas": 3, "scaleTargetRef": reference},
+    }
+    await objects.create(HORIZONTAL_POD_AUTOSCALER, namespace, body)
+    return "WorkloadAutoscaled", f"namespace {namespace}: a HorizontalPodAutoscaler scales stt by busy"
+
+
+@pytest.mark.parametrize("hinder", [refused_by_a_webhook, scaled_by_an_autoscaler])
+def test_a_stage_whose_change_would_fail_does_not_begin(
+    api_server: ApiServer, hinder: Callable[[PlayedObjects, str], Awaitable[tuple[str, str]]]
+) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await create_stage(objects, namespace)
+        before = await templates(objects, namespace)
+        await create_profile(objects, namespace, namespace)
+        one_pass = profile_reconciler(objects).reconcile
+
+        async def is_ready() -> bool:
+            await play_workloads(objects, namespace, broken=False)
+            found = await objects.list(DEPLOYMENT, namespace)
+            return all(it.get("status", {}).get("readyReplicas") == 1 for it in found)
+
+        await eventually(is_ready, "the stack ready")
+        reason, message = await hinder(objects, namespace)
+
+        for _ in range(3):
+            await one_pass(await objects.get(PROFILE, namespace, "p"), datetime.now(UTC))
+
+        after = await objects.get(PROFILE, namespace, "p")
+        assert condition(after, "Stalled") == ("True", reason, message)
+        assert after["status"]["phase"] == "Pending"
+        assert await templates(objects, namespace) == before
+        assert await objects.list(CONTROLLER_REVISION, namespace, {"app.kubernetes.io/managed-by": "cotune"}) == ()
+
+    within(api_server, scenario)
+
+
 async def withdraw_the_grant(objects: PlayedObjects, namespace: str) -> str:
     for grant in await objects.list(GRANT, namespace):
         await objects.delete(GRANT, namespace, grant["metadata"]["name"])
@@ -685,6 +733,71 @@ def test_a_stage_that_may_not_go_on_gets_back_what_it_had(
         after = await objects.get(PROFILE, namespace, "p")
         assert (after["status"]["phase"], after["metadata"].get("finalizers", [])) == ("RolledBack", [])
         assert why in after["status"]["stages"][0]["message"]
+        assert await templates(objects, namespace) == before
+
+    within(api_server, scenario)
+
+
+async def forbid(objects: PlayedObjects, namespace: str) -> str:
+    objects.forbidden = f"/namespaces/{namespace}/deployments"
+    return "Forbidden"
+
+
+async def give_the_variable_a_source(objects: PlayedObjects, namespace: str) -> str:
+    source = {"fieldRef": {"fieldPath": "metadata.name"}}
+    await change_whisper(objects, namespace, {"env": [{"name": SIZE, "valueFrom": source}]})
+    return "NotBindable"
+
+
+async def rename_the_container(objects: PlayedObjects, namespace: str) -> str:
+    await change_whisper(objects, namespace, {"name": "renamed"})
+    return "NotBindable"
+
+
+async def change_whisper(objects: PlayedObjects, namespace: str, change: Object) -> None:
+    found = await objects.get(DEPLOYMENT, namespace, "whisper")
+    container = found["spec"]["template"]["spec"]["containers"][0]
+    found["spec"]["template"]["spec"]["containers"] = [container | change]
+    await objects.replace(DEPLOYMENT, found)
+
+
+@pytest.mark.parametrize("disturb", [forbid, give_the_variable_a_source, rename_the_container])
+def test_a_stage_that_is_not_let_on_turns_back_and_gets_there_once_it_is_let(
+    api_server: ApiServer, disturb: Callable[[PlayedObjects, str], Awaitable[str]]
+) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await create_stage(objects, namespace)
+        before = await templates(objects, namespace)
+        await create_profile(objects, namespace, namespace)
+        play = functools.partial(play_workloads, objects, namespace, False)
+        one_pass = profile_reconciler(objects).reconcile
+
+        async def is_stopped() -> bool:
+            await one_pass(await objects.get(PROFILE, namespace, "p"), datetime.now(UTC))
+            await play()
+            return all(replicas == 0 for _, replicas in (await templates(objects, namespace)).values())
+
+        await eventually(is_stopped, "the stack stopped")
+        why = await disturb(objects, namespace)
+
+        async def seen(later: timedelta) -> tuple[str, tuple[str, str]]:
+            for _ in range(2):
+                await one_pass(await objects.get(PROFILE, namespace, "p"), datetime.now(UTC) + later)
+            after = await objects.get(PROFILE, namespace, "p")
+            return after["status"]["phase"], condition(after, "Stalled")[:2]
+
+        assert await seen(timedelta()) == ("RollingBack", ("True", why))
+        assert await seen(timedelta(hours=1)) == ("Degraded", ("True", why))
+
+        objects.forbidden = None
+        if why == "NotBindable":
+            was = before["whisper"][0]["spec"]["containers"][0]
+            await change_whisper(objects, namespace, {"name": was["name"], "env": was["env"]})
+        await drive(objects, PROFILE, namespace, "p", one_pass, play, None)
+
+        after = await objects.get(PROFILE, namespace, "p")
+        assert (after["status"]["phase"], condition(after, "Stalled")[0]) == ("RolledBack", "False")
+        assert after["status"]["stages"][0]["message"].startswith(f"{why}: ")
         assert await templates(objects, namespace) == before
 
     within(api_server, scenario)

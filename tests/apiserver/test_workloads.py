@@ -8,10 +8,10 @@ from typing import Any, cast
 import pytest
 from cotune.api.grant import GrantTarget
 from cotune.cluster.kinds import DEPLOYMENT, POD
-from cotune.cluster.objects import FIELD_MANAGER, Object, Objects
-from cotune.cluster.workloads import ANNOTATION_REVISION, NotBindableError, Workload, Workloads
+from cotune.cluster.objects import FIELD_MANAGER, ApiError, ConflictError, Object, Objects
+from cotune.cluster.workloads import ANNOTATION_REVISION, Workload, Workloads
 from support.api_server import ApiServer
-from support.played_cluster import PlayedObjects, deployment, within
+from support.played_cluster import PlayedObjects, deployment, eventually, within
 
 pytestmark = pytest.mark.apiserver
 
@@ -37,6 +37,16 @@ async def own(server: ApiServer, namespace: str, *env: Mapping[str, Any]) -> Obj
 
 
 async def observe(objects: Objects, namespace: str, container: str = "asr") -> Workload:
+    """Read it when its controller has said all that it has to say: what follows is written on this reading."""
+
+    async def is_settled() -> bool:
+        deployment = await objects.get(DEPLOYMENT, namespace, "whisper")
+        status = deployment.get("status", {})
+        reasons = {it["reason"] for it in status.get("conditions", ())}
+        seen = status.get("observedGeneration") == deployment["metadata"]["generation"]
+        return seen and {"NewReplicaSetAvailable", "MinimumReplicasAvailable"} <= reasons
+
+    await eventually(is_settled, "a settled Deployment")
     found = await Workloads(objects, namespace).observe({"stt": target(container)}, {"stt": frozenset({SIZE})})
     return found["stt"]
 
@@ -172,8 +182,8 @@ def test_a_variable_with_a_source_is_not_bindable(api_server: ApiServer) -> None
     async def scenario(objects: PlayedObjects, namespace: str) -> None:
         await own(api_server, namespace, FROM_ELSEWHERE)
 
-        with pytest.raises(NotBindableError, match=f"Deployment whisper, container asr: {SIZE} has valueFrom"):
-            await observe(objects, namespace)
+        observed = (await observe(objects, namespace)).observed
+        assert observed.unbindable.startswith(f"Deployment whisper, container asr: {SIZE} has valueFrom")
 
     within(api_server, scenario)
 
@@ -182,8 +192,8 @@ def test_a_container_that_does_not_exist_is_not_bindable(api_server: ApiServer) 
     async def scenario(objects: PlayedObjects, namespace: str) -> None:
         await own(api_server, namespace, LITERAL)
 
-        with pytest.raises(NotBindableError, match="Deployment whisper has no container sidecar"):
-            await observe(objects, namespace, container="sidecar")
+        observed = (await observe(objects, namespace, container="sidecar")).observed
+        assert observed.unbindable == "Deployment whisper has no container sidecar"
 
     within(api_server, scenario)
 
@@ -204,6 +214,39 @@ def test_scaling_changes_the_replicas_only(api_server: ApiServer) -> None:
 
         after = await objects.get(DEPLOYMENT, namespace, "whisper")
         assert (after["spec"]["replicas"], after["spec"]["template"]) == (2, before)
+
+    within(api_server, scenario)
+
+
+@pytest.mark.parametrize("write", ["scale", "set_values"])
+def test_a_write_on_an_old_reading_is_refused(api_server: ApiServer, write: str) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await own(api_server, namespace, LITERAL)
+        old = await observe(objects, namespace)
+        await objects.merge(DEPLOYMENT, namespace, "whisper", {"spec": {"replicas": 3}})
+        before = await objects.get(DEPLOYMENT, namespace, "whisper")
+        workloads = Workloads(objects, namespace)
+
+        with pytest.raises(ConflictError):
+            await (workloads.scale(old, 0) if write == "scale" else workloads.set_values(old, {SIZE: "tiny"}, "r-1"))
+
+        assert (await objects.get(DEPLOYMENT, namespace, "whisper"))["spec"] == before["spec"]
+
+    within(api_server, scenario)
+
+
+def test_a_rehearsal_finds_what_would_be_refused_and_changes_nothing(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await own(api_server, namespace, LITERAL)
+        workloads, workload = Workloads(objects, namespace), await observe(objects, namespace)
+
+        await workloads.rehearse(workload, {SIZE: "tiny"}, "revision-1")
+        with pytest.raises(ApiError, match="Invalid value") as refusal:
+            await workloads.rehearse(workload, {"NO=NAME": "tiny"}, "revision-1")
+
+        assert refusal.value.status == 422
+        after = await objects.get(DEPLOYMENT, namespace, "whisper")
+        assert after["metadata"]["generation"] == workload.deployment["metadata"]["generation"]
 
     within(api_server, scenario)
 

@@ -1,6 +1,8 @@
 import asyncio
 from datetime import timedelta
 
+import pytest
+from cotune.handlers import work_queue
 from cotune.handlers.work_queue import Key, WorkQueue, back_off_seconds
 
 KEY, OTHER = Key("lab", "voice"), Key("lab", "other")
@@ -93,3 +95,33 @@ def test_a_pass_that_asks_for_it_is_repeated_and_an_event_comes_before_the_time(
 
 def test_the_back_off_doubles_up_to_a_minute_however_many_failures_there_were() -> None:
     assert [back_off_seconds(it) for it in (1, 2, 3, 8, 100, 100_000)] == [0.5, 1.0, 2.0, 60.0, 60.0, 60.0]
+
+
+def test_a_worker_that_has_ended_and_a_pass_that_does_not_end_are_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> list[str]:
+        entered, release = asyncio.Event(), asyncio.Event()
+
+        async def reconcile(key: Key) -> timedelta | None:
+            entered.set()
+            await release.wait()
+            return None
+
+        queue = WorkQueue("test", reconcile, workers=1)
+        troubles: list[str] = []
+        async with queue.running():
+            queue.add(KEY)
+            await eventually(entered)
+            troubles.append(queue.trouble())
+            monkeypatch.setattr(work_queue, "LONGEST_PASS", -1.0)
+            troubles.append(queue.trouble())
+            release.set()
+            await asyncio.sleep(0.01)
+            troubles.append(queue.trouble())
+            for task in asyncio.all_tasks():
+                if task.get_name() == "test-0":
+                    task.cancel()
+            await asyncio.sleep(0.01)
+            troubles.append(queue.trouble())
+        return troubles
+
+    assert asyncio.run(scenario()) == ["", "passes do not end: lab/voice for 0 s", "", "workers have ended: test-0"]

@@ -82,6 +82,7 @@ def test_in_a_tuned_namespace_it_changes_deployments_and_creates_no_pods(default
     assert rules(defaults.one("ClusterRole", "cotune-rollouts")) == {
         "apps/deployments": {"get", "patch"},
         "apps/deployments/scale": {"patch"},
+        "autoscaling/horizontalpodautoscalers": {"list"},
         "apps/controllerrevisions": {"get", "list", "create"},
         "/pods": {"list"},
         "/pods/log": {"get"},

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from cotune.api.profile import ProfilePhase, Stage
 from cotune.rollout.convergence import Action, Scale, SetValues
-from cotune.rollout.stage import decide
+from cotune.rollout.stage import Obstacle, StageStep, decide
 from cotune.rollout.state import ObservedWorkload, Revision, WorkloadRevision
 from cotune.trials.pod_failure import PodFailure
 from hypothesis import given
@@ -38,17 +38,19 @@ class SimulatedNamespace:
     pods: dict[str, int] = field(default_factory=lambda: {it.component: it.replicas for it in GOOD.workloads})
     log: list[Action] = field(default_factory=list[Action])
     never_ready: bool = False
+    unbindable: set[str] = field(default_factory=set[str])
 
     def observe(self) -> Mapping[str, ObservedWorkload]:
         return {
             name: ObservedWorkload(
-                values=dict(self.values[name]),
+                values=dict(self.values[name]) if name not in self.unbindable else {},
                 replicas=self.replicas[name],
                 pods=self.pods[name],
                 is_ready=self.pods[name] == self.replicas[name]
                 and not self.cannot_start(name)
                 and not self.never_ready,
                 failure=NO_BLOCKS if self.pods[name] and self.cannot_start(name) else None,
+                unbindable=f"{name} has no such container" if name in self.unbindable else "",
             )
             for name in self.values
         }
@@ -209,15 +211,97 @@ def test_an_operator_that_dies_between_passes_ends_in_the_same_place(lose_every:
     assert namespace.revision == (GOOD if broken else TARGET)
 
 
-def test_a_stage_that_stops_being_ready_while_baking_is_taken_back() -> None:
+def baking(namespace: SimulatedNamespace, seconds: int, stage: Stage = STAGE) -> list[StageStep]:
+    """A reading of a promoted stage each second, until it no longer bakes or the time is over."""
+    steps: list[StageStep] = []
+    unready_since: datetime | None = None
+    for second in range(seconds):
+        now = NOW + timedelta(seconds=second)
+        step = decide(stage, ProfilePhase.BAKING, NOW, TARGET, GOOD, namespace.observe(), now, unready_since)
+        assert step.actions == ()
+        steps.append(step)
+        if step.phase is not ProfilePhase.BAKING:
+            break
+        unready_since = step.unready_since
+    return steps
+
+
+def promoted_namespace() -> SimulatedNamespace:
     namespace = SimulatedNamespace()
     run(namespace, TARGET)
+    return namespace
+
+
+def test_a_stage_that_stays_unready_while_baking_is_taken_back_when_its_tolerance_is_over() -> None:
+    namespace = promoted_namespace()
     namespace.never_ready = True
 
-    step = decide(STAGE, ProfilePhase.BAKING, NOW, TARGET, GOOD, namespace.observe(), NOW)
+    steps = baking(namespace, 60)
+
+    assert len(steps) == STAGE.unready_tolerance_seconds + 2
+    assert steps[-1].phase is ProfilePhase.ROLLING_BACK
+    assert steps[-1].message == "no longer ready while baking, for more than 30 s: embeddings, judge, stt"
+
+
+def test_a_bad_reading_while_baking_is_forgotten_once_the_stage_is_ready_again() -> None:
+    namespace = promoted_namespace()
+    namespace.never_ready = True
+    bad = baking(namespace, 3)[-1]
+    namespace.never_ready = False
+
+    good = baking(namespace, 3)[-1]
+
+    assert (bad.phase, bad.unready_since) == (ProfilePhase.BAKING, NOW)
+    assert (good.phase, good.unready_since) == (ProfilePhase.BAKING, None)
+
+
+def test_a_pod_that_cannot_start_while_baking_is_not_waited_for() -> None:
+    namespace = promoted_namespace()
+    namespace.values["judge"]["JUDGE_MEMORY"] = "0.40"
+    step = decide(STAGE, ProfilePhase.BAKING, NOW, BROKEN, GOOD, namespace.observe(), NOW)
 
     assert step.phase is ProfilePhase.ROLLING_BACK
-    assert "embeddings to be ready" in step.message
+    assert "judge: NoCacheBlocks" in step.message
+
+
+def test_what_somebody_else_writes_into_a_stage_that_bakes_ends_it() -> None:
+    namespace = promoted_namespace()
+    namespace.values["judge"]["JUDGE_MEMORY"] = "0.60"
+
+    (step,) = baking(namespace, 1)
+
+    assert (step.phase, step.message) == (
+        ProfilePhase.ROLLING_BACK,
+        "while baking: judge: somebody else has changed its variables",
+    )
+
+
+def test_a_workload_that_somebody_scales_up_while_baking_has_the_readiness_deadline() -> None:
+    namespace = promoted_namespace()
+    namespace.replicas["judge"] = 2
+
+    starting = baking(namespace, 60)
+    namespace.settle()
+    ready = baking(namespace, 60)
+
+    assert {it.phase for it in starting} == {ProfilePhase.BAKING}
+    assert ready[0].message.endswith("judge has 2 replicas, not 1")
+    assert ready[-1].phase is ProfilePhase.PROMOTED
+    namespace.replicas["judge"] = 3
+    assert baking(namespace, 70)[-1].message == (
+        "scaled by somebody else while baking, and not ready within 60 s: judge has 3 replicas, not 1"
+    )
+
+
+def test_a_workload_that_somebody_puts_to_sleep_while_baking_is_neither_promoted_nor_taken_back() -> None:
+    namespace = promoted_namespace()
+    namespace.replicas["judge"] = 0
+    namespace.settle()
+
+    steps = baking(namespace, 600)
+
+    assert {it.phase for it in steps} == {ProfilePhase.BAKING}
+    assert steps[-1].obstacle == Obstacle("ScaledByOthers", "judge has 0 replicas, not 1")
 
 
 def test_a_deleted_workload_is_waited_for_until_the_deadline() -> None:
@@ -230,6 +314,27 @@ def test_a_deleted_workload_is_waited_for_until_the_deadline() -> None:
     assert (early.phase, early.actions) == (ProfilePhase.PROGRESSING, ())
     assert late.phase is ProfilePhase.ROLLING_BACK
     assert "workload of judge" in late.message
+
+
+def test_a_workload_that_cannot_be_written_does_not_keep_the_others_stopped_on_the_way_back() -> None:
+    namespace = SimulatedNamespace()
+    namespace.values["judge"]["JUDGE_MEMORY"] = "0.55"
+    namespace.unbindable = {"stt"}
+
+    phases = way_back(namespace, ProfilePhase.ROLLING_BACK, 0)
+
+    assert phases == [ProfilePhase.ROLLING_BACK, ProfilePhase.DEGRADED]
+    assert namespace.revision == GOOD
+
+
+@pytest.mark.parametrize("phase", [ProfilePhase.PROGRESSING, ProfilePhase.BAKING])
+def test_a_workload_that_can_no_longer_be_written_turns_the_stage_back(phase: ProfilePhase) -> None:
+    namespace = SimulatedNamespace(unbindable={"judge"})
+
+    step = decide(STAGE, phase, NOW, TARGET, GOOD, namespace.observe(), NOW)
+
+    assert (step.phase, step.actions) == (ProfilePhase.ROLLING_BACK, ())
+    assert step.obstacle == Obstacle("NotBindable", "judge has no such container")
 
 
 def test_a_change_of_a_component_outside_the_stack_is_an_error() -> None:

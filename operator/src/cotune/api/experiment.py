@@ -1,5 +1,7 @@
 """`GpuAllocationExperiment`: which stack to tune, which settings may change, and what counts as better."""
 
+import hashlib
+import json
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -179,15 +181,26 @@ class ArrivalType(StrEnum):
     CONSTANT = "Constant"
 
 
+MOST_REQUESTS_A_SECOND = 1_000
+MOST_REQUESTS = 1_000_000
+"""Of one stream in warm-up and window: the probe keeps something of each of them in memory."""
+
+
 class Arrivals(ApiModel):
     """When requests are sent, whatever the answers take: an open loop."""
 
     model_config = with_rules(
         Rule("double(self.ratePerSecond) > 0.0", "ratePerSecond must be greater than 0", ".ratePerSecond"),
+        Rule(
+            f"double(self.ratePerSecond) <= {MOST_REQUESTS_A_SECOND}.0",
+            f"ratePerSecond must be at most {MOST_REQUESTS_A_SECOND}: one probe sends no more in time",
+            ".ratePerSecond",
+        ),
     )
 
     type: ArrivalType = ArrivalType.POISSON
     rate_per_second: DecimalString
+    """Greater than 0 and at most 1000."""
 
 
 class CorpusRef(ApiModel):
@@ -210,6 +223,15 @@ class Stream(ApiModel):
 
 class Workload(ApiModel):
     """The load on all services at once."""
+
+    model_config = with_rules(
+        Rule(
+            "self.streams.all(s, double(s.arrivals.ratePerSecond) * double(self.warmupSeconds + self.durationSeconds)"
+            f" <= {MOST_REQUESTS}.0)",
+            f"a stream has more than {MOST_REQUESTS} requests in warm-up and window",
+            ".streams",
+        ),
+    )
 
     warmup_seconds: Annotated[int, Field(ge=0, le=86_400)] = 20
     duration_seconds: Annotated[int, Field(ge=1, le=86_400)] = 60
@@ -381,6 +403,16 @@ class ExperimentSpec(ApiModel):
     planning: Planning = Planning()
     profile_template: ProfileTemplate | None = None
     """Left out: no profile is made."""
+
+    def digest(self) -> str:
+        """The SHA-256 of all that was said, pod templates included, as `sha256:` and 64 hexadecimal digits.
+
+        A field that has its default counts as one that was left out: a release that adds a field to the resource, with
+        a default that the API server then fills in, does not make another experiment of one that is running.
+        """
+        said = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        text = json.dumps(said, sort_keys=True, separators=(",", ":"))
+        return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 class ExperimentPhase(StrEnum):

@@ -29,6 +29,11 @@ class Stage(ApiModel):
     """How long all pods may take to be ready before the stage is rolled back."""
     bake_seconds: Annotated[int, Field(ge=0, le=604_800)] = 0
     """How long the stage must stay ready before the next one begins."""
+    unready_tolerance_seconds: Annotated[int, Field(ge=0, le=86_400)] = 30
+    """How long at a stretch a workload may be not ready while the stage bakes before it is rolled back.
+
+    A pod that ends with an error is not waited for. One that somebody else has scaled up has the readiness deadline.
+    """
 
 
 class Change(ApiModel):
@@ -134,6 +139,8 @@ class StageStatus(ApiModel):
     started_at: datetime | None = None
     phase_started_at: datetime | None = None
     """Since when the stage is in its phase: what deadline and bake time count from."""
+    unready_since: datetime | None = None
+    """Since when a workload is not ready while the stage bakes."""
     finished_at: datetime | None = None
     revision: Annotated[str, Field(max_length=253)] | None = None
     """The ControllerRevision of the stage's namespace that holds what the profile applies."""

@@ -18,6 +18,9 @@ FIELD_MANAGER = "cotune"
 Object = dict[str, Any]
 """A Kubernetes object as JSON has it."""
 
+REFUSALS = frozenset({400, 403, 422})
+"""Status codes of what would be refused again: a right, an admission rule, a quota, a field's value."""
+
 _JSON = "application/json"
 _MERGE_PATCH = "application/merge-patch+json"
 _APPLY_PATCH = "application/apply-patch+yaml"
@@ -113,17 +116,32 @@ class Objects:
         return await self._json("PUT", path, body, [("fieldManager", FIELD_MANAGER)])
 
     async def merge(
-        self, kind: Kind, namespace: str, name: str, patch: Object, subresource: str | None = None
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        patch: Object,
+        subresource: str | None = None,
+        dry_run: bool = False,
     ) -> Object:
-        """A JSON merge patch: lists are replaced, null takes away."""
-        path = kind.path(namespace, name, subresource)
-        return await self._json("PATCH", path, patch, [("fieldManager", FIELD_MANAGER)], _MERGE_PATCH)
+        """A JSON merge patch: lists are replaced, null takes away.
 
-    async def apply(self, kind: Kind, body: Object) -> Object:
-        """Server-side apply; cotune becomes the owner of exactly the fields in `body`."""
+        Raises:
+            ConflictError: the patch has a `resourceVersion`, and somebody was faster.
+        """
+        path = kind.path(namespace, name, subresource)
+        query = [("fieldManager", FIELD_MANAGER), *_dry_run(dry_run)]
+        return await self._json("PATCH", path, patch, query, _MERGE_PATCH)
+
+    async def apply(self, kind: Kind, body: Object, dry_run: bool = False) -> Object:
+        """Server-side apply; cotune becomes the owner of exactly the fields in `body`.
+
+        Raises:
+            ConflictError: the body has a `resourceVersion`, and somebody was faster.
+        """
         metadata = cast("Mapping[str, str]", body["metadata"])
         path = kind.path(metadata["namespace"], metadata["name"])
-        query = [("fieldManager", FIELD_MANAGER), ("force", "true")]
+        query = [("fieldManager", FIELD_MANAGER), ("force", "true"), *_dry_run(dry_run)]
         return await self._json("PATCH", path, body, query, _APPLY_PATCH)
 
     async def delete(
@@ -192,6 +210,11 @@ class Objects:
         if not 200 <= status <= 299:
             raise _error(status, data)
         return data
+
+
+def _dry_run(wanted: bool) -> "list[tuple[str, str]]":
+    """Admission, validation and rights as in earnest, and nothing is stored."""
+    return [("dryRun", "All")] if wanted else []
 
 
 def _error(status: int, data: bytes) -> ApiError:

@@ -68,7 +68,7 @@ class Revisions:
             profile: namespace and name of the profile because of which it is stored.
         """
         data = _data(revision, targets, markers)
-        name = f"cotune-{hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:10]}"
+        name = _name(data)
         existing = await self._objects.list(CONTROLLER_REVISION, self._namespace, LABELS)
         body: Object = {
             "apiVersion": CONTROLLER_REVISION.api_version,
@@ -88,6 +88,18 @@ class Revisions:
             except AlreadyExistsError:
                 return await self.get(name)
         return _parse(name, data)
+
+
+def as_stored(
+    revision: Revision, targets: Mapping[str, GrantTarget], markers: Mapping[str, str | None] | None
+) -> StoredRevision:
+    """The revision as `Revisions.ensure` would store it."""
+    data = _data(revision, targets, markers)
+    return _parse(_name(data), data)
+
+
+def _name(data: Object) -> str:
+    return f"cotune-{hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:10]}"
 
 
 def _data(revision: Revision, targets: Mapping[str, GrantTarget], markers: Mapping[str, str | None] | None) -> Object:

@@ -9,18 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from cotune.api.grant import GrantTarget
-from cotune.cluster.kinds import DEPLOYMENT, POD
-from cotune.cluster.objects import FIELD_MANAGER, Object, Objects
+from cotune.cluster.kinds import DEPLOYMENT, HORIZONTAL_POD_AUTOSCALER, POD
+from cotune.cluster.objects import FIELD_MANAGER, ApiError, ForbiddenError, Object, Objects
 from cotune.rollout.state import ObservedWorkload
 from cotune.trials.pod_failure import PodFailure, pod_failure
 
 ANNOTATION_REVISION = "cotune.dev/revision"
 
 _TAIL_LINES = 500
-
-
-class NotBindableError(Exception):
-    """A variable that cotune cannot set without breaking the workload; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +33,11 @@ class Workload:
     def name(self) -> str:
         """The Deployment's name."""
         return self.target.workload_ref.name
+
+    @property
+    def version(self) -> str:
+        """The `resourceVersion` that was read: who writes on the strength of it must not write over a newer one."""
+        return str(self.deployment["metadata"]["resourceVersion"])
 
 
 class Workloads:
@@ -62,14 +63,58 @@ class Workloads:
                 found[component] = await self._workload(target, deployment, variables.get(component, frozenset()))
         return found
 
+    async def autoscalers(self, targets: Mapping[str, GrantTarget]) -> dict[str, str]:
+        """The HorizontalPodAutoscaler of each component that has one; none is known without the right to list them."""
+        try:
+            found = await self._objects.list(HORIZONTAL_POD_AUTOSCALER, self._namespace)
+        except ForbiddenError:
+            return {}
+        scaled = {_scaled(it): str(it["metadata"]["name"]) for it in found}
+        workloads = {component: ("Deployment", it.workload_ref.name) for component, it in targets.items()}
+        return {component: scaled[it] for component, it in workloads.items() if it in scaled}
+
+    async def rehearse(self, workload: Workload, values: Mapping[str, str | None], marker: str | None) -> None:
+        """Do everything that a change will need, without storing any of it.
+
+        An admission webhook that cannot be asked without side effects refuses every rehearsal: that says nothing.
+
+        Raises:
+            ApiError: the change would be refused.
+            ConflictError: the Deployment is not the one that was read.
+        """
+        try:
+            await self._scale(workload, 0, dry_run=True)
+            if any(workload.observed.values.get(name) != value for name, value in values.items()):
+                await self._set_values(workload, values, marker, dry_run=True)
+        except ApiError as error:
+            if error.status != 400 or "does not support dry run" not in error.message:
+                raise
+
     async def scale(self, workload: Workload, replicas: int) -> None:
-        """Set the number of replicas."""
-        await self._objects.merge(
-            DEPLOYMENT, self._namespace, workload.name, {"spec": {"replicas": replicas}}, subresource="scale"
-        )
+        """Set the number of replicas.
+
+        Raises:
+            ConflictError: the Deployment is not the one that was read.
+        """
+        await self._scale(workload, replicas)
 
     async def set_values(self, workload: Workload, values: Mapping[str, str | None], marker: str | None) -> None:
-        """Own exactly these variables, and the mark of the revision; None gives a variable back to its owner."""
+        """Own exactly these variables, and the mark of the revision; None gives a variable back to its owner.
+
+        Raises:
+            ConflictError: the Deployment is not the one that was read.
+        """
+        await self._set_values(workload, values, marker)
+
+    async def _scale(self, workload: Workload, replicas: int, dry_run: bool = False) -> None:
+        patch: Object = {"metadata": {"resourceVersion": workload.version}, "spec": {"replicas": replicas}}
+        await self._objects.merge(
+            DEPLOYMENT, self._namespace, workload.name, patch, subresource="scale", dry_run=dry_run
+        )
+
+    async def _set_values(
+        self, workload: Workload, values: Mapping[str, str | None], marker: str | None, dry_run: bool = False
+    ) -> None:
         container: Object = {
             "name": workload.target.container,
             "env": [{"name": name, "value": value} for name, value in values.items() if value is not None],
@@ -82,9 +127,14 @@ class Workloads:
             {
                 "apiVersion": DEPLOYMENT.api_version,
                 "kind": DEPLOYMENT.name,
-                "metadata": {"name": workload.name, "namespace": self._namespace},
+                "metadata": {
+                    "name": workload.name,
+                    "namespace": self._namespace,
+                    "resourceVersion": workload.version,
+                },
                 "spec": {"template": template},
             },
+            dry_run,
         )
 
     async def _workload(self, target: GrantTarget, deployment: Object, variables: frozenset[str]) -> Workload:
@@ -94,12 +144,14 @@ class Workloads:
         # An evicted pod stays for ever, and holds nothing any more.
         pods = [it for it in found if it.get("status", {}).get("phase") not in {"Succeeded", "Failed"}]
         replicas = int(deployment["spec"].get("replicas", 1))
+        unbindable = _unbindable(target, deployment, variables)
         observed = ObservedWorkload(
-            values=_values(target, deployment, variables),
+            values=_values(target, deployment, variables) if not unbindable else {},
             replicas=replicas,
             pods=len(pods),
             is_ready=_is_ready(deployment, replicas, len(pods)),
             failure=await self._failure([it for it in pods if _marker(it) == marker]),
+            unbindable=unbindable,
         )
         return Workload(target, deployment, observed, marker)
 
@@ -118,25 +170,33 @@ class Workloads:
         return await self._objects.log(self._namespace, name, container, _TAIL_LINES, previous=previous)
 
 
-def _values(target: GrantTarget, deployment: Object, variables: frozenset[str]) -> dict[str, str | None]:
-    """The variables as they stand in the template; None: the template has no entry of that name.
-
-    Raises:
-        NotBindableError: there is no such container, or a variable's value comes from elsewhere.
-    """
+def _unbindable(target: GrantTarget, deployment: Object, variables: frozenset[str]) -> str:
+    """Why variables cannot be set without breaking the workload: no such container, or a value from elsewhere."""
     name = deployment["metadata"]["name"]
-    containers: list[Object] = deployment["spec"]["template"]["spec"]["containers"]
-    container = next((it for it in containers if it["name"] == target.container), None)
-    if container is None:
-        raise NotBindableError(f"Deployment {name} has no container {target.container}")
-    entries: dict[str, Object] = {it["name"]: it for it in container.get("env", ())}
+    entries = _entries(target, deployment)
+    if entries is None:
+        return f"Deployment {name} has no container {target.container}"
     wanted = variables | _owned(deployment, target.container)
     if indirect := sorted(it for it in wanted if "valueFrom" in entries.get(it, {})):
-        raise NotBindableError(
+        return (
             f"Deployment {name}, container {target.container}: {', '.join(indirect)} has valueFrom, "
             "and a variable may have a value or a source, not both"
         )
+    return ""
+
+
+def _values(target: GrantTarget, deployment: Object, variables: frozenset[str]) -> dict[str, str | None]:
+    """The variables as they stand in the template; None: the template has no entry of that name."""
+    entries = _entries(target, deployment) or {}
+    wanted = variables | _owned(deployment, target.container)
     return {it: entries[it].get("value", "") if it in entries else None for it in sorted(wanted)}
+
+
+def _entries(target: GrantTarget, deployment: Object) -> dict[str, Object] | None:
+    """The container's variables by name; None: there is no such container."""
+    containers: list[Object] = deployment["spec"]["template"]["spec"]["containers"]
+    container = next((it for it in containers if it["name"] == target.container), None)
+    return None if container is None else {it["name"]: it for it in container.get("env", ())}
 
 
 def _owned(deployment: Object, container: str) -> frozenset[str]:
@@ -167,6 +227,11 @@ def _ended(pod: Object) -> dict[str, Object]:
         for it in statuses
         if "terminated" in it.get("state", {}) or "terminated" in it.get("lastState", {})
     }
+
+
+def _scaled(autoscaler: Object) -> tuple[str, str]:
+    reference = autoscaler["spec"]["scaleTargetRef"]
+    return str(reference["kind"]), str(reference["name"])
 
 
 def _marker(pod: Object) -> str | None:

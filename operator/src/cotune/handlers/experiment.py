@@ -1,7 +1,5 @@
 """One pass over a GpuAllocationExperiment: look at its trials, start what comes next, name the winner."""
 
-import hashlib
-import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -131,9 +129,8 @@ class ExperimentReconciler:
 
 
 def spec_digest(body: Object) -> str:
-    """The SHA-256 of an experiment's spec, pod templates included."""
-    text = json.dumps(body["spec"], sort_keys=True, separators=(",", ":"))
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+    """The digest of an experiment's spec as the API server has it."""
+    return ExperimentSpec.model_validate(body["spec"]).digest()
 
 
 def _observed(body: Object) -> ObservedTrial:

@@ -12,7 +12,7 @@ from prometheus_client import start_http_server
 from cotune.cluster.cards import Cards
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import EXPERIMENT, PROFILE, TRIAL, Kind
-from cotune.cluster.objects import Object, Objects
+from cotune.cluster.objects import ConflictError, Object, Objects
 from cotune.cluster.stacks import Stacks
 from cotune.handlers.experiment import ExperimentReconciler
 from cotune.handlers.plans import Plans
@@ -22,6 +22,8 @@ from cotune.handlers.trial import TrialReconciler
 from cotune.handlers.work_queue import Key, Reconcile, WorkQueue
 
 _logger = logging.getLogger("cotune")
+
+_SOON = timedelta(seconds=0.5)
 
 _Pass = Callable[[Object, datetime], Awaitable[timedelta | None]]
 
@@ -42,6 +44,16 @@ def register(registry: kopf.OperatorRegistry, settings: Settings) -> None:
             await running.enter_async_context(queue.running())
         start_http_server(settings.metrics_port)
         _logger.info("started: watching experiments, trials and profiles")
+
+    @kopf.on.probe(registry=registry)
+    async def alive(**_: Any) -> None:
+        """The answer of the liveness endpoint is an error when a queue no longer works: the kubelet then restarts it.
+
+        Raises:
+            kopf.PermanentError: only a restart mends it.
+        """
+        if found := [f"{kind.plural}: {trouble}" for kind, queue in queues.items() if (trouble := queue.trouble())]:
+            raise kopf.PermanentError("; ".join(found))
 
     @kopf.on.login(registry=registry)
     async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
@@ -99,6 +111,10 @@ def _fresh(objects: Objects, kind: Kind, reconcile: _Pass) -> Reconcile:
 
     async def one(key: Key) -> timedelta | None:
         body = await objects.find(kind, key.namespace, key.name)
-        return None if body is None else await reconcile(body, datetime.now(UTC))
+        try:
+            return None if body is None else await reconcile(body, datetime.now(UTC))
+        except ConflictError as error:
+            _logger.debug("%s: read again: %s", key, error)
+            return _SOON
 
     return one

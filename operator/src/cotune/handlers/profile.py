@@ -11,10 +11,11 @@ from cotune.api.grant import GrantSpec, GrantTarget
 from cotune.api.profile import ProfilePhase, ProfileSpec, ProfileStatus, Stage, StageStatus
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import GRANT, PROFILE
-from cotune.cluster.objects import ForbiddenError, Object, Objects
-from cotune.cluster.revisions import Revisions, StoredRevision
-from cotune.cluster.workloads import NotBindableError, Workload, Workloads
+from cotune.cluster.objects import REFUSALS, ApiError, ForbiddenError, Object, Objects
+from cotune.cluster.revisions import Revisions, StoredRevision, as_stored
+from cotune.cluster.workloads import Workload, Workloads
 from cotune.handlers.statuses import condition, status_of, write_status
+from cotune.rollout.beginning import unfit
 from cotune.rollout.convergence import Scale, SetValues
 from cotune.rollout.progress import (
     IN_PROGRESS,
@@ -28,7 +29,7 @@ from cotune.rollout.progress import (
     overall,
     with_stage,
 )
-from cotune.rollout.stage import StageStep, decide
+from cotune.rollout.stage import Obstacle, StageStep, blocked, decide
 from cotune.rollout.state import Revision, WorkloadRevision
 from cotune.rollout.targets import Refusal, Targets, resolve
 
@@ -60,21 +61,20 @@ class ProfileReconciler:
             await self._set_finalizer(body, wanted=False)
             return None
         assert stage is not None  # A stage that has begun is a stage.
+        if state is not None and begun:
+            return await self._go_on(body, spec, status, stage, state, now)
         try:
             targets = await self._targets(body, spec, stage)
-            if state is not None and begun:
-                return await self._go_on(body, spec, status, stage, state, targets, now)
             if isinstance(targets, Refusal):
-                waiting = Waiting(status.phase, targets.reason, targets.message)
-                return await self._wait(body, status, waiting, now, stalled=True)
-            if waiting := hindrance(spec, stage) or await self._rival(body, stage):
-                return await self._wait(body, status, waiting, now)
-            return await self._begin(body, spec, status, stage, targets, now)
-        except NotBindableError as error:
-            waiting = Waiting(status.phase, "NotBindable", str(error))
-        except ForbiddenError as error:
-            waiting = Waiting(status.phase, "Forbidden", error.message)
-        return await self._wait(body, status, waiting, now, stalled=True)
+                waiting = Waiting(targets.reason, targets.message, is_stalled=True)
+            elif (waiting := hindrance(spec, stage) or await self._rival(body, stage)) is None:
+                return await self._begin(body, spec, status, stage, targets, now)
+        except ApiError as error:
+            if error.status not in REFUSALS:
+                raise
+            obstacle = _obstacle(error)
+            waiting = Waiting(obstacle.reason, obstacle.message, is_stalled=True)
+        return await self._wait(body, spec, status, waiting, now)
 
     async def _targets(self, body: Object, spec: ProfileSpec, stage: Stage) -> Targets | Refusal:
         grants = [GrantSpec.model_validate(it["spec"]) for it in await self.objects.list(GRANT, stage.namespace)]
@@ -86,29 +86,28 @@ class ProfileReconciler:
         if first is None:
             return None
         message = f"profile {first.namespace}/{first.name} goes first in namespace {stage.namespace}"
-        return Waiting(ProfilePhase.PENDING, "WaitingForProfile", message)
+        return Waiting("WaitingForProfile", message)
 
     async def _begin(
         self, body: Object, spec: ProfileSpec, status: ProfileStatus, stage: Stage, targets: Targets, now: datetime
     ) -> timedelta:
-        """Store what is there and what shall be there; nothing is changed before both are on record."""
-        found = await self._observe(spec, stage, targets.by_component)
-        if missing := [it for it in spec.start_order if it not in found]:
-            names = ", ".join(targets.by_component[it].workload_ref.name for it in missing)
-            waiting = Waiting(
-                status.phase, "WorkloadNotFound", f"namespace {stage.namespace} has no Deployment {names}"
-            )
-            return await self._wait(body, status, waiting, now, stalled=True)
-        if asleep := [it for it in spec.start_order if found[it].observed.replicas == 0]:
-            # Nothing would start, so nothing would be shown; and the way back would lead to nothing.
-            message = f"namespace {stage.namespace} has {', '.join(asleep)} at 0 replicas"
-            waiting = Waiting(status.phase, "WorkloadAtZero", message)
-            return await self._wait(body, status, waiting, now, stalled=True)
-        if unready := [it for it in spec.start_order if not found[it].observed.is_ready]:
-            # A stack that was not well before the change would be taken back for what the change has not done.
-            message = f"before the change, {', '.join(unready)} in namespace {stage.namespace} must be ready"
-            return await self._wait(body, status, Waiting(status.phase, "StageNotReady", message), now)
-        revisions = Revisions(self.objects, stage.namespace)
+        """Rehearse the change, then store what is there and what shall be there: only then anything is touched.
+
+        Raises:
+            ApiError: the change would be refused.
+        """
+        by_component = targets.by_component
+        found = await self._observe(spec, stage, by_component)
+        workloads = Workloads(self.objects, stage.namespace)
+        waiting = unfit(
+            spec.start_order,
+            stage.namespace,
+            {name: it.workload_ref.name for name, it in by_component.items()},
+            {name: it.observed for name, it in found.items()},
+            await workloads.autoscalers(by_component),
+        )
+        if waiting is not None:
+            return await self._wait(body, spec, status, waiting, now)
         metadata = body["metadata"]
         profile = f"{metadata['namespace']}/{metadata['name']}"
         before = Revision(
@@ -116,10 +115,14 @@ class ProfileReconciler:
                 WorkloadRevision(it, found[it].observed.values, found[it].observed.replicas) for it in spec.start_order
             )
         )
+        after = before.with_values({(it.component, it.env): it.to for it in spec.changes})
+        marker = as_stored(after, by_component, None).name
+        for it in after.workloads:
+            await workloads.rehearse(found[it.component], it.values, marker)
+        revisions = Revisions(self.objects, stage.namespace)
         markers = {it: found[it].marker for it in spec.start_order}
-        last_good = await revisions.ensure(before, targets.by_component, markers, profile)
-        changes = {(it.component, it.env): it.to for it in spec.changes}
-        target = await revisions.ensure(before.with_values(changes), targets.by_component, None, profile)
+        last_good = await revisions.ensure(before, by_component, markers, profile)
+        target = await revisions.ensure(after, by_component, None, profile)
         body = await self._set_finalizer(body, wanted=True)
         state = StageStatus(
             name=stage.name,
@@ -139,24 +142,37 @@ class ProfileReconciler:
         status: ProfileStatus,
         stage: Stage,
         state: StageStatus,
-        targets: Targets | Refusal,
         now: datetime,
     ) -> timedelta:
-        """The next step of a stage that has begun, on the workloads that were on record when it did.
+        """The next step of a stage that has begun; what the API server refuses turns it back."""
+        try:
+            step = await self._step(body, spec, stage, state, now)
+        except ApiError as error:
+            if error.status not in REFUSALS:
+                raise
+            step = blocked(stage, state.phase, state.phase_started_at or now, _obstacle(error), now)
+            return await self._write(body, spec, status, _stepped(state, step, now), now, step.obstacle) and _LATER
+        return await self._write(body, spec, status, _stepped(state, step, now), now, step.obstacle)
+
+    async def _step(
+        self, body: Object, spec: ProfileSpec, stage: Stage, state: StageStatus, now: datetime
+    ) -> StageStep:
+        """Decide and act on the workloads that were on record when the stage began.
 
         A grant that is withdrawn or means other workloads now ends the rollout: the namespace gets back what it had,
         and that is the last thing that happens there.
+
+        Raises:
+            ApiError: the API server has refused a call; the others were made.
         """
         assert state.revision is not None  # Both were written when the stage began.
         assert state.last_good_revision is not None
+        targets = await self._targets(body, spec, stage)
         revisions = Revisions(self.objects, stage.namespace)
         last_good, target = await revisions.find(state.last_good_revision), await revisions.find(state.revision)
         if last_good is None:
-            lost = StageStep(
-                ProfilePhase.DEGRADED, f"ControllerRevision {state.last_good_revision}, the way back, is gone"
-            )
-            await self._write(body, spec, status, _stepped(state, lost, now), now)
-            return _LATER
+            message = f"ControllerRevision {state.last_good_revision}, the way back, is gone"
+            return StageStep(ProfilePhase.DEGRADED, message, obstacle=Obstacle("RevisionGone", message))
         found = await self._observe(spec, stage, last_good.targets)
         if (why := _no_longer(body, state, targets, last_good, target)) and state.phase not in ON_THE_WAY_BACK:
             step = StageStep(ProfilePhase.ROLLING_BACK, why)
@@ -164,10 +180,10 @@ class ProfileReconciler:
             observed = {name: it.observed for name, it in found.items()}
             goal = (target or last_good).revision
             since = state.phase_started_at or now
-            step = decide(stage, state.phase, since, goal, last_good.revision, observed, now)
+            step = decide(stage, state.phase, since, goal, last_good.revision, observed, now, state.unready_since)
         wanted = last_good if step.phase in ON_THE_WAY_BACK or target is None else target
         await self._apply(stage, step, found, wanted)
-        return await self._write(body, spec, status, _stepped(state, step, now), now)
+        return step
 
     async def _observe(
         self, spec: ProfileSpec, stage: Stage, targets: Mapping[str, GrantTarget]
@@ -179,12 +195,20 @@ class ProfileReconciler:
 
     async def _apply(self, stage: Stage, step: StageStep, found: dict[str, Workload], wanted: StoredRevision) -> None:
         workloads = Workloads(self.objects, stage.namespace)
+        refused: ApiError | None = None
         for action in step.actions:
-            match action:
-                case Scale(component, replicas):
-                    await workloads.scale(found[component], replicas)
-                case SetValues(component, values):
-                    await workloads.set_values(found[component], values, wanted.markers[component])
+            try:
+                match action:
+                    case Scale(component, replicas):
+                        await workloads.scale(found[component], replicas)
+                    case SetValues(component, values):
+                        await workloads.set_values(found[component], values, wanted.markers[component])
+            except ApiError as error:
+                if error.status not in REFUSALS:
+                    raise
+                refused = refused or error  # One workload that is refused does not keep the others where they are.
+        if refused is not None:
+            raise refused
 
     async def _set_finalizer(self, body: Object, wanted: bool) -> Object:
         """The profile stays as long as its rollout is in progress: a deletion in the middle takes it back first."""
@@ -197,25 +221,29 @@ class ProfileReconciler:
         return await self.objects.merge(PROFILE, metadata["namespace"], metadata["name"], patch)
 
     async def _wait(
-        self, body: Object, status: ProfileStatus, waiting: Waiting, now: datetime, stalled: bool = False
+        self, body: Object, spec: ProfileSpec, status: ProfileStatus, waiting: Waiting, now: datetime
     ) -> timedelta:
         generation = body["metadata"]["generation"]
         conditions = status.conditions
         for it in (
             condition("Progressing", False, generation, now, waiting.reason, waiting.message),
-            condition("Stalled", stalled, generation, now, waiting.reason, waiting.message),
+            condition("Stalled", waiting.is_stalled, generation, now, waiting.reason, waiting.message),
         ):
             conditions = with_condition(conditions, it)
-        phase = waiting.phase if status.phase is not ProfilePhase.PROGRESSING else status.phase
-        if waiting.phase is ProfilePhase.AWAITING_APPROVAL:
-            phase = waiting.phase
+        phase = waiting.phase or overall(spec, status.stages)
         new = status.model_copy(update={"phase": phase, "conditions": conditions, "observed_generation": generation})
         if await write_status(self.objects, PROFILE, body, status, new):
-            await self.events.tell(body, waiting.reason, waiting.message, "Rollout", now, warning=stalled)
-        return _LATER if stalled else timedelta(seconds=1)
+            await self.events.tell(body, waiting.reason, waiting.message, "Rollout", now, warning=waiting.is_stalled)
+        return _LATER if waiting.is_stalled else timedelta(seconds=1)
 
     async def _write(
-        self, body: Object, spec: ProfileSpec, status: ProfileStatus, state: StageStatus, now: datetime
+        self,
+        body: Object,
+        spec: ProfileSpec,
+        status: ProfileStatus,
+        state: StageStatus,
+        now: datetime,
+        obstacle: Obstacle | None = None,
     ) -> timedelta:
         stages = with_stage(status.stages, state)
         phase = overall(spec, stages)
@@ -224,11 +252,14 @@ class ProfileReconciler:
         ended = phase in {ProfilePhase.ROLLED_BACK, ProfilePhase.PROMOTED}
         degraded = phase is ProfilePhase.ROLLED_BACK or phase in ON_THE_WAY_BACK
         conditions = status.conditions
+        stalled = condition("Stalled", phase is ProfilePhase.DEGRADED, generation, now, str(phase), message)
+        if obstacle is not None:
+            stalled = condition("Stalled", True, generation, now, obstacle.reason, obstacle.message)
         for it in (
             condition("Progressing", not ended, generation, now, str(phase), message),
             condition("Ready", phase is ProfilePhase.PROMOTED, generation, now, str(phase), message),
             condition("Degraded", degraded, generation, now, str(phase), message),
-            condition("Stalled", phase is ProfilePhase.DEGRADED, generation, now, str(phase), message),
+            stalled,
         ):
             conditions = with_condition(conditions, it)
         new = ProfileStatus(
@@ -262,6 +293,12 @@ def _no_longer(
     return "the grant names other workloads than when the stage began" if granted != begun else ""
 
 
+def _obstacle(error: ApiError) -> Obstacle:
+    if isinstance(error, ForbiddenError):
+        return Obstacle("Forbidden", error.message)
+    return Obstacle("ChangeRefused", error.message)
+
+
 def _stepped(state: StageStatus, step: StageStep, now: datetime) -> StageStatus:
     entered = step.phase is not state.phase
     message = step.message
@@ -274,6 +311,7 @@ def _stepped(state: StageStatus, step: StageStep, now: datetime) -> StageStatus:
         update={
             "phase": step.phase,
             "phase_started_at": now if entered else state.phase_started_at,
+            "unready_since": step.unready_since,
             "finished_at": now if step.phase not in IN_PROGRESS else None,
             "message": message[:4096],
         }

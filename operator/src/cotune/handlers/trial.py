@@ -13,7 +13,7 @@ from cotune.cluster.cards import Cards, Holder
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import CONFIG_MAP, EXPERIMENT, TRIAL
 from cotune.cluster.nodes import nodes
-from cotune.cluster.objects import ApiError, Object, Objects
+from cotune.cluster.objects import REFUSALS, ApiError, Object, Objects
 from cotune.cluster.stacks import NameTakenError, ObservedStack, Stacks
 from cotune.fitness.judgement import Judgement, judge
 from cotune.handlers.experiment import LABEL_EXPERIMENT, spec_digest
@@ -37,8 +37,6 @@ from cotune.trials.render import (
 _POLL = timedelta(seconds=0.5)
 _PROBE_SLACK = timedelta(seconds=90)
 """Beyond warm-up and window: each clip once, answers to the last requests, the probe's own start."""
-
-_REFUSED = frozenset({400, 403, 422})
 
 TRIALS = Counter("cotune_trials_total", "Trials that have finished.", ["phase", "reason"])
 
@@ -111,7 +109,7 @@ class TrialReconciler:
         except NameTakenError as error:
             step = Step(TrialPhase.INVALID, "NameTaken", str(error))
         except ApiError as error:
-            if error.status not in _REFUSED:
+            if error.status not in REFUSALS:
                 raise
             # Pod Security, a quota, a missing right or a field that no pod has: the same again would be refused again.
             step = Step(TrialPhase.INVALID, "PodRefused", error.message)

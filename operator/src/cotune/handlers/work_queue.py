@@ -10,6 +10,9 @@ from time import monotonic
 
 from prometheus_client import Counter, Histogram
 
+LONGEST_PASS = 600.0
+"""Seconds: a pass has about twenty calls, each of which gives up by itself after 20 s."""
+
 _FIRST_BACK_OFF, _LONGEST_BACK_OFF = 0.5, 60.0
 
 RECONCILE_SECONDS = Histogram("cotune_reconcile_seconds", "Duration of one pass over one resource.", ["kind"])
@@ -48,7 +51,8 @@ class WorkQueue:
         self._workers = workers
         self._ready: asyncio.Queue[Key] = asyncio.Queue()
         self._queued: set[Key] = set()
-        self._in_work: set[Key] = set()
+        self._in_work: dict[Key, float] = {}
+        self._tasks: list[asyncio.Task[None]] = []
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
         self._logger = logging.getLogger(f"cotune.{kind}")
@@ -73,24 +77,34 @@ class WorkQueue:
     async def running(self) -> AsyncGenerator[None]:
         """Workers as long as the context lasts."""
         tasks = [asyncio.create_task(self._work(), name=f"{self._kind}-{it}") for it in range(self._workers)]
+        self._tasks = tasks
         try:
             yield
         finally:
+            self._tasks = []
             for timer in self._timers.values():
                 timer.cancel()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    def trouble(self) -> str:
+        """What only a restart mends: a worker that has ended, or a pass that does not; empty when there is none."""
+        if dead := [it.get_name() for it in self._tasks if it.done()]:
+            return f"workers have ended: {', '.join(dead)}"
+        now = monotonic()
+        stuck = [f"{key} for {now - since:.0f} s" for key, since in self._in_work.items() if now - since > LONGEST_PASS]
+        return f"passes do not end: {', '.join(stuck)}" if stuck else ""
+
     async def _work(self) -> None:
         while True:
             key = await self._ready.get()
             self._queued.discard(key)
-            self._in_work.add(key)
+            self._in_work[key] = monotonic()
             try:
                 await self._one(key)
             finally:
-                self._in_work.discard(key)
+                del self._in_work[key]
                 if key in self._queued:
                     self._ready.put_nowait(key)
 

@@ -8,7 +8,7 @@ after any interruption, it goes on where the cluster stands.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cotune.rollout.state import ObservedWorkload, Revision
+from cotune.rollout.state import ObservedWorkload, Revision, WorkloadRevision
 from cotune.trials.pod_failure import PodFailure
 
 
@@ -49,7 +49,8 @@ class Convergence:
 def converge(target: Revision, observed: Mapping[str, ObservedWorkload], in_order: bool = True) -> Convergence:
     """The next step towards `target`.
 
-    A workload that is gone is waited for: it is somebody's deletion, not cotune's to undo.
+    A workload that is gone is waited for: it is somebody's deletion, not cotune's to undo. One whose variables cannot
+    be written is started as its owner has it now, and waited for: cotune's value is in it no more.
 
     Args:
         target: what the stage shall be.
@@ -60,9 +61,17 @@ def converge(target: Revision, observed: Mapping[str, ObservedWorkload], in_orde
     missing = [it.component for it in target.workloads if it.component not in observed]
     if missing:
         return Convergence(waiting_for=f"workload of {', '.join(missing)}")
-    if any(not _has_values(observed[it.component].values, it.values) for it in target.workloads):
+    if any(lacks_values(it, observed) for it in target.workloads):
         return _stop_and_write(target, observed)
-    return _start(target, observed) if in_order else _start_all(target, observed)
+    started = _start(target, observed) if in_order else _start_all(target, observed)
+    if started.is_complete and (why := unbindable(observed)):
+        return Convergence(waiting_for=f"what can be bound: {why}")
+    return started
+
+
+def unbindable(observed: Mapping[str, ObservedWorkload]) -> str:
+    """Why variables of some workloads cannot be written; empty when all can."""
+    return "; ".join(it.unbindable for it in observed.values() if it.unbindable)
 
 
 def _stop_and_write(target: Revision, observed: Mapping[str, ObservedWorkload]) -> Convergence:
@@ -73,11 +82,7 @@ def _stop_and_write(target: Revision, observed: Mapping[str, ObservedWorkload]) 
         if now.pods > 0:
             return Convergence(waiting_for=f"{workload.component} to stop")
     return Convergence(
-        tuple(
-            SetValues(it.component, it.values)
-            for it in target.workloads
-            if not _has_values(observed[it.component].values, it.values)
-        ),
+        tuple(SetValues(it.component, it.values) for it in target.workloads if lacks_values(it, observed)),
         "the values to be written",
     )
 
@@ -101,5 +106,7 @@ def _start_all(target: Revision, observed: Mapping[str, ObservedWorkload]) -> Co
     return Convergence(actions, f"{', '.join(unready)} to be ready" if unready else "")
 
 
-def _has_values(now: Mapping[str, str | None], wanted: Mapping[str, str | None]) -> bool:
-    return all(now.get(name) == value for name, value in wanted.items())
+def lacks_values(wanted: WorkloadRevision, observed: Mapping[str, ObservedWorkload]) -> bool:
+    """Whether a workload has other values than it shall have, and can be given them."""
+    now = observed[wanted.component]
+    return not now.unbindable and any(now.values.get(name) != value for name, value in wanted.values.items())

@@ -19,9 +19,12 @@ ON_THE_WAY_BACK = frozenset({ProfilePhase.ROLLING_BACK, ProfilePhase.DEGRADED})
 class Waiting:
     """Why a profile has not begun its next stage."""
 
-    phase: ProfilePhase
     reason: str
     message: str
+    is_stalled: bool = False
+    """Somebody must change something first; nobody waits for the profile meanwhile."""
+    phase: ProfilePhase | None = None
+    """The profile's phase meanwhile; None: as its stages make it."""
 
 
 def current_stage(spec: ProfileSpec, status: ProfileStatus) -> Stage | None:
@@ -61,10 +64,10 @@ def overall(spec: ProfileSpec, stages: Sequence[StageStatus]) -> ProfilePhase:
 def hindrance(spec: ProfileSpec, stage: Stage) -> Waiting | None:
     """What a person has said that keeps a stage from beginning."""
     if spec.rollout.paused:
-        return Waiting(ProfilePhase.PENDING, "Paused", "spec.rollout.paused is true")
+        return Waiting("Paused", "spec.rollout.paused is true")
     if stage.approval is Approval.MANUAL:
         message = f"stage {stage.name} waits for its approval: set it to Auto to let it begin"
-        return Waiting(ProfilePhase.AWAITING_APPROVAL, "AwaitingApproval", message)
+        return Waiting("AwaitingApproval", message, phase=ProfilePhase.AWAITING_APPROVAL)
     return None
 
 

@@ -8,8 +8,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from cotune.api.profile import ProfilePhase, Stage
-from cotune.rollout.convergence import Action, converge
+from cotune.rollout.baking import Standing, standing
+from cotune.rollout.convergence import Action, converge, unbindable
 from cotune.rollout.state import ObservedWorkload, Revision
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """What no waiting mends: somebody must allow or change something. As the condition Stalled says it."""
+
+    reason: str
+    message: str
 
 
 @dataclass(frozen=True)
@@ -19,6 +28,26 @@ class StageStep:
     phase: ProfilePhase
     message: str = ""
     actions: tuple[Action, ...] = ()
+    obstacle: Obstacle | None = None
+    """What stands in the way of the phase, whichever way it leads."""
+    unready_since: datetime | None = None
+    """While the stage bakes: since when a workload is not ready."""
+
+
+def blocked(stage: Stage, phase: ProfilePhase, phase_since: datetime, obstacle: Obstacle, now: datetime) -> StageStep:
+    """The step of a stage that has begun and is not let on.
+
+    A way forward turns back, though the way back may be just as blocked: it is gone on with as soon as it is let, and
+    is overdue after the deadline like any other.
+    """
+    why = f"{obstacle.reason}: {obstacle.message}"
+    match phase:
+        case ProfilePhase.ROLLING_BACK if now - phase_since > timedelta(seconds=stage.readiness_deadline_seconds):
+            return StageStep(ProfilePhase.DEGRADED, why, obstacle=obstacle)
+        case ProfilePhase.ROLLING_BACK | ProfilePhase.DEGRADED:
+            return StageStep(phase, why, obstacle=obstacle)
+        case _:
+            return StageStep(ProfilePhase.ROLLING_BACK, why, obstacle=obstacle)
 
 
 def decide(
@@ -29,8 +58,9 @@ def decide(
     last_good: Revision,
     observed: Mapping[str, ObservedWorkload],
     now: datetime,
+    unready_since: datetime | None = None,
 ) -> StageStep:
-    """The next step of a stage in `phase` since `phase_since`.
+    """The next step of a stage in `phase` since `phase_since`, not ready while it bakes since `unready_since`.
 
     A rollback has the stage's own readiness deadline, and is itself never rolled back: a stage whose last good revision
     does not come up in time is Degraded. It still works towards that revision: the deadline may only have passed while
@@ -38,6 +68,9 @@ def decide(
     """
     elapsed = now - phase_since
     deadline = timedelta(seconds=stage.readiness_deadline_seconds)
+    obstacle = Obstacle("NotBindable", why) if (why := unbindable(observed)) else None
+    if obstacle is not None and phase in {ProfilePhase.PROGRESSING, ProfilePhase.BAKING}:
+        return blocked(stage, phase, phase_since, obstacle, now)
     match phase:
         case ProfilePhase.PENDING | ProfilePhase.AWAITING_APPROVAL:
             return StageStep(ProfilePhase.PROGRESSING)
@@ -55,13 +88,7 @@ def decide(
                 )
             return StageStep(phase, f"waiting for {state.waiting_for}", state.actions)
         case ProfilePhase.BAKING:
-            state = converge(target, observed)
-            if not state.is_complete:
-                why = f"{state.failure[0]}: {state.failure[1].reason}" if state.failure else state.waiting_for
-                return StageStep(ProfilePhase.ROLLING_BACK, f"no longer ready while baking: {why}")
-            if elapsed >= timedelta(seconds=stage.bake_seconds):
-                return StageStep(ProfilePhase.PROMOTED)
-            return StageStep(phase, f"ready, {stage.bake_seconds} s of bake time are not over")
+            return _bake(stage, elapsed, standing(target, observed), unready_since, now)
         case ProfilePhase.ROLLING_BACK:
             state = converge(last_good, observed)
             if state.is_complete:
@@ -71,12 +98,42 @@ def decide(
                     ProfilePhase.DEGRADED,
                     f"the last good revision is not ready within {stage.readiness_deadline_seconds} s either",
                     state.actions,
+                    obstacle,
                 )
-            return StageStep(phase, f"waiting for {state.waiting_for or 'the last good revision'}", state.actions)
+            waiting_for = state.waiting_for or "the last good revision"
+            return StageStep(phase, f"waiting for {waiting_for}", state.actions, obstacle)
         case ProfilePhase.DEGRADED:
             state = converge(last_good, observed, in_order=elapsed <= deadline)
             if state.is_complete:
                 return StageStep(ProfilePhase.ROLLED_BACK)
-            return StageStep(phase, f"waiting for {state.waiting_for or 'the last good revision'}", state.actions)
+            waiting_for = state.waiting_for or "the last good revision"
+            return StageStep(phase, f"waiting for {waiting_for}", state.actions, obstacle)
         case ProfilePhase.PROMOTED | ProfilePhase.ROLLED_BACK:
             return StageStep(phase)
+
+
+def _bake(
+    stage: Stage, elapsed: timedelta, found: Standing, unready_since: datetime | None, now: datetime
+) -> StageStep:
+    """One bad reading is no failure; and what somebody else does to the replicas is not the profile's."""
+    phase = ProfilePhase.BAKING
+    if found.broken:
+        return StageStep(ProfilePhase.ROLLING_BACK, f"while baking: {found.broken}")
+    since = unready_since or now
+    tolerance, deadline = stage.unready_tolerance_seconds, stage.readiness_deadline_seconds
+    if found.unready and now - since > timedelta(seconds=tolerance):
+        why = f"no longer ready while baking, for more than {tolerance} s: {', '.join(found.unready)}"
+        return StageStep(ProfilePhase.ROLLING_BACK, why)
+    if found.starting and now - since > timedelta(seconds=deadline):
+        why = f"scaled by somebody else while baking, and not ready within {deadline} s: {found.others}"
+        return StageStep(ProfilePhase.ROLLING_BACK, why)
+    if found.asleep:
+        obstacle = Obstacle("ScaledByOthers", found.others)
+        return StageStep(phase, found.others, obstacle=obstacle, unready_since=since if found.unready else None)
+    if found.unready or found.starting:
+        names = ", ".join((*found.unready, *found.starting))
+        return StageStep(phase, f"waiting for {names} to be ready again", unready_since=since)
+    if elapsed >= timedelta(seconds=stage.bake_seconds):
+        return StageStep(ProfilePhase.PROMOTED)
+    others = f"; {found.others}" if found.others else ""
+    return StageStep(phase, f"ready, {stage.bake_seconds} s of bake time are not over{others}")

@@ -57,3 +57,5 @@ class ObservedWorkload:
     """Every wanted replica is ready, and the workload's controller has seen the newest spec."""
     failure: PodFailure | None = None
     """Of a pod made from the template as it is now."""
+    unbindable: str = ""
+    """Why its variables cannot be written: its owner has changed the container since; `values` are empty then."""
