@@ -79,5 +79,3 @@ def test_more_memory_never_holds_fewer_requests_and_longer_ones_are_never_more(
     longest = found.longest(memory, length)
     assert longest == 0 or found.blocks_per_request(longest) * found.block_bytes <= memory
     assert longest == length or found.blocks_per_request(longest + 1) * found.block_bytes > memory
-
-

@@ -63,7 +63,8 @@ def test_the_order_of_start_decides_who_finds_the_memory_free() -> None:
 
 
 def test_a_predicted_refusal_has_the_name_that_the_failed_trial_would_have() -> None:
-    assert {str(it) for it in Refusal} <= {str(it) for it in Cause}
+    # What MPS refuses, CUDA reports as memory that has run out.
+    assert {str(it) for it in Refusal} - {Refusal.CLIENT_LIMIT} <= {str(it) for it in Cause}
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,7 @@ def test_the_command_answers_in_json_as_a_table_and_as_a_page(capsys: pytest.Cap
     assert main(["plan", "-f", str(EXAMPLE)]) == 0
     table = capsys.readouterr().out
     assert "9 of 15 candidates fit" in table
-    assert "NoCacheBlocks: judge: the budget of 4.80 GiB is 0.87 GiB less" in table
+    assert "NoCacheBlocks: judge: the budget of 4.80 GiB is 0.77 GiB less" in table
 
     assert main(["plan", "-f", str(EXAMPLE), "-o", "html"]) == 0
     assert capsys.readouterr().out.count("<tr><td>") == 15

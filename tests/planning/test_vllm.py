@@ -122,7 +122,7 @@ def test_a_longer_context_never_gives_more_concurrency(settings: VllmSettings, m
 def test_the_budget_is_what_its_parts_are(settings: VllmSettings) -> None:
     plan = plan_vllm(config(), settings, H200)
 
-    assert plan.weights + plan.activations + plan.non_torch + plan.kv_cache == plan.budget
+    assert plan.weights + plan.activations + plan.non_torch + plan.counted_graphs + plan.kv_cache == plan.budget
 
 
 def test_arguments_are_read_as_vllm_reads_them() -> None:

@@ -127,7 +127,14 @@ _CONFIGS: Mapping[str, Mapping[str, Any]] = {
 }
 _RUNS: Sequence[Mapping[str, Any]] = (
     {"memory": 4 * _GIB, "length": 4096, "tokens_of_a_step": 2048, "block": 16, "mixing": True, "steps": 2},
-    {"memory": 7 * _GIB + 12_345_678, "length": 8192, "tokens_of_a_step": 8192, "block": 16, "mixing": True, "steps": 2},
+    {
+        "memory": 7 * _GIB + 12_345_678,
+        "length": 8192,
+        "tokens_of_a_step": 8192,
+        "block": 16,
+        "mixing": True,
+        "steps": 2,
+    },
     {"memory": 40 * _GIB + 1, "length": 32_000, "tokens_of_a_step": 2048, "block": 32, "mixing": True, "steps": 1},
     {"memory": 3 * _GIB, "length": 8001, "tokens_of_a_step": 512, "block": 16, "mixing": False, "steps": 2},
     {"memory": 200 * (1 << 20), "length": 32_768, "tokens_of_a_step": 2048, "block": 16, "mixing": True, "steps": 2},

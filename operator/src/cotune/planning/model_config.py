@@ -33,7 +33,7 @@ _TIED = ("gemma", "cohere", "command", "gpt2", "opt", "bloom", "falcon", "mpt", 
 """Prefixes of the model types whose classes tie input and output embeddings by default."""
 _PERIOD = {"gemma3_text": 6, "gemma3": 6, "gemma2": 2, "gpt_oss": 2, "cohere2": 4, "llama4_text": 4, "llama4": 4}
 """Of model types that mix layers: the last layer of every so many has full attention, the others a window."""
-_RECURRENT = ("mamba", "jamba", "bamba", "zamba", "nemotron_h", "falcon_h1", "granitemoehybrid", "rwkv", "plamo2", "lfm2")
+_RECURRENT = ("mamba", "jamba", "bamba", "zamba", "nemotron_h", "falcon_h1", "granitemoehybrid", "rwkv", "plamo2")
 """Prefixes of the model types with layers that keep a state of fixed size, or nothing but that."""
 
 
@@ -112,7 +112,8 @@ class QuantizationConfig(BaseModel):
             case "mxfp4" | "bitsandbytes":
                 return self.bits or 4
             case "compressed-tensors":
-                types = [cast("Mapping[str, Any]", it.get("weights") or {}) for it in (self.config_groups or {}).values()]
+                groups = [cast("Mapping[str, Any]", it) for it in (self.config_groups or {}).values()]
+                types = [cast("Mapping[str, Any]", it.get("weights") or {}) for it in groups]
                 return int(types[0].get("num_bits") or _FP8_BITS) if types else _FP8_BITS
             case other:
                 raise ModelConfigError(f"quantization_config.quant_method {other!r} is not known")

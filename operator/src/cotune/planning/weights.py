@@ -80,7 +80,7 @@ def weights(config: ModelConfig, tensor_parallel: int = 1, value_bytes: int = 2,
         ModelConfigError: the quantisation is not known.
     """
     allocator = CachingAllocator(LOADING_MAX_SPLIT)
-    sums = dict.fromkeys(("linear", "embeddings", "other", "rotary"), 0)
+    sums: dict[str, int] = dict.fromkeys(("linear", "embeddings", "other", "rotary"), 0)
     for tensor in _tensors(config, tensor_parallel, value_bytes):
         sums[tensor.kind] += tensor.size
         if tensor.kind == "rotary":
