@@ -12,7 +12,7 @@ states, the residual and the layer's own input stay beside the feed-forward's; c
 from dataclasses import dataclass
 
 from cotune.planning.cards import Card
-from cotune.planning.model_config import Attention, ModelConfig
+from cotune.planning.model_config import ModelConfig
 from cotune.planning.vllm_settings import VllmSettings
 from cotune.planning.weights import has_gate, padded_vocabulary
 
@@ -50,7 +50,7 @@ class _Shape:
 
 def uses_second_runner(config: ModelConfig) -> bool:
     """Whether vLLM 0.26 runs this model with its V2 model runner (`VllmConfig.use_v2_model_runner`)."""
-    if any(it.attention is Attention.RECURRENT for it in config.layers):
+    if config.has_states:
         return False
     return not config.experts or bool(_V2_MIXTURES.intersection(config.architectures))
 

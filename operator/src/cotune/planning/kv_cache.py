@@ -11,6 +11,7 @@ draw their ids from one pool. A request holds, in every group, the blocks that i
 from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from cotune.planning.model_config import Attention, Layer, ModelConfig
 
@@ -104,6 +105,7 @@ def is_hybrid(config: ModelConfig) -> bool:
     return len(set(config.layers)) > 1
 
 
+@lru_cache(maxsize=1024)
 def kv_layout(
     config: ModelConfig,
     *,

@@ -7,6 +7,7 @@ of transformers 5, which writes only what differs from them.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -212,7 +213,13 @@ class ModelConfig(BaseModel):
         """Whether it has parts for images or sound, which the planner's formulas do not cover."""
         return self.vision_config is not None or self.audio_config is not None
 
-    @property
+    def __hash__(self) -> int:
+        """Cheap, and enough to tell models apart: equality compares all fields."""
+        return hash(
+            (self.model_type, self.num_hidden_layers, self.hidden_size, self.intermediate_size, self.vocab_size)
+        )
+
+    @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """Every layer's kind of attention, in their order."""
         if self.layer_types is not None:
@@ -229,6 +236,11 @@ class ModelConfig(BaseModel):
             )
         full = min(self.max_window_layers or 0, self.num_hidden_layers) if self.use_sliding_window else 0
         return (Layer(Attention.FULL),) * full + (windowed,) * (self.num_hidden_layers - full)
+
+    @cached_property
+    def has_states(self) -> bool:
+        """Whether any layer keeps a state of fixed size."""
+        return any(it.attention is Attention.RECURRENT for it in self.layers)
 
     def _windowed(self) -> Layer | None:
         if self.attention_chunk_size:

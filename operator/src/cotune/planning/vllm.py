@@ -14,7 +14,7 @@ from enum import StrEnum
 from cotune.planning.activations import activation_peak, persistent_buffers, uses_second_runner
 from cotune.planning.cards import Card
 from cotune.planning.kv_cache import KvLayout, kv_layout
-from cotune.planning.model_config import Attention, ModelConfig, QuantizationConfig
+from cotune.planning.model_config import ModelConfig, QuantizationConfig
 from cotune.planning.sizes import GIB, MIB, gib
 from cotune.planning.vllm_settings import LONGEST_THAT_FITS, ArgumentError, VllmSettings, settings_from_arguments
 from cotune.planning.weights import Weights, weights
@@ -294,9 +294,7 @@ def _near_bounds(start: _Start, doubt: int) -> tuple[str, ...]:
 def _uncovered(config: ModelConfig, settings: VllmSettings) -> tuple[str, ...]:
     """What the formulas leave out."""
     doubts = {
-        "layers with a state of fixed size: neither their weights nor their states are modelled": any(
-            it.attention is Attention.RECURRENT for it in config.layers
-        ),
+        "layers with a state of fixed size: neither their weights nor their states are modelled": config.has_states,
         "parts for images or sound are not modelled": config.is_multimodal,
         "layers spread over cards by pipeline are planned as if one card had them all": (
             settings.pipeline_parallel_size > 1

@@ -9,6 +9,7 @@ projection and two norms; the last norm; the output table, unless it is the inpu
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cotune.planning.model_config import ModelConfig
 from cotune.planning.torch_allocator import LOADING_MAX_SPLIT, CachingAllocator
@@ -67,6 +68,7 @@ class _Tensor:
     size: int
 
 
+@lru_cache(maxsize=1024)
 def weights(config: ModelConfig, tensor_parallel: int = 1, value_bytes: int = 2, lora: Lora | None = None) -> Weights:
     """The weights on each of `tensor_parallel` cards.
 
