@@ -118,7 +118,7 @@ def of(shape: dict[str, Any], **changes: object) -> ModelConfig:
 
 def peak(shape: dict[str, Any], **settings: Any) -> int:
     """MiB of the profile run on an H200, without cuBLAS's 32."""
-    size = activation_peak(of(shape), VllmSettings(**{"enforce_eager": True, **settings}), H200)
+    size = activation_peak(of(shape), replace(VllmSettings(enforce_eager=True), **settings), H200)
     return (size - 32 * MIB) // MIB
 
 

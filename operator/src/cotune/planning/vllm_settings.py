@@ -47,10 +47,10 @@ class VllmSettings:
 
     def batched_tokens(self, card: Card) -> int:
         """Tokens of one step: what the profile run is made with."""
-        return self.max_num_batched_tokens or min(
-            8192 if card.is_large else 2048,
-            self.sequences(card) * self.max_model_len if (self.max_model_len or 0) > 0 else 1 << 30,
-        )
+        if self.max_num_batched_tokens is not None:
+            return self.max_num_batched_tokens
+        default, longest = 8192 if card.is_large else 2048, self.max_model_len or 0
+        return min(default, self.sequences(card) * longest) if longest > 0 else default
 
     def sequences(self, card: Card) -> int:
         """Sequences of one step: never more than tokens where vLLM chooses it."""
