@@ -4,7 +4,9 @@ import json
 from typing import Any
 
 import pytest
-from cotune.planning.model_config import ModelConfigError, is_hybrid, kv_bytes_per_token, read_model_config, weights
+from cotune.planning.kv_cache import is_hybrid, kv_bytes_per_token
+from cotune.planning.model_config import ModelConfigError, read_model_config
+from cotune.planning.weights import weights
 
 LLAMA_8B: dict[str, Any] = {
     "torch_dtype": "bfloat16",
@@ -53,7 +55,7 @@ def of(shape: dict[str, Any], **changes: object) -> Any:
     ids=["dense", "mixture", "latent attention"],
 )
 def test_the_weights_are_the_published_number_of_parameters(shape: dict[str, Any], billions: float) -> None:
-    assert weights(of(shape)).total / 2 / 1e9 == pytest.approx(billions, rel=0.002)
+    assert weights(of(shape)).parameters / 2 / 1e9 == pytest.approx(billions, rel=0.002)
 
 
 def test_quantised_weights_keep_embeddings_and_scales() -> None:

@@ -10,12 +10,13 @@ from cotune.planning.sizes import MIB, gib
 from cotune.planning.stack import Part, StackPlan
 
 _BAR = 40
-_LETTERS = {"weights": "W", "activations": "A", "KV cache": "K", "working": "w", "held": "o"}
+_LETTERS = {"weights": "W", "activations": "A", "KV cache": "K", "working": "w", "decoder cache": "k", "held": "o"}
 _COLOURS = {
     "weights": "#4269d0",
     "activations": "#efb118",
     "KV cache": "#3ca951",
     "working": "#ff725c",
+    "decoder cache": "#a463f2",
     "held": "#9c6b4e",
     "libraries": "#97bbf5",
     "context": "#9498a0",

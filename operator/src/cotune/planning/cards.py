@@ -4,54 +4,146 @@ Every figure says whether it was measured or modelled. A figure that was not mea
 start on the card calibrates it.
 """
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
-from cotune.planning.sizes import GIB, MIB
+from cotune.planning.sizes import GIB, KIB, MIB
 
 
 @dataclass(frozen=True)
 class Card:
-    """One product."""
+    """One product, or a MIG slice of one."""
 
     product: str
     """As the label `nvidia.com/gpu.product` has it, without `-SHARED`."""
     total_bytes: int
-    """What CUDA counts as the card's memory: NVML's total less what the driver keeps."""
+    """What CUDA counts as the card's memory: NVML's total less what the driver keeps, ECC's share among it."""
+    driver_bytes: int
+    """What NVML shows as used on an idle card: the difference between its total and CUDA's."""
     context_bytes: int
     """A process's CUDA context."""
     non_torch_bytes: int
     """What vLLM takes beside torch's allocator: libraries' workspaces and kernels."""
-    is_large: bool
-    """70 GiB or more: vLLM's defaults for batches differ."""
+    cache_bytes: int
+    """The card's L2 cache: kernels are tuned with a buffer of its size at hand."""
+    capability: tuple[int, int]
+    """CUDA's compute capability; it decides how large torch makes cuBLAS's workspace."""
+    mig_profile: str = ""
+    """Such as `1g.10gb`; empty for the whole card."""
     measured: frozenset[str] = frozenset()
     """The fields that were measured; all others are modelled."""
+    source: str = ""
+    """Where the measured fields were read, and when."""
+
+    @property
+    def is_large(self) -> bool:
+        """Whether vLLM's defaults for batches are the large ones: 70 GiB or more, but no A100.
+
+        Source: `EngineArgs.get_batch_defaults` of vLLM 0.26.
+        """
+        return self.total_bytes >= _LARGE_BYTES and "A100" not in self.product
+
+    @property
+    def blas_workspace_bytes(self) -> int:
+        """What torch's allocator holds for cuBLAS once the first matrix product has run.
+
+        Source: `parseChosenWorkspaceSize` in `aten/src/ATen/cuda/CublasHandlePool.cpp`; 32 MiB is what the recorded
+        starts on an H200 show.
+        """
+        return 32 * MIB if self.capability in _LARGE_WORKSPACE else 8 * MIB + 128 * KIB
+
+    def client_limit(self, replicas: int) -> int:
+        """What the NVIDIA device plugin's MPS lets each client have: an equal share for every replica.
+
+        Source: `mps/device.go` of NVIDIA/k8s-device-plugin (`set_default_device_pinned_mem_limit`): whole MiB.
+        """
+        return self.total_bytes // MIB // replicas * MIB
+
+    def provenance(self, name: str) -> str:
+        """`measured` or `modelled`, of one field."""
+        return "measured" if name in self.measured else "modelled"
 
 
 _LARGE_BYTES = 70 * GIB
+_LARGE_WORKSPACE = frozenset({(9, 0), (10, 0), (10, 3)})
+_MIG_LABEL = re.compile(r"(?P<product>.+)-MIG-(?P<profile>\d+g\.\d+gb)(\.me|\+me)?")
 
 
-def _card(product: str, total_mib: int, context_mib: int, non_torch_mib: int, *measured: str) -> Card:
-    total = total_mib * MIB
-    return Card(product, total, context_mib * MIB, non_torch_mib * MIB, total >= _LARGE_BYTES, frozenset(measured))
+def _card(
+    product: str,
+    total_mib: int,
+    driver_mib: int,
+    context_mib: int,
+    non_torch_mib: int,
+    cache_mib: int,
+    capability: tuple[int, int],
+    source: str = "",
+    measured: tuple[str, ...] = (),
+) -> Card:
+    return Card(
+        product=product,
+        total_bytes=total_mib * MIB,
+        driver_bytes=driver_mib * MIB,
+        context_bytes=context_mib * MIB,
+        non_torch_bytes=non_torch_mib * MIB,
+        cache_bytes=cache_mib * MIB,
+        capability=capability,
+        measured=frozenset(measured),
+        source=source,
+    )
 
 
 CARDS = {
     it.product: it
     for it in (
-        # total: the public report of 2025-10-28 counts 12 GiB.
-        _card("NVIDIA-GeForce-RTX-3060", 12_288, 256, 82, "total_bytes"),
-        _card("NVIDIA-GeForce-RTX-3090", 24_576, 256, 82),
-        _card("NVIDIA-GeForce-RTX-4090", 24_564, 384, 92),
-        _card("NVIDIA-A10", 23_028, 256, 82),
-        _card("NVIDIA-L4", 23_034, 256, 92),
-        _card("NVIDIA-L40S", 46_068, 384, 92),
-        _card("NVIDIA-A100-SXM4-40GB", 40_960, 416, 143),
-        _card("NVIDIA-A100-SXM4-80GB", 81_920, 416, 143),
-        _card("NVIDIA-H100-80GB-HBM3", 81_044, 532, 225),
-        # 2026-11-23, driver 580.159, torch 2.11.0, vLLM 0.26.0.
-        _card("NVIDIA-H200", 143_156, 532, 225, "total_bytes", "context_bytes", "non_torch_bytes"),
+        _card(
+            "NVIDIA-GeForce-RTX-3060", 12_288, 0, 256, 82, 3, (8, 6), "public report of 2025-10-28", ("total_bytes",)
+        ),
+        _card("NVIDIA-GeForce-RTX-3090", 24_576, 0, 256, 82, 6, (8, 6)),
+        _card("NVIDIA-GeForce-RTX-4090", 24_564, 0, 384, 92, 72, (8, 9)),
+        _card("NVIDIA-A10", 23_028, 0, 256, 82, 6, (8, 6)),
+        _card("NVIDIA-A30", 24_576, 500, 416, 143, 24, (8, 0)),
+        _card("NVIDIA-L4", 23_034, 0, 256, 92, 48, (8, 9)),
+        _card("NVIDIA-L40S", 46_068, 0, 384, 92, 96, (8, 9)),
+        _card("NVIDIA-A100-SXM4-40GB", 40_960, 500, 416, 143, 40, (8, 0)),
+        _card("NVIDIA-A100-SXM4-80GB", 81_920, 600, 416, 143, 40, (8, 0)),
+        _card("NVIDIA-H100-80GB-HBM3", 81_044, 515, 532, 230, 50, (9, 0)),
+        _card(
+            "NVIDIA-H200",
+            143_156,
+            615,
+            532,
+            230,
+            60,
+            (9, 0),
+            "2026-11-23, driver 580.159, torch 2.11.0, vLLM 0.26.0",
+            ("total_bytes", "driver_bytes", "context_bytes", "non_torch_bytes", "cache_bytes"),
+        ),
     )
 }
+
+_MIG_PROFILES = {
+    "NVIDIA-A30": (4, {"1g.6gb": 1, "2g.12gb": 2, "4g.24gb": 4}),
+    "NVIDIA-A100-SXM4-40GB": (
+        8,
+        {"1g.5gb": 1, "1g.10gb": 2, "2g.10gb": 2, "3g.20gb": 4, "4g.20gb": 4, "7g.40gb": 8},
+    ),
+    "NVIDIA-A100-SXM4-80GB": (
+        8,
+        {"1g.10gb": 1, "1g.20gb": 2, "2g.20gb": 2, "3g.40gb": 4, "4g.40gb": 4, "7g.80gb": 8},
+    ),
+    "NVIDIA-H100-80GB-HBM3": (
+        8,
+        {"1g.10gb": 1, "1g.20gb": 2, "2g.20gb": 2, "3g.40gb": 4, "4g.40gb": 4, "7g.80gb": 8},
+    ),
+    "NVIDIA-H200": (
+        8,
+        {"1g.18gb": 1, "1g.35gb": 2, "2g.35gb": 2, "3g.71gb": 4, "4g.71gb": 4, "7g.141gb": 8},
+    ),
+}
+"""Of how many slices of memory the card consists, and how many each profile has.
+
+Source: NVIDIA's Multi-Instance GPU user guide, "Supported MIG Profiles" (column "Fraction of Memory")."""
 
 
 class UnknownCardError(KeyError):
@@ -59,12 +151,40 @@ class UnknownCardError(KeyError):
 
 
 def card(product: str) -> Card:
-    """The card of a product's label; the device plugin's suffix `-SHARED` is ignored.
+    """The card of a product's label, such as `NVIDIA-H200` or `NVIDIA-A100-SXM4-40GB-MIG-1g.5gb`.
+
+    The device plugin's suffix `-SHARED` is ignored.
 
     Raises:
-        UnknownCardError: none of this name is known.
+        UnknownCardError: none of this name is known, or it has no such MIG profile.
     """
-    try:
-        return CARDS[product.removesuffix("-SHARED")]
-    except KeyError as error:
-        raise UnknownCardError(f"no data on card {product}; known: {', '.join(sorted(CARDS))}") from error
+    name = product.removesuffix("-SHARED")
+    if name in CARDS:
+        return CARDS[name]
+    slice_of = _MIG_LABEL.fullmatch(name)
+    if slice_of is not None and slice_of["product"] in _MIG_PROFILES:
+        return mig_slice(CARDS[slice_of["product"]], slice_of["profile"])
+    raise UnknownCardError(f"no data on card {product}; known: {', '.join(sorted(CARDS))}")
+
+
+def mig_slice(whole: Card, profile: str) -> Card:
+    """A MIG instance as a card of its own: its share of the memory and of the L2 cache; all of it is modelled.
+
+    Raises:
+        UnknownCardError: the card has no such profile.
+    """
+    slices, profiles = _MIG_PROFILES.get(whole.product, (1, {}))
+    if profile not in profiles:
+        known = ", ".join(profiles) or "none"
+        raise UnknownCardError(f"{whole.product} has no MIG profile {profile}; known: {known}")
+    share = profiles[profile]
+    return replace(
+        whole,
+        product=f"{whole.product}-MIG-{profile}",
+        total_bytes=whole.total_bytes // MIB * share // slices * MIB,
+        driver_bytes=whole.driver_bytes * share // slices,
+        cache_bytes=whole.cache_bytes * share // slices,
+        mig_profile=profile,
+        measured=frozenset(),
+        source="NVIDIA's Multi-Instance GPU user guide: fractions of the whole card",
+    )

@@ -1,16 +1,67 @@
 """A language model's shape, read from the `config.json` that is published with it.
 
-Field names are Hugging Face's. What the file leaves out is what its architecture implies.
+Field names are Hugging Face's. What the file leaves out is what its architecture implies: the defaults of the classes
+of transformers 5, which writes only what differs from them.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
 from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+_FP8_BITS = 8
+
+_IMPLIED: Mapping[str, Mapping[str, Any]] = {
+    "gemma3_text": {
+        "hidden_size": 2304,
+        "intermediate_size": 9216,
+        "num_hidden_layers": 26,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "vocab_size": 262_208,
+        "max_position_embeddings": 131_072,
+        "sliding_window": 4096,
+    },
+    "gemma2": {"head_dim": 256, "vocab_size": 256_000, "max_position_embeddings": 8192, "sliding_window": 4096},
+    "gpt_oss": {"head_dim": 64, "sliding_window": 128},
+}
+"""Fields that published files of a `model_type` leave out."""
+_TIED = ("gemma", "cohere", "command", "gpt2", "opt", "bloom", "falcon", "mpt", "smollm3", "t5")
+"""Prefixes of the model types whose classes tie input and output embeddings by default."""
+_PERIOD = {"gemma3_text": 6, "gemma3": 6, "gemma2": 2, "gpt_oss": 2, "cohere2": 4, "llama4_text": 4, "llama4": 4}
+"""Of model types that mix layers: the last layer of every so many has full attention, the others a window."""
+_RECURRENT = ("mamba", "jamba", "bamba", "zamba", "nemotron_h", "falcon_h1", "granitemoehybrid", "rwkv", "plamo2")
+"""Prefixes of the model types with layers that keep a state of fixed size, or nothing but that."""
+
 
 class ModelConfigError(ValueError):
     """The file is no configuration of a model that the planner understands."""
+
+
+class Attention(StrEnum):
+    """What a layer keeps for the tokens that it has seen."""
+
+    FULL = "full"
+    """A key and a value for every token."""
+    SLIDING = "sliding"
+    """Those of the last `window` tokens."""
+    CHUNKED = "chunked"
+    """Those of the current chunk of `window` tokens."""
+    RECURRENT = "recurrent"
+    """A state of fixed size."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer's kind of attention."""
+
+    attention: Attention
+    window: int = 0
+    """Tokens; 0 where there is no window."""
 
 
 class QuantizationConfig(BaseModel):
@@ -21,19 +72,50 @@ class QuantizationConfig(BaseModel):
     quant_method: str
     bits: int | None = None
     group_size: int | None = None
+    config_groups: Mapping[str, Any] | None = None
+    """Of compressed-tensors: per group of layers, the type of its weights."""
+
+    @property
+    def is_for_experts_only(self) -> bool:
+        """Whether attention and embeddings keep the model's own type: MXFP4 as gpt-oss is published."""
+        return self.quant_method == "mxfp4"
+
+    @property
+    def activation_bytes(self) -> int:
+        """Of a quantised copy of a layer's input; 0 when only weights are quantised."""
+        return 1 if self._bits() == _FP8_BITS else 0
 
     def bytes_per_weight(self) -> float:
         """Of the linear layers, scales and zero points included.
 
-        AWQ and GPTQ keep an fp16 scale and a zero point of `bits` for every group of a column.
+        AWQ and GPTQ keep an fp16 scale and a zero point of `bits` for every group of a column, MXFP4 one byte for 32
+        weights, bitsandbytes' NF4 a float32 for 64.
+
+        Raises:
+            ModelConfigError: nothing is known of the method.
         """
+        bits = self._bits()
+        group = self.group_size if self.group_size and self.group_size > 0 else 128
+        match self.quant_method:
+            case "mxfp4":
+                return 0.5 + 1 / 32
+            case "bitsandbytes":
+                return 1.0 if bits == _FP8_BITS else 0.5 + 4 / 64
+            case _:
+                return 1.0 if bits == _FP8_BITS else bits / 8 + (2 + bits / 8) / group
+
+    def _bits(self) -> int:
         match self.quant_method:
             case "awq" | "gptq" | "awq_marlin" | "gptq_marlin":
-                bits = self.bits or 4
-                group = self.group_size if self.group_size and self.group_size > 0 else 128
-                return bits / 8 + (2 + bits / 8) / group
-            case "fp8" | "compressed-tensors" | "modelopt":
-                return 1.0
+                return self.bits or 4
+            case "fp8" | "modelopt" | "fbgemm_fp8":
+                return _FP8_BITS
+            case "mxfp4" | "bitsandbytes":
+                return self.bits or 4
+            case "compressed-tensors":
+                groups = [cast("Mapping[str, Any]", it) for it in (self.config_groups or {}).values()]
+                types = [cast("Mapping[str, Any]", it.get("weights") or {}) for it in groups]
+                return int(types[0].get("num_bits") or _FP8_BITS) if types else _FP8_BITS
             case other:
                 raise ModelConfigError(f"quantization_config.quant_method {other!r} is not known")
 
@@ -51,16 +133,30 @@ class ModelConfig(BaseModel):
     intermediate_size: int = Field(gt=0)
     vocab_size: int = Field(gt=0)
     max_position_embeddings: int = Field(gt=0)
+    model_type: str = ""
+    architectures: tuple[str, ...] = ()
+    tie_word_embeddings: bool | None = None
+    rope_scaling: Mapping[str, Any] | None = None
+    rope_parameters: Mapping[str, Any] | None = None
+    partial_rotary_factor: float = 1.0
+    final_logit_softcapping: float | None = None
+    vision_config: Mapping[str, Any] | None = None
+    audio_config: Mapping[str, Any] | None = None
     torch_dtype: str = "bfloat16"
     quantization_config: QuantizationConfig | None = None
     sliding_window: int | None = None
     use_sliding_window: bool | None = None
+    max_window_layers: int | None = None
     layer_types: tuple[str, ...] | None = None
+    sliding_window_pattern: int | None = None
+    attention_chunk_size: int | None = None
+    no_rope_layers: tuple[int, ...] | None = None
 
     num_experts: int | None = None
     num_local_experts: int | None = None
     n_routed_experts: int | None = None
     n_shared_experts: int | None = None
+    num_experts_per_tok: int | None = None
     moe_intermediate_size: int | None = None
     shared_expert_intermediate_size: int | None = None
     first_k_dense_replace: int = 0
@@ -73,11 +169,17 @@ class ModelConfig(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _newer_name_of_dtype(cls, data: Any) -> Any:
+    def _flattened(cls, data: Any) -> Any:
+        """The text model's fields at the top, older names for newer ones, and what the architecture implies."""
         if not isinstance(data, dict):
             return data
-        fields = cast("dict[str, Any]", data)
-        return {"torch_dtype": fields["dtype"], **fields} if "dtype" in fields else fields
+        outer = cast("dict[str, Any]", data)
+        inner = cast("dict[str, Any]", outer.get("text_config") or {})
+        fields = {**outer, **inner} if "num_hidden_layers" not in outer else dict(outer)
+        fields = {**_IMPLIED.get(str(fields.get("model_type")), {}), **fields}
+        if "dtype" in fields:
+            fields = {"torch_dtype": fields["dtype"], **fields}
+        return {key: value for key, value in fields.items() if value is not None}
 
     @property
     def kv_heads(self) -> int:
@@ -95,28 +197,73 @@ class ModelConfig(BaseModel):
         return self.num_experts or self.num_local_experts or self.n_routed_experts or 0
 
     @property
-    def value_bytes(self) -> int:
-        """Of an unquantised weight and of an activation."""
-        return 4 if self.torch_dtype == "float32" else 2
-
-
-@dataclass(frozen=True)
-class Weights:
-    """The bytes of a model's weights on one card."""
-
-    linear: int
-    embeddings: int
-    other: int
-    """Norms and biases."""
+    def is_tied(self) -> bool:
+        """Whether the output table is the input's."""
+        if self.tie_word_embeddings is not None:
+            return self.tie_word_embeddings
+        return self.model_type.startswith(_TIED)
 
     @property
-    def total(self) -> int:
-        """All of them."""
-        return self.linear + self.embeddings + self.other
+    def value_bytes(self) -> int:
+        """Of an unquantised weight and of an activation: vLLM's dtype `auto` serves float32 models in 16 bits."""
+        return 2
+
+    @property
+    def is_multimodal(self) -> bool:
+        """Whether it has parts for images or sound, which the planner's formulas do not cover."""
+        return self.vision_config is not None or self.audio_config is not None
+
+    def __hash__(self) -> int:
+        """Cheap, and enough to tell models apart: equality compares all fields."""
+        return hash(
+            (self.model_type, self.num_hidden_layers, self.hidden_size, self.intermediate_size, self.vocab_size)
+        )
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """Every layer's kind of attention, in their order."""
+        if self.layer_types is not None:
+            return tuple(self._layer(it) for it in self.layer_types[: self.num_hidden_layers])
+        if self.model_type.startswith(_RECURRENT):
+            return (Layer(Attention.RECURRENT),) * self.num_hidden_layers
+        period = self.sliding_window_pattern or _PERIOD.get(self.model_type, 0)
+        windowed = self._windowed()
+        if windowed is None:
+            return (Layer(Attention.FULL),) * self.num_hidden_layers
+        if period:
+            return tuple(
+                windowed if (index + 1) % period else Layer(Attention.FULL) for index in range(self.num_hidden_layers)
+            )
+        full = min(self.max_window_layers or 0, self.num_hidden_layers) if self.use_sliding_window else 0
+        return (Layer(Attention.FULL),) * full + (windowed,) * (self.num_hidden_layers - full)
+
+    @cached_property
+    def has_states(self) -> bool:
+        """Whether any layer keeps a state of fixed size."""
+        return any(it.attention is Attention.RECURRENT for it in self.layers)
+
+    def _windowed(self) -> Layer | None:
+        if self.attention_chunk_size:
+            return Layer(Attention.CHUNKED, self.attention_chunk_size)
+        if self.sliding_window and self.use_sliding_window is not False:
+            return Layer(Attention.SLIDING, self.sliding_window)
+        return None
+
+    def _layer(self, name: str) -> Layer:
+        match name:
+            case "full_attention" | "attention":
+                return Layer(Attention.FULL)
+            case "sliding_attention":
+                return Layer(Attention.SLIDING, self.sliding_window) if self.sliding_window else Layer(Attention.FULL)
+            case "chunked_attention":
+                size = self.attention_chunk_size
+                return Layer(Attention.CHUNKED, size) if size else Layer(Attention.FULL)
+            case _:
+                return Layer(Attention.RECURRENT)
 
 
 def read_model_config(text: str | bytes) -> ModelConfig:
-    """Parse a `config.json`.
+    """Parse a `config.json`; of a multimodal model, the part that is its language model.
 
     Raises:
         ModelConfigError: it is not one, or lacks what memory depends on.
@@ -127,66 +274,3 @@ def read_model_config(text: str | bytes) -> ModelConfig:
         first = error.errors()[0]
         where = ".".join(str(it) for it in first["loc"]) or "config.json"
         raise ModelConfigError(f"{where}: {first['msg']}") from error
-
-
-def weights(config: ModelConfig, tensor_parallel: int = 1) -> Weights:
-    """The weights as vLLM counts them on each of `tensor_parallel` cards.
-
-    It counts the peak of loading, and that has an output table of its own even where the model ties it to the input's:
-    a tied 1.39 B model counts 2.72 GiB (measured 2026-11-23, vLLM 0.26), its weights alone are 2.58.
-    """
-    value = config.value_bytes
-    quantized = config.quantization_config.bytes_per_weight() if config.quantization_config else value
-    linear = config.num_hidden_layers * _attention_weights(config) + sum(
-        _feed_forward_weights(config, layer) for layer in range(config.num_hidden_layers)
-    )
-    embeddings = 2 * config.vocab_size * config.hidden_size * value
-    other = (2 * config.num_hidden_layers + 1) * config.hidden_size * value
-    return Weights(round(linear * quantized / tensor_parallel), round(embeddings / tensor_parallel), other)
-
-
-def kv_bytes_per_token(config: ModelConfig, cache_dtype: str = "auto") -> int:
-    """The KV cache of one token in all layers that keep one for every token.
-
-    A key and a value per layer and head; multi-head latent attention keeps one latent and one rotary key instead.
-    """
-    value = 1 if cache_dtype.startswith("fp8") else config.value_bytes
-    if config.kv_lora_rank is not None:
-        return config.num_hidden_layers * (config.kv_lora_rank + config.qk_rope_head_dim) * value
-    return _caching_layers(config) * 2 * config.kv_heads * config.head_size * value
-
-
-def is_hybrid(config: ModelConfig) -> bool:
-    """Whether layers differ in how much they keep: tokens are then no simple quotient."""
-    return config.layer_types is not None and len(set(config.layer_types)) > 1
-
-
-def _caching_layers(config: ModelConfig) -> int:
-    if config.layer_types is None:
-        return config.num_hidden_layers
-    return sum("attention" in it and "linear" not in it for it in config.layer_types)
-
-
-def _attention_weights(config: ModelConfig) -> int:
-    hidden, heads = config.hidden_size, config.num_attention_heads
-    if config.kv_lora_rank is not None:
-        query_size = config.qk_nope_head_dim + config.qk_rope_head_dim
-        low_rank = config.q_lora_rank
-        query = hidden * low_rank + low_rank * heads * query_size if low_rank else hidden * heads * query_size
-        latent = hidden * (config.kv_lora_rank + config.qk_rope_head_dim)
-        from_latent = config.kv_lora_rank * heads * (config.qk_nope_head_dim + config.v_head_dim)
-        return query + latent + from_latent + heads * config.v_head_dim * hidden
-    size = config.head_size
-    return hidden * size * (2 * heads + 2 * config.kv_heads)
-
-
-def _feed_forward_weights(config: ModelConfig, layer: int) -> int:
-    """Gate, up and down projections, of every expert where there are experts."""
-    hidden = config.hidden_size
-    dense = 3 * hidden * config.intermediate_size
-    if not config.experts or layer < config.first_k_dense_replace:
-        return dense
-    size = config.moe_intermediate_size or config.intermediate_size
-    shared = config.shared_expert_intermediate_size or (config.n_shared_experts or 0) * size
-    router = hidden * config.experts
-    return router + 3 * hidden * (config.experts * size + shared)

@@ -2,32 +2,39 @@
 
     KV cache = utilisation x total - (weights + activation peak + non-torch memory)
 
-as vLLM logs it (0.26, measured 2026-11-23 on an H200). CUDA graphs and the process's context come on top of the
-utilisation: they are held, and not counted by vLLM.
+as vLLM logs it (`Worker.determine_available_memory`, 0.26; measured 2026-11-23 on an H200). The process's context, the
+model runner's buffers and, for most models, CUDA graphs come on top of the utilisation: they are held, and not counted
+by vLLM. Models that the older model runner serves (mixtures but for a few) have their graphs estimated and subtracted.
 """
 
-import argparse
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
 
+from cotune.planning.activations import activation_peak, persistent_buffers, uses_second_runner
 from cotune.planning.cards import Card
-from cotune.planning.model_config import ModelConfig, is_hybrid, kv_bytes_per_token, weights
-from cotune.planning.sizes import GIB, gib
+from cotune.planning.kv_cache import KvLayout, kv_layout
+from cotune.planning.model_config import ModelConfig, QuantizationConfig
+from cotune.planning.sizes import GIB, MIB, gib
+from cotune.planning.vllm_settings import LONGEST_THAT_FITS, ArgumentError, VllmSettings, settings_from_arguments
+from cotune.planning.weights import Weights, weights
 
-_FRAGMENTATION_BYTES = round(0.12 * GIB)
-"""Measured: what a start without graphs holds beyond its budget, less the context."""
-_GRAPH_BYTES = round(0.5 * GIB)
-"""Measured on the H200 with 28 layers and the default capture sizes."""
-_HIDDEN_COPIES = 3
-"""Residual, normalised input and output of a layer live at once."""
-_LOGIT_BYTES = 2 + 4 + 4
-"""Logits of the model, the same as float32, and their probabilities."""
+__all__ = [
+    "ArgumentError",
+    "Refusal",
+    "VllmPlan",
+    "VllmSettings",
+    "activation_peak",
+    "plan_vllm",
+    "settings_from_arguments",
+]
 
-
-class ArgumentError(ValueError):
-    """The command line is not one that the planner understands."""
+_GRAPH_BYTES = 512 * MIB
+"""Measured on the H200: 28 layers and the 51 default capture sizes, piecewise and full graphs."""
+_GRAPH_LAYERS, _GRAPH_SIZES = 28 + 1, 51
+_LARGEST_CAPTURE = 512
+_NCCL_BYTES = 512 * MIB
+"""Modelled: buffers of NCCL and of vLLM's own all-reduce, on each card that shares a model."""
 
 
 class Refusal(StrEnum):
@@ -38,28 +45,8 @@ class Refusal(StrEnum):
     CARD_TAKEN = "CardTaken"
     PROFILING_DISTURBED = "ProfilingDisturbed"
     CUDA_OUT_OF_MEMORY = "CudaOutOfMemory"
-
-
-@dataclass(frozen=True)
-class VllmSettings:
-    """The arguments that memory depends on, vLLM's defaults filled in."""
-
-    gpu_memory_utilization: float = 0.9
-    max_model_len: int | None = None
-    max_num_batched_tokens: int | None = None
-    max_num_seqs: int | None = None
-    block_size: int = 16
-    kv_cache_dtype: str = "auto"
-    enforce_eager: bool = False
-    tensor_parallel_size: int = 1
-
-    def batched_tokens(self, card: Card) -> int:
-        """Tokens of one step: what the profile run is made with."""
-        return self.max_num_batched_tokens or (8192 if card.is_large else 2048)
-
-    def sequences(self, card: Card) -> int:
-        """Sequences of one step."""
-        return self.max_num_seqs or (1024 if card.is_large else 256)
+    CLIENT_LIMIT = "ClientLimit"
+    """More than MPS lets one client have; the failed trial's log would say that CUDA is out of memory."""
 
 
 @dataclass(frozen=True)
@@ -70,81 +57,34 @@ class VllmPlan:
     weights: int
     activations: int
     non_torch: int
+    """Libraries and kernels, and what neighbours took (less what they gave back) while vLLM measured itself."""
+    counted_graphs: int
+    """CUDA graphs that are subtracted from the budget; 0 where they come on top."""
     kv_cache: int
     """What is left for the KV cache; negative: so much is missing."""
     outside: int
-    """Context, graphs and fragmentation: held beyond the budget."""
+    """Context, buffers, graphs and NCCL: held beyond the budget."""
     tokens: int
+    """As vLLM logs them: concurrency times the greatest length."""
+    blocks: int
     concurrency: float
     """Requests of the greatest length."""
     max_model_len: int
     refusal: Refusal | None
     message: str
     """The refusal in figures; empty when it starts."""
-    is_doubtful: bool
-    """So near to a bound that the model's own error could tip it, or a model whose layers differ."""
+    doubts: tuple[str, ...]
+    """Why the prediction may be wrong: too near to a bound, or something that the formulas do not cover."""
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether the prediction may be wrong about starting."""
+        return bool(self.doubts)
 
     @property
     def held(self) -> int:
         """On the card once it serves."""
         return self.budget + self.outside if self.refusal is None else 0
-
-
-def settings_from_arguments(arguments: Sequence[str]) -> VllmSettings:
-    """Read vLLM's command line; what memory does not depend on is passed over.
-
-    Raises:
-        ArgumentError: a value is not a number, or out of its range.
-    """
-    try:
-        known, _ = _parser().parse_known_args(_words(arguments))
-    except argparse.ArgumentError as error:
-        raise ArgumentError(str(error)) from error
-    settings = VllmSettings(**vars(known))
-    if not 0 < settings.gpu_memory_utilization <= 1:
-        found = settings.gpu_memory_utilization
-        raise ArgumentError(f"--gpu-memory-utilization must be over 0 and at most 1, not {found:g}")
-    return settings
-
-
-@cache
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("--gpu-memory-utilization", type=float, default=0.9)
-    parser.add_argument("--max-model-len", type=int)
-    parser.add_argument("--max-num-batched-tokens", type=int)
-    parser.add_argument("--max-num-seqs", type=int)
-    parser.add_argument("--block-size", type=int, default=16)
-    parser.add_argument("--kv-cache-dtype", default="auto")
-    parser.add_argument("--enforce-eager", action="store_true")
-    parser.add_argument("--tensor-parallel-size", "-tp", type=int, default=1)
-    return parser
-
-
-def _words(arguments: Sequence[str]) -> list[str]:
-    """Keys with hyphens, and values as words of their own: vLLM takes `--max_model_len=1` as well."""
-    words: list[str] = []
-    for argument in arguments:
-        if not argument.startswith("--"):
-            words.append(argument)
-            continue
-        key, separator, value = argument.partition("=")
-        words += [key.replace("_", "-"), value] if separator else [key.replace("_", "-")]
-    return words
-
-
-def activation_peak(config: ModelConfig, settings: VllmSettings, card: Card) -> int:
-    """The peak of the profile run: the widest layer's forward pass, or the sampler, whichever is larger.
-
-    Forward: gate and up projections and their product for every token of a full batch, beside the hidden states.
-    Sampler: the logits of every sequence, three times over.
-    """
-    tokens, value = settings.batched_tokens(card), config.value_bytes
-    hidden = _HIDDEN_COPIES * tokens * config.hidden_size * value
-    width = config.moe_intermediate_size or config.intermediate_size
-    forward = 3 * tokens * max(width, config.intermediate_size) * value // settings.tensor_parallel_size
-    sampler = settings.sequences(card) * config.vocab_size * _LOGIT_BYTES
-    return hidden + max(forward, sampler)
 
 
 def plan_vllm(
@@ -155,8 +95,13 @@ def plan_vllm(
     offset: int = 0,
     freed_while_profiling: int = 0,
     doubt: int = round(0.15 * GIB),
+    taken_while_profiling: int = 0,
 ) -> VllmPlan:
     """Predict one start.
+
+    vLLM takes for its own what the card's free memory loses while it profiles: a neighbour that starts meanwhile makes
+    its KV cache smaller by all it takes. One that goes makes it larger than what is there, or, if it gives back more
+    than vLLM has taken itself, ends the start.
 
     Args:
         config: the model.
@@ -166,64 +111,152 @@ def plan_vllm(
         offset: bytes that earlier starts of this model, card and version took beyond the prediction.
         freed_while_profiling: bytes that others give back while vLLM measures itself.
         doubt: bytes by which the prediction may be wrong.
+        taken_while_profiling: bytes that others take while vLLM measures itself.
+
+    Raises:
+        ModelConfigError: the quantisation is not known.
     """
-    budget = round(settings.gpu_memory_utilization * card.total_bytes)
-    model = weights(config, settings.tensor_parallel_size).total
+    config = _quantized(config, settings)
+    budget = math.ceil(settings.gpu_memory_utilization * card.total_bytes)
+    model = weights(config, settings.tensor_parallel_size, settings.value_bytes, settings.lora)
     activations = activation_peak(config, settings, card) + offset
-    kv_cache = budget - model - activations - card.non_torch_bytes
-    longest = settings.max_model_len or config.max_position_embeddings
-    block = settings.block_size * kv_bytes_per_token(config, settings.kv_cache_dtype) // _kv_share(config, settings)
-    blocks = max(kv_cache, 0) // block
-    free = card.total_bytes - taken - card.context_bytes
-    refusal, message = _refusal(
-        _Start(budget, free, model + activations, kv_cache, blocks, block, longest, freed_while_profiling), settings
-    )
-    needed = -(-longest // settings.block_size)
-    margins = (abs(kv_cache), abs(kv_cache - needed * block), abs(free - budget))
-    return VllmPlan(
-        budget=budget,
-        weights=model,
+    graphs = graph_bytes(config, settings, card)
+    counted = 0 if uses_second_runner(config) else graphs
+    non_torch = card.non_torch_bytes + taken_while_profiling - freed_while_profiling
+    left = budget - model.total - activations - non_torch - counted
+    kv_cache = left if settings.kv_cache_memory_bytes is None else settings.kv_cache_memory_bytes
+    layout = _layout(config, settings, card)
+    limit = config.max_position_embeddings
+    longest = settings.max_model_len or limit
+    if longest == LONGEST_THAT_FITS:
+        longest = max(1, layout.longest(kv_cache, limit))
+    buffers = persistent_buffers(config, settings, card, longest, len(layout.groups))
+    start = _Start(
+        budget=budget if settings.kv_cache_memory_bytes is None else 0,
+        free=card.total_bytes - taken - card.context_bytes - _nccl(settings),
+        model=model,
         activations=activations,
         non_torch=card.non_torch_bytes,
+        buffers=buffers,
+        graphs=graphs,
         kv_cache=kv_cache,
-        outside=card.context_bytes + _FRAGMENTATION_BYTES + (0 if settings.enforce_eager else _GRAPH_BYTES),
-        tokens=blocks * settings.block_size,
-        concurrency=blocks / needed,
+        layout=layout,
+        longest=longest,
+        freed=freed_while_profiling,
+        taken_meanwhile=taken_while_profiling,
+    )
+    refusal, message = _refusal(start)
+    blocks = layout.blocks(kv_cache)
+    concurrency = layout.concurrency(blocks, longest)
+    return VllmPlan(
+        budget=budget if settings.kv_cache_memory_bytes is None else budget - left + kv_cache,
+        weights=model.total,
+        activations=activations,
+        non_torch=non_torch,
+        counted_graphs=counted,
+        kv_cache=kv_cache,
+        outside=card.context_bytes + _nccl(settings) + buffers + graphs - counted,
+        tokens=math.floor(concurrency * longest),
+        blocks=blocks,
+        concurrency=float(concurrency),
         max_model_len=longest,
         refusal=refusal,
         message=message,
-        is_doubtful=min(margins) < doubt or is_hybrid(config),
+        doubts=(*_near_bounds(start, doubt), *_uncovered(config, settings)),
     )
 
 
-def _kv_share(config: ModelConfig, settings: VllmSettings) -> int:
-    """Over how many cards the KV heads are spread; latents are kept whole on each."""
-    return 1 if config.kv_lora_rank is not None else min(settings.tensor_parallel_size, config.kv_heads)
+def graph_bytes(config: ModelConfig, settings: VllmSettings, card: Card) -> int:
+    """CUDA graphs, none with `--enforce-eager`: as many per capture size as there are layers and one.
+
+    Sizes are those of `VllmConfig._set_cudagraph_sizes`. Proportional to one measurement, which says nothing of width.
+    """
+    if settings.enforce_eager:
+        return 0
+    largest = min(settings.batched_tokens(card), 2 * settings.sequences(card), _LARGEST_CAPTURE)
+    sizes = {it for it in (1, 2, 4, *range(8, 256, 8), *range(256, _LARGEST_CAPTURE + 1, 16)) if it <= largest}
+    return _GRAPH_BYTES * len(sizes) * (config.num_hidden_layers + 1) // (_GRAPH_SIZES * _GRAPH_LAYERS)
+
+
+def _layout(config: ModelConfig, settings: VllmSettings, card: Card) -> KvLayout:
+    return kv_layout(
+        config,
+        block_size=settings.block_size,
+        cache_dtype=settings.kv_cache_dtype,
+        cards=settings.tensor_parallel_size,
+        value_bytes=settings.value_bytes,
+        batched_tokens=settings.batched_tokens(card),
+        is_one_step_at_a_time=settings.no_async_scheduling,
+        is_mixing=not settings.disable_hybrid_kv_cache_manager,
+    )
+
+
+def _quantized(config: ModelConfig, settings: VllmSettings) -> ModelConfig:
+    """The model as `--quantization` loads it, if its file says nothing of that."""
+    if settings.quantization is None or config.quantization_config is not None:
+        return config
+    return config.model_copy(update={"quantization_config": QuantizationConfig(quant_method=settings.quantization)})
+
+
+def _nccl(settings: VllmSettings) -> int:
+    return _NCCL_BYTES if settings.tensor_parallel_size * settings.pipeline_parallel_size > 1 else 0
 
 
 @dataclass(frozen=True)
 class _Start:
-    """What the checks of one start look at; bytes, but for `blocks` and `longest` (tokens)."""
+    """What the checks of one start look at; bytes, but for `longest` (tokens)."""
 
     budget: int
+    """0 where the KV cache's size is given: nothing is checked against it then."""
     free: int
-    fixed: int
+    model: Weights
+    activations: int
+    non_torch: int
+    buffers: int
+    graphs: int
     kv_cache: int
-    blocks: int
-    block: int
+    layout: KvLayout
     longest: int
     freed: int
+    taken_meanwhile: int
+
+    @property
+    def settled(self) -> int:
+        """What vLLM has taken itself when it compares free memory before and after: activations are gone again."""
+        return self.model.reserved + self.buffers + self.non_torch
+
+    @property
+    def profiling(self) -> int:
+        """Held at the peak of the profile run."""
+        return self.model.total + self.buffers + self.activations + self.non_torch + self.taken_meanwhile
+
+    @property
+    def serving(self) -> int:
+        """Held at the end of the start, before the first batch needs activations again."""
+        held = self.model.total + self.buffers + self.non_torch + self.graphs + max(self.kv_cache, 0)
+        return held + self.taken_meanwhile
+
+    @property
+    def request(self) -> int:
+        """Of the KV cache, by one request of the greatest length."""
+        return self.layout.blocks_per_request(self.longest) * self.layout.block_bytes
 
 
-def _refusal(start: _Start, settings: VllmSettings) -> tuple[Refusal | None, str]:
-    """vLLM's own checks, in the order in which it makes them."""
-    budget, needed = gib(start.budget), -(-start.longest // settings.block_size)
+def _refusal(start: _Start) -> tuple[Refusal | None, str]:
+    """vLLM's own checks and torch's allocations, in the order in which they come."""
+    free, budget = gib(start.free), gib(start.budget)
     if start.free < start.budget:
         return (
             Refusal.CARD_TAKEN,
-            f"{gib(start.free):.2f} GiB are free when it starts, and {budget:.2f} GiB are asked for",
+            f"{free:.2f} GiB are free when it starts, and {budget:.2f} GiB are asked for",
         )
-    if start.freed > start.fixed:
+    if start.profiling - start.freed > start.free:
+        held = gib(start.profiling - start.freed)
+        return (
+            Refusal.CUDA_OUT_OF_MEMORY,
+            f"weights and the profile run need {held:.2f} GiB, and {free:.2f} GiB are free",
+        )
+    if start.freed > start.settled + start.taken_meanwhile:
         # What it takes itself hides smaller amounts from its comparison of free memory before and after.
         return Refusal.PROFILING_DISTURBED, f"others give {gib(start.freed):.2f} GiB back while it measures itself"
     if start.kv_cache <= 0:
@@ -232,10 +265,40 @@ def _refusal(start: _Start, settings: VllmSettings) -> tuple[Refusal | None, str
             Refusal.NO_CACHE_BLOCKS,
             f"the budget of {budget:.2f} GiB is {missing:.2f} GiB less than weights, activations and libraries",
         )
-    if needed > start.blocks:
-        wanted, left = gib(needed * start.block), gib(start.kv_cache)
+    if start.request > start.kv_cache:
         return (
             Refusal.CONTEXT_TOO_LONG,
-            f"one request of {start.longest} tokens needs {wanted:.2f} GiB of KV cache, and {left:.2f} GiB are left",
+            f"one request of {start.longest} tokens needs {gib(start.request):.2f} GiB of KV cache, "
+            f"and {gib(start.kv_cache):.2f} GiB are left",
+        )
+    if start.serving - start.freed > start.free:
+        held = gib(start.serving - start.freed)
+        return (
+            Refusal.CUDA_OUT_OF_MEMORY,
+            f"weights, KV cache and graphs need {held:.2f} GiB, and {free:.2f} GiB are free",
         )
     return None, ""
+
+
+def _near_bounds(start: _Start, doubt: int) -> tuple[str, ...]:
+    """The bounds that the model's own error could tip."""
+    margins = {
+        "weights and activations nearly fill the budget": start.kv_cache,
+        "one request of the greatest length nearly fills the KV cache": start.kv_cache - start.request,
+        "barely more is free than it asks for": start.free - start.budget,
+        "weights, KV cache and graphs nearly fill what is free": start.free - start.serving,
+    }
+    return tuple(words for words, margin in margins.items() if abs(margin) < doubt)
+
+
+def _uncovered(config: ModelConfig, settings: VllmSettings) -> tuple[str, ...]:
+    """What the formulas leave out."""
+    doubts = {
+        "layers with a state of fixed size: neither their weights nor their states are modelled": config.has_states,
+        "parts for images or sound are not modelled": config.is_multimodal,
+        "layers spread over cards by pipeline are planned as if one card had them all": (
+            settings.pipeline_parallel_size > 1
+        ),
+        "a draft model is not modelled": settings.speculative_config is not None,
+    }
+    return tuple(words for words, applies in doubts.items() if applies)

@@ -1,21 +1,73 @@
-"""What a Whisper server holds on the card: weights, what it works with, its context.
+"""What a Whisper server holds on the card: weights, the decoder's cache, what it works with, its context.
 
-Dimensions are those of the published models (openai/whisper, `ModelDimensions`).
+Dimensions are those of the published models (openai/whisper, `ModelDimensions`; distil-whisper for `distil-`). Two
+backends: openai-whisper (torch) and faster-whisper (CTranslate2).
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from cotune.planning.cards import Card
 from cotune.planning.sizes import MIB
 
 _FRAMES, _TEXT, _MELS = 1500, 448, 80
-_WORKING_PER_WIDTH = round(1.08 * MIB)
-"""Caches, activations and libraries for every unit of width. An empirical law: on an H200 on 2026-11-23, in float16,
-without context and weights tiny.en (384) held 366 to 478 MiB, base (512) 496 to 622, large-v3 (1,280) 1,355."""
 
 
 class UnknownSizeError(KeyError):
     """There is no such model."""
+
+
+class Backend(StrEnum):
+    """Which library runs the model."""
+
+    OPENAI = "openai-whisper"
+    CTRANSLATE2 = "faster-whisper"
+
+
+class Precision(StrEnum):
+    """How weights are stored and what is computed in; CTranslate2's names (`compute_type`)."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+    INT8 = "int8"
+    INT8_FLOAT16 = "int8_float16"
+    INT8_BFLOAT16 = "int8_bfloat16"
+    INT8_FLOAT32 = "int8_float32"
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of one weight; the scale of each quantised row is too little to count."""
+        if self.startswith("int8"):
+            return 1
+        return 4 if self is Precision.FLOAT32 else 2
+
+    @property
+    def cache_bytes(self) -> int:
+        """Of one cached value; plain `int8` computes in the type that the model was published in, float16."""
+        return 4 if self.endswith("float32") else 2
+
+
+@dataclass(frozen=True)
+class _Working:
+    """What a backend takes beside weights, cache and context."""
+
+    fixed: int
+    per_width: int
+    beams: int
+    """Hypotheses of a transcription by default."""
+    repeats_sound: bool
+    """Whether every hypothesis has its own copy of the keys and values of the sound."""
+
+
+_WORKING = {
+    # Fitted to an H200 on 2026-11-23, float16: without context and weights tiny.en (width 384) held 366 to 478 MiB,
+    # base (512) 496 to 622, large-v3 (1,280) 1,355.
+    Backend.OPENAI: _Working(125 * MIB, round(0.75 * MIB), beams=1, repeats_sound=True),
+    # Modelled on figures that users published (SYSTRAN/faster-whisper issue 1030, RTX 2080 Ti, beam 5): large-v3 4,521
+    # MB in float16 and 2,953 in int8, turbo 2,537 and 1,545.
+    Backend.CTRANSLATE2: _Working(0, round(0.5 * MIB), beams=5, repeats_sound=False),
+}
 
 
 @dataclass(frozen=True)
@@ -34,10 +86,16 @@ SIZES = {
     "base": Dimensions(512, 6, 6),
     "small": Dimensions(768, 12, 12),
     "medium": Dimensions(1024, 24, 24),
-    "large": Dimensions(1280, 32, 32),
+    "large-v1": Dimensions(1280, 32, 32),
     "large-v2": Dimensions(1280, 32, 32),
     "large-v3": Dimensions(1280, 32, 32, 51_866, 128),
+    "large": Dimensions(1280, 32, 32, 51_866, 128),
     "turbo": Dimensions(1280, 32, 4, 51_866, 128),
+    "large-v3-turbo": Dimensions(1280, 32, 4, 51_866, 128),
+    "distil-small": Dimensions(768, 12, 4),
+    "distil-medium": Dimensions(1024, 24, 2),
+    "distil-large-v2": Dimensions(1280, 32, 2),
+    "distil-large-v3": Dimensions(1280, 32, 2, 51_866, 128),
 }
 
 
@@ -46,15 +104,17 @@ class WhisperPlan:
     """What the server is predicted to hold; bytes on the card."""
 
     weights: int
+    cache: int
+    """Keys and values of the decoder, of one transcription at a time."""
     working: int
-    """Caches and activations of one transcription at a time."""
+    """Activations and libraries' workspaces."""
     context: int
     """What the process takes before it has done anything."""
 
     @property
     def held(self) -> int:
         """In all."""
-        return self.weights + self.working + self.context
+        return self.weights + self.cache + self.working + self.context
 
 
 def dimensions(size: str) -> Dimensions:
@@ -81,15 +141,41 @@ def parameters(size: str) -> int:
     return encoder + _FRAMES * width + decoder + (it.vocabulary + _TEXT) * width
 
 
-def plan_whisper(size: str, card: Card, value_bytes: int = 2) -> WhisperPlan:
-    """Predict one server.
-
-    Args:
-        size: such as `tiny`, `base.en` or `large-v3`.
-        card: the card.
-        value_bytes: of a weight: 2 in float16, 4 where openai-whisper keeps its default, 1 for CTranslate2's int8.
+def decoder_cache(size: str, precision: Precision, beams: int, repeats_sound: bool) -> int:
+    """Bytes of keys and values: of the text for every hypothesis, of the sound once or for every hypothesis.
 
     Raises:
         UnknownSizeError: no size has this name.
     """
-    return WhisperPlan(parameters(size) * value_bytes, dimensions(size).width * _WORKING_PER_WIDTH, card.context_bytes)
+    it = dimensions(size)
+    positions = beams * _TEXT + (beams if repeats_sound else 1) * _FRAMES
+    return it.decoder_layers * 2 * positions * it.width * precision.cache_bytes
+
+
+def plan_whisper(
+    size: str,
+    card: Card,
+    precision: Precision = Precision.FLOAT16,
+    backend: Backend = Backend.OPENAI,
+    beams: int | None = None,
+) -> WhisperPlan:
+    """Predict one server that transcribes one request at a time.
+
+    Args:
+        size: such as `tiny`, `base.en` or `large-v3`.
+        card: the card.
+        precision: of weights and computation; openai-whisper knows float16 and float32.
+        backend: the library.
+        beams: hypotheses of a transcription; None: the backend's default.
+
+    Raises:
+        UnknownSizeError: no size has this name.
+    """
+    working = _WORKING[backend]
+    hypotheses = working.beams if beams is None else beams
+    return WhisperPlan(
+        weights=parameters(size) * precision.weight_bytes,
+        cache=decoder_cache(size, precision, hypotheses, working.repeats_sound),
+        working=working.fixed + dimensions(size).width * working.per_width * precision.cache_bytes // 2,
+        context=card.context_bytes,
+    )
