@@ -1,6 +1,7 @@
 """What counts as weights: published parameters, what torch's allocator makes of them, and LoRA's slots."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -183,3 +184,23 @@ def test_the_allocator_loses_no_byte(steps: list[tuple[int, bool]], max_split: i
     for _, block in held:
         allocator.give_back(block)
     assert allocator.allocated == 0
+
+
+COUNTED: dict[str, Any] = json.loads(
+    (Path(__file__).parents[1] / "data" / "planner" / "parameters" / "transformers.json").read_text()
+)["models"]
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_parameters_are_those_of_transformers_own_classes(name: str) -> None:
+    """To a two-thousandth: biases and the norms of single heads are left out."""
+    found = weights(of(COUNTED[name]["config"])).parameters / 2
+
+    assert found == pytest.approx(COUNTED[name]["parameters"], rel=5e-4)
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_tables_that_a_file_says_nothing_of_are_tied_where_the_class_ties_them(name: str) -> None:
+    silent = {key: it for key, it in COUNTED[name]["config"].items() if key != "tie_word_embeddings"}
+
+    assert of(silent).is_tied == COUNTED[name]["tiedByDefault"]

@@ -1,6 +1,6 @@
 from typing import Any
 
-from cotune.api.experiment import ExperimentSpec
+from cotune.api.experiment import Constraint, ExperimentSpec
 from cotune.measurement.contract import ProbeConfiguration
 from cotune.trials.probe_pod import ProbeImage, probe_pod
 from cotune.trials.render import TrialIdentity, component_service
@@ -68,3 +68,13 @@ def test_the_same_experiment_gives_the_same_pod_to_the_byte() -> None:
     again = ExperimentSpec.model_validate(SPEC.model_dump(by_alias=True))
 
     assert probe_pod(identity(), SPEC, "lab", IMAGE) == probe_pod(identity(), again, "lab", IMAGE)
+
+
+def test_the_largest_allocation_is_tried_only_where_a_constraint_names_it() -> None:
+    asked = SPEC.model_copy(update={"constraints": (Constraint(metric="gpu.largestAllocMiB", min="512"),)})
+    pod = probe_pod(identity(), asked, "lab", IMAGE)
+
+    probe, driver = pod["spec"]["containers"][0]["env"]
+    assert ProbeConfiguration.model_validate_json(probe["value"]).largest_allocation
+    assert driver == {"name": "NVIDIA_DRIVER_CAPABILITIES", "value": "compute,utility"}
+    assert not configured(probe_pod(identity(), SPEC, "lab", IMAGE)).largest_allocation

@@ -37,7 +37,7 @@ def as_table(name: str, card: Card, planned: Sequence[PlannedCandidate], unplann
                 ", ".join(f"{model.concurrency:.2f}" for model in plan.language_models.values()) if plan.fits else "-",
                 f"{gib(plan.free):.2f}" if plan.fits else "-",
                 _bar(plan),
-                f"{plan.refusal}: {plan.message}" if plan.refusal else "",
+                _why(plan),
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -45,7 +45,7 @@ def as_table(name: str, card: Card, planned: Sequence[PlannedCandidate], unplann
     lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines += [
         "",
-        "W weights  A activations  K KV cache  w working memory  o others  : libraries, context, graphs  . free",
+        "W weights  A activations  K KV cache  w working memory  k decoder cache  o others  : libraries, context, graphs  . free",
     ]
     fitting = sum(it.plan.fits for it in planned)
     lines.append(f"{fitting} of {len(planned)} candidates fit")
@@ -63,6 +63,7 @@ def as_json(name: str, card: Card, planned: Sequence[PlannedCandidate], unplanne
                 "product": card.product,
                 "totalGiB": _rounded(card.total_bytes),
                 "measured": sorted(card.measured),
+                "source": card.source,
             },
             "unplanned": list(unplanned),
             "candidates": [
@@ -70,6 +71,7 @@ def as_json(name: str, card: Card, planned: Sequence[PlannedCandidate], unplanne
                     "parameters": dict(it.candidate.values),
                     "fits": it.plan.fits,
                     "doubtful": it.plan.is_doubtful,
+                    "doubts": list(it.plan.doubts),
                     "refusal": it.plan.refusal,
                     "message": it.plan.message,
                     "freeGiB": _rounded(it.plan.free),
@@ -129,12 +131,16 @@ def _html_row(it: PlannedCandidate) -> str:
     )
     tokens = ", ".join(f"{model.tokens:,}" for model in plan.language_models.values()) if plan.fits else "-"
     requests = ", ".join(f"{model.concurrency:.2f}" for model in plan.language_models.values()) if plan.fits else "-"
-    why = f"{plan.refusal}: {plan.message}" if plan.refusal else ("doubtful" if plan.is_doubtful else "")
     free = f"{gib(plan.free):.2f}" if plan.fits else "-"
     return (
         f'<tr><td>{html.escape(_values(it))}<td><div class="bar">{bars}</div><td>{tokens}<td>{requests}<td>{free}'
-        f'<td class="no">{html.escape(why)}</tr>'
+        f'<td class="no">{html.escape(_why(plan))}</tr>'
     )
+
+
+def _why(plan: StackPlan) -> str:
+    """The refusal, or what makes it doubtful."""
+    return f"{plan.refusal}: {plan.message}" if plan.refusal else "; ".join(plan.doubts)
 
 
 def _verdict(plan: StackPlan) -> str:

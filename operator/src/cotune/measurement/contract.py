@@ -14,6 +14,7 @@ from cotune.api.trial import Measurement
 
 CONFIGURATION_VARIABLE = "COTUNE_PROBE"
 HEALTH_PORT = 8080
+LARGEST_ALLOCATION = "gpu.largestAllocMiB"
 DRAINED_PATH = "/drained"
 """Answers 200 once the card was seen drained (at once without a card), 503 before: the pod's readiness."""
 
@@ -40,6 +41,8 @@ class ProbeConfiguration(ApiModel):
 
     gpu: bool
     """Whether there is a card to be watched; without one no `gpu.*` metric is reported."""
+    largest_allocation: bool | None = None
+    """Whether the card is asked after the window for the largest allocation that still succeeds: that disturbs."""
     seed: int
     """Of the arrivals: the same for every candidate."""
     warmup_seconds: Annotated[float, Field(ge=0)]

@@ -16,8 +16,14 @@ from cotune.measurement.card import Card, Reading
 from cotune.measurement.clients import Answer, Client, CompletionsClient, HttpClient, TranscriptionsClient
 from cotune.measurement.contract import ProbeConfiguration, ProbeResult, ProbeStream
 from cotune.measurement.corpus import Clip, read_corpus
+from cotune.measurement.largest_allocation import measure_largest_allocation
 from cotune.measurement.open_loop import StreamResult, run_open_loop
-from cotune.measurement.results import ComponentRecord, card_measurements, component_measurements
+from cotune.measurement.results import (
+    ComponentRecord,
+    card_measurements,
+    component_measurements,
+    largest_allocation_measurement,
+)
 from cotune.measurement.vllm_metrics import cache_facts
 
 _REQUEST_SECONDS = 300
@@ -170,6 +176,12 @@ async def _measure(
         is_language_model = stream.protocol is Protocol.OPENAI_COMPLETIONS
         cache = await cache_facts(session, _url(stream)) if is_language_model else None
         measurements += component_measurements(stream.component, record, loop, seconds, cache)
+    if card is not None and configuration.largest_allocation:
+        largest, unknown = await measure_largest_allocation()
+        if largest is None:
+            say(f"the largest allocation is not known: {unknown}")
+        else:
+            measurements.append(largest_allocation_measurement(largest))
     errors = [
         f"{group[0].stream.component}: {it}"
         for group, record in zip(groups, records, strict=True)

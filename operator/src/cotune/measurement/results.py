@@ -8,6 +8,7 @@ from statistics import fmean
 from cotune.api.trial import Measurement
 from cotune.measurement.card import Reading
 from cotune.measurement.clients import Answer
+from cotune.measurement.contract import LARGEST_ALLOCATION
 from cotune.measurement.latency import LatencyRecorder, Percentiles
 from cotune.measurement.open_loop import StreamResult
 from cotune.measurement.vllm_metrics import CacheFacts
@@ -78,6 +79,11 @@ def card_measurements(readings: Sequence[Reading]) -> Iterator[Measurement]:
         yield _of("gpu.freeMiB", min(it.free_mib for it in readings), len(readings))
         yield _of("gpu.usedMiB", max(it.used_mib for it in readings), len(readings))
         yield _of("gpu.utilization", fmean(it.utilization for it in readings), len(readings))
+
+
+def largest_allocation_measurement(mib: float) -> Measurement:
+    """The one that was tried once, after the window."""
+    return _of(LARGEST_ALLOCATION, mib, 1)
 
 
 def _recorded(seconds: Sequence[float]) -> Percentiles | None:

@@ -26,7 +26,7 @@ _V2_MIXTURES = frozenset(
         "Qwen2MoeForCausalLM",
     }
 )
-_FREES_GATE = ("llama", "mistral", "falcon_h1", "step1")
+_FREES_GATE = ("llama", "mistral", "phi3")
 """Model types whose feed-forward lets go of gate and up before the down projection."""
 _V1_LOGIT_BYTES = 4 + 4 + 4
 """Beside the logits themselves: in float32, their probabilities, and the noise that picks one."""

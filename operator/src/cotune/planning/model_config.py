@@ -30,7 +30,7 @@ _IMPLIED: Mapping[str, Mapping[str, Any]] = {
     "gpt_oss": {"head_dim": 64, "sliding_window": 128},
 }
 """Fields that published files of a `model_type` leave out."""
-_TIED = ("gemma", "cohere", "command", "gpt2", "opt", "bloom", "falcon", "mpt", "smollm3", "t5")
+_TIED = ("gemma", "cohere", "gpt2", "opt", "bloom", "falcon", "mpt", "smollm3", "starcoder2", "t5")
 """Prefixes of the model types whose classes tie input and output embeddings by default."""
 _PERIOD = {"gemma3_text": 6, "gemma3": 6, "gemma2": 2, "gpt_oss": 2, "cohere2": 4, "llama4_text": 4, "llama4": 4}
 """Of model types that mix layers: the last layer of every so many has full attention, the others a window."""

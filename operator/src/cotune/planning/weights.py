@@ -181,8 +181,9 @@ def _rotary_values(config: ModelConfig) -> tuple[int, ...]:
     YaRN, linear and dynamic scaling lengthen the table by their factor, LongRoPE keeps one for short and one for long
     requests, M-RoPE one four times as long, and models with two bases (Gemma 3) one for each.
     """
-    size = config.qk_rope_head_dim or round(config.head_size * config.partial_rotary_factor)
     scaling = config.rope_scaling or config.rope_parameters or {}
+    share = float(scaling.get("partial_rotary_factor") or config.partial_rotary_factor)
+    size = config.qk_rope_head_dim or round(config.head_size * share)
     kind = str(scaling.get("rope_type") or scaling.get("type") or "default")
     original = int(scaling.get("original_max_position_embeddings") or config.max_position_embeddings)
     positions = config.max_position_embeddings

@@ -8,6 +8,7 @@ from cotune.measurement.contract import (
     CONFIGURATION_VARIABLE,
     DRAINED_PATH,
     HEALTH_PORT,
+    LARGEST_ALLOCATION,
     ProbeConfiguration,
     ProbeStream,
 )
@@ -30,6 +31,8 @@ def probe_pod(trial: TrialIdentity, spec: ExperimentSpec, node: str, image: Prob
     """The probe of one trial on the trial's node."""
     corpora = sorted({it.corpus_ref.config_map for it in spec.workload.streams if it.corpus_ref})
     share = {GPU_RESOURCE: "1"} if spec.gpu is not None else {}
+    # NVML is in what the runtime mounts by default, CUDA's own library is not everywhere.
+    driver = [{"name": "NVIDIA_DRIVER_CAPABILITIES", "value": "compute,utility"}] if _asks_for_largest(spec) else []
     container: Manifest = {
         "name": PROBE,
         "image": image.name,
@@ -38,7 +41,8 @@ def probe_pod(trial: TrialIdentity, spec: ExperimentSpec, node: str, image: Prob
             {
                 "name": CONFIGURATION_VARIABLE,
                 "value": configuration(trial, spec).model_dump_json(by_alias=True, exclude_none=True),
-            }
+            },
+            *driver,
         ],
         "ports": [{"name": "health", "containerPort": HEALTH_PORT}],
         "readinessProbe": {"httpGet": {"path": DRAINED_PATH, "port": HEALTH_PORT}, "periodSeconds": 1},
@@ -82,11 +86,17 @@ def configuration(trial: TrialIdentity, spec: ExperimentSpec) -> ProbeConfigurat
     components = {it.name: it for it in spec.stack.components}
     return ProbeConfiguration(
         gpu=spec.gpu is not None,
+        largest_allocation=True if _asks_for_largest(spec) else None,
         seed=zlib.crc32(trial.experiment.encode()),
         warmup_seconds=spec.workload.warmup_seconds,
         duration_seconds=spec.workload.duration_seconds,
         streams=tuple(_stream(trial, it, components[it.component], corpora) for it in spec.workload.streams),
     )
+
+
+def _asks_for_largest(spec: ExperimentSpec) -> bool:
+    """Whether an objective or a constraint names it: it disturbs, so it is not tried for nothing."""
+    return LARGEST_ALLOCATION in {it.metric for it in (*spec.objectives, *spec.constraints)}
 
 
 def _stream(trial: TrialIdentity, stream: Stream, component: Component, corpora: list[str]) -> ProbeStream:
