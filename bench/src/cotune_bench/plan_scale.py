@@ -1,8 +1,10 @@
-"""`make bench-plan-scale`: 10,000 and 1,000,000 candidates planned, beside a loop that reads everything anew each time.
+"""`make bench-plan-scale`: 10,000 candidates planned, beside a loop that reads everything anew each time.
 
-The larger space is planned as the operator does it: in a thread, while its event loop goes on.
+100,000 (with `LARGE=1` 1,000,000, the most that are planned) are then surveyed as the operator does it: in a thread,
+while its event loop goes on.
 """
 
+import argparse
 import asyncio
 import resource
 import sys
@@ -22,10 +24,14 @@ from cotune_bench.table import print_table, write_result
 _EXAMPLE = Path(__file__).parents[3] / "examples" / "voice-stack.yaml"
 _NAIVE_SAMPLE = 500
 _TICK_SECONDS = 0.005
+_LENGTHS_OF_A_MILLION = 500
 
 
 def main() -> int:
     """Print the table and write build/bench/plan-scale.json."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--large", action="store_true", help="survey 1,000,000 candidates: some minutes")
+    lengths = _LENGTHS_OF_A_MILLION if parser.parse_args().large else _LENGTHS_OF_A_MILLION // 10
     models, experiment = yaml.safe_load_all(_EXAMPLE.read_text())
     text = next(iter(models["data"].values()))
     example = ExperimentSpec.model_validate(experiment["spec"])
@@ -47,7 +53,7 @@ def main() -> int:
     naive = (time.perf_counter() - started) / len(candidates)
 
     resident, started = _resident_mib(), time.perf_counter()
-    plan, longest_gap = asyncio.run(_surveyed(_huge(example), configs))
+    plan, longest_gap = asyncio.run(_surveyed(_huge(example, lengths), configs))
     huge_seconds = time.perf_counter() - started
     huge_mib, summary = _resident_mib() - resident, plan.summary
     if summary is None:
@@ -119,14 +125,14 @@ def _enlarged(spec: ExperimentSpec) -> ExperimentSpec:
     return spec.model_copy(update={"parameters": (memory.model_copy(update={"range": fine}), whisper)})
 
 
-def _huge(spec: ExperimentSpec) -> ExperimentSpec:
-    """1,000 shares of memory, 500 lengths of the context, two sizes of Whisper: no two stacks are alike."""
+def _huge(spec: ExperimentSpec, lengths: int) -> ExperimentSpec:
+    """1,000 shares of memory, so many lengths of the context, two sizes of Whisper: no two stacks are alike."""
     memory, whisper = spec.parameters
     length = Parameter(
         name="length",
         bind=Bind(component="judge", env="JUDGE_LENGTH"),
-        range=Range(min="16", max="8000", step="16"),
-        baseline="2048",
+        range=Range(min="16", max=str(16 * lengths), step="16"),
+        baseline="512",
     )
     parameters = (
         memory.model_copy(update={"range": Range(min="0.3000", max="0.6996", step="0.0004")}),
