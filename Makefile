@@ -85,8 +85,8 @@ test: setup lint crds-check docs-check programs ## everything that continuous in
 bench-planner: setup ## recorded starts of vLLM beside their prediction (CASES=FILE adds one)
 	@$(BIN)/python -m cotune_bench.planner tests/data/planner/*.json $(CASES)
 
-bench-plan-scale: setup ## 10,000 candidates planned
-	@$(BIN)/python -m cotune_bench.plan_scale
+bench-plan-scale: setup ## 10,000 candidates planned, 100,000 surveyed (LARGE=1: a million, some minutes)
+	@$(BIN)/python -m cotune_bench.plan_scale $(if $(LARGE),--large)
 
 cluster-up: setup ## a real local Kubernetes with three nodes (as root; NODES=1 for one)
 	@$(LOCAL_CLUSTER) up $(if $(filter 1,$(NODES)),--nodes lab)

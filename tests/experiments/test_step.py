@@ -1,10 +1,12 @@
 """An experiment against simulated trials: each pass is given what the ones before it have started."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from cotune.api.experiment import ExperimentPhase, ExperimentSpec, Planning, Search
+from cotune.api.experiment import ExperimentPhase, ExperimentSpec, Range, Search
 from cotune.api.trial import Prediction, TrialPhase
-from cotune.experiments.step import ExperimentStep, ObservedTrial, Predictions, decide
+from cotune.experiments.predictions import SpacePlan, survey
+from cotune.experiments.step import LISTED_SKIPS, ExperimentStep, ObservedTrial, decide
 from cotune.search.space import Candidate, Space
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,16 +31,17 @@ def run(
     experiment: ExperimentSpec,
     outcome: dict[Candidate, TrialPhase],
     cards: int = 1,
-    predictions: Predictions | None = None,
+    plan: SpacePlan | None = None,
 ) -> tuple[ExperimentStep, list[ObservedTrial]]:
     """Until the experiment is over; tiny Whispers are fitter."""
     trials: list[ObservedTrial] = []
     for _ in range(1000):
-        step = decide("voice", experiment, trials, cards, predictions)
+        step = decide("voice", experiment, trials, cards, plan)
         if step.phase is not ExperimentPhase.RUNNING:
             return step, trials
-        assert 0 < len(step.start) <= cards
-        for planned in step.start:
+        assert len(step.start) <= cards
+        assert step.start or step.record, "a pass that does nothing is followed by more of them"
+        for planned in (*step.start, *step.record):
             assert planned.name not in {it.name for it in trials}, "no repeat is run twice"
             phase = outcome.get(planned.candidate, TrialPhase.SUCCEEDED)
             fitness = 0.7 if planned.candidate.values["whisperModel"] == "tiny" else 0.5
@@ -121,38 +124,122 @@ TOO_SMALL = Prediction(fits=False, reason="NoCacheBlocks", message="judge: 0.87 
 PREDICTIONS = {it: TOO_SMALL if it in SMALL else Prediction(fits=True) for it in SPACE}
 
 
-def planned(probe_skipped: str = "0") -> ExperimentSpec:
-    return spec().model_copy(update={"planning": Planning(probe_skipped=probe_skipped)})
+def plan(probe_skipped: float = 0, predictions: Mapping[Candidate, Prediction] = PREDICTIONS) -> SpacePlan:
+    return survey(SPACE, probe_skipped, predictions.get)
 
 
 def test_what_cannot_start_is_recorded_with_its_reason_and_takes_no_card() -> None:
-    step, trials = run(planned(), dict.fromkeys(SMALL, TrialPhase.SKIPPED), predictions=PREDICTIONS)
+    step, trials = run(spec(), dict.fromkeys(SMALL, TrialPhase.SKIPPED), plan=plan())
 
     assert {it.candidate for it in trials if it.is_skipped} == set(SMALL)
+    assert all(it.prediction == TOO_SMALL for it in trials if it.is_skipped)
     assert (step.reason, step.counts.skipped, step.counts.total) == ("Winner", 6, 15)
 
 
+def test_what_is_skipped_is_recorded_once_the_baseline_has_taught_what_it_can() -> None:
+    running = trial(SPACE.baseline, 0, TrialPhase.MEASURING)
+    assert decide("voice", spec(), [running], 1, plan()).record == ()
+
+    step = decide("voice", spec(), [trial(SPACE.baseline)], 1, plan())
+    assert {it.candidate for it in step.record} == set(SMALL)
+    assert [it.is_skipped for it in step.start] == [False], "a card is not left idle for it"
+
+
+def test_skipped_candidates_are_not_taken_for_tried_ones() -> None:
+    _, trials = run(spec(max_trials=4), dict.fromkeys(SMALL, TrialPhase.SKIPPED), plan=plan())
+
+    assert sum(not it.is_skipped for it in trials) == 4
+
+
 def test_a_share_of_them_can_be_run_all_the_same_and_the_same_share_after_a_restart() -> None:
-    def skipped(share: str) -> set[str]:
-        _, trials = run(planned(share), dict.fromkeys(SMALL, TrialPhase.FAILED), predictions=PREDICTIONS)
+    def skipped(share: float) -> set[str]:
+        failing = dict.fromkeys(SMALL, TrialPhase.FAILED)
+        _, trials = run(spec(), failing, plan=plan(share))
         return {it.name for it in trials if it.is_skipped}
 
-    assert skipped("1") == set()
-    assert 0 < len(skipped("0.5")) < 6
-    assert skipped("0.5") == skipped("0.5")
+    assert skipped(1) == set()
+    assert 0 < len(skipped(0.5)) < 6
+    assert skipped(0.5) == skipped(0.5)
+
+
+def test_a_doubtful_candidate_runs_with_its_flag_though_it_should_not_fit() -> None:
+    doubtful = TOO_SMALL.model_copy(update={"doubtful": True})
+    _, trials = run(spec(), {SMALL[0]: TrialPhase.FAILED}, plan=plan(predictions={**PREDICTIONS, SMALL[0]: doubtful}))
+
+    (found,) = [it for it in trials if it.candidate == SMALL[0]]
+    assert (found.is_skipped, found.prediction) == (False, doubtful)
+    assert sum(it.is_skipped for it in trials) == 5
 
 
 def test_an_experiment_of_which_nothing_can_start_ends_before_its_first_trial() -> None:
-    step = decide("voice", planned(), [], 1, dict.fromkeys(SPACE, TOO_SMALL))
+    step = decide("voice", spec(), [], 1, plan(predictions=dict.fromkeys(SPACE, TOO_SMALL)))
 
     assert (step.phase, step.reason, step.start) == (ExperimentPhase.FAILED, "NothingFeasible", ())
     assert step.message == "none of 15 candidates can start; the baseline: judge: 0.87 GiB less than the weights"
+    assert step.counts.skipped == 15
 
 
 def test_the_baseline_runs_whatever_is_predicted_for_it_runs_today() -> None:
-    (first,) = decide("voice", planned(), [], 1, {**PREDICTIONS, SPACE.baseline: TOO_SMALL}).start
+    hopeless = plan(predictions={**PREDICTIONS, SPACE.baseline: TOO_SMALL})
+
+    (first,) = decide("voice", spec(), [], 1, hopeless).start
+    after = decide("voice", spec(), [trial(SPACE.baseline)], 1, hopeless)
 
     assert (first.candidate, first.is_skipped) == (SPACE.baseline, False)
+    assert SPACE.baseline not in {it.candidate for it in after.record}
+
+
+def wide(count: int) -> tuple[ExperimentSpec, SpacePlan]:
+    """So many candidates that cannot start, and two that can."""
+    memory, whisper = spec().parameters
+    steps = Range(min="1", max=str(count + 2), step="1")
+    parameters = (
+        memory.model_copy(update={"range": steps, "baseline": str(count + 1)}),
+        whisper.model_copy(update={"values": ("tiny",), "baseline": "tiny"}),
+    )
+    experiment = spec().model_copy(update={"parameters": parameters})
+    space = Space(parameters)
+    fits = Prediction(fits=True)
+    return experiment, survey(space, 0, lambda it: TOO_SMALL if int(it.values["judgeMemory"]) <= count else fits)
+
+
+def test_so_many_skipped_candidates_are_listed_and_one_more_is_counted_by_reason() -> None:
+    experiment, listed = wide(LISTED_SKIPS)
+    step, trials = run(experiment, {}, plan=listed)
+    assert (len(trials), step.counts.skipped) == (LISTED_SKIPS + 2, LISTED_SKIPS)
+
+    experiment, counted = wide(LISTED_SKIPS + 1)
+    step, trials = run(experiment, {}, plan=counted)
+    assert (len(trials), step.counts.total, step.counts.skipped) == (2, 2, LISTED_SKIPS + 1)
+    assert counted.summary is not None
+    (refused,) = counted.summary.refused
+    assert (refused.reason, refused.count, refused.skipped) == ("NoCacheBlocks", LISTED_SKIPS + 1, LISTED_SKIPS + 1)
+    assert refused.example == "judgeMemory=1 whisperModel=tiny: judge: 0.87 GiB less than the weights"
+
+
+def test_what_was_learned_meanwhile_changes_no_trial_that_was_made() -> None:
+    tiny = next(it for it in SPACE if it not in SMALL and it != SPACE.baseline)
+    skipped = replace(trial(SMALL[0], phase=TrialPhase.SKIPPED), is_skipped=True)
+    made = [trial(SPACE.baseline), trial(SPACE.baseline, 1), trial(tiny), skipped]
+    learned = {**PREDICTIONS, tiny: TOO_SMALL, SMALL[0]: Prediction(fits=True)}
+
+    step = decide("voice", spec(repeats=2), made, 1, plan(predictions=learned))
+
+    assert [(it.candidate, it.repeat, it.is_skipped) for it in step.start] == [(tiny, 1, False)]
+    assert {it.candidate for it in step.record} == set(SMALL[1:])
+
+
+def test_what_skipping_saves_is_told_from_failed_starts_that_were_run() -> None:
+    failed = replace(trial(SMALL[0], phase=TrialPhase.FAILED), reason="NoCacheBlocks", seconds=14.0)
+    measured = replace(trial(SPACE.baseline), seconds=100.0)
+    skipped = [
+        replace(trial(it, phase=TrialPhase.SKIPPED), is_skipped=True, reason="NoCacheBlocks") for it in SMALL[1:]
+    ]
+
+    assert decide("voice", spec(), [measured, failed, *skipped], 1, plan(0.3)).gpu_seconds_saved == 5 * 14
+    # 20 s of warm-up and 60 s of load are not part of a start.
+    assert decide("voice", spec(), [measured, *skipped], 1, plan()).gpu_seconds_saved == 5 * 20
+    assert decide("voice", spec(), skipped, 1, plan()).gpu_seconds_saved is None
 
 
 def test_the_planners_errors_are_counted() -> None:
@@ -164,7 +251,7 @@ def test_the_planners_errors_are_counted() -> None:
         replace(trial(SMALL[1], phase=TrialPhase.FAILED), prediction=TOO_SMALL, reason="NoCacheBlocks"),
     ]
 
-    counts = decide("voice", planned("1"), trials, 1, PREDICTIONS).counts
+    counts = decide("voice", spec(), trials, 1, plan(1)).counts
 
     assert (counts.wrong_fits, counts.wrong_does_not_fit) == (1, 1)
 

@@ -125,6 +125,8 @@ RESOURCES = (
             Column("Phase", ".status.phase"),
             Column("Reason", ".status.reason"),
             Column("Fitness", ".status.fitness"),
+            Column("Doubtful", ".spec.prediction.doubtful", "boolean", priority=1),
+            Column("Planner", ".status.predictionErrors[0].message", priority=1),
             Column("Node", ".status.node", priority=1),
         ),
     ),

@@ -433,11 +433,37 @@ class TrialCounts(ApiModel):
     finished: Annotated[int, Field(ge=0)] = 0
     failed: Annotated[int, Field(ge=0)] = 0
     skipped: Annotated[int, Field(ge=0)] = 0
-    """Not run, for they cannot start by arithmetic."""
+    """Candidates not run, for they cannot start by arithmetic; those that are only counted are in no other figure."""
     wrong_fits: Annotated[int, Field(ge=0)] = 0
     """Run because they were predicted to start, and failed for want of memory."""
     wrong_does_not_fit: Annotated[int, Field(ge=0)] = 0
     """Predicted not to start, run all the same, and started."""
+
+
+class RefusedCandidates(ApiModel):
+    """Candidates that cannot start for the same reason."""
+
+    reason: Annotated[str, Field(max_length=200)]
+    count: Annotated[int, Field(ge=1)]
+    skipped: Annotated[int, Field(ge=0)]
+    """Of them, those that are not run: all but the doubtful, the share that `planning.probeSkipped` asks for, and the
+    baseline."""
+    example: Annotated[str, Field(max_length=1024)]
+    """The first of them, with its figures."""
+
+
+class SpaceSummary(ApiModel):
+    """What the planner says of the whole space."""
+
+    candidates: Annotated[int, Field(ge=0)]
+    fitting: Annotated[int, Field(ge=0)]
+    doubtful: Annotated[int, Field(ge=0)]
+    """So near to a bound that the planner's own error could tip them, whether they fit or not."""
+    refused: Annotated[tuple[RefusedCandidates, ...], Field(max_length=16, json_schema_extra=map_list("reason"))] = ()
+    learned_from: Annotated[int, Field(ge=0)] = 0
+    """Starts of the same models on this card that were compared with their prediction."""
+    start_order: Annotated[tuple[ComponentName, ...], Field(max_length=16)] = ()
+    """Another order of start in which candidates fit that do not fit in the declared one; empty: there is none."""
 
 
 class Winner(ApiModel):
@@ -456,6 +482,11 @@ class ExperimentStatus(ApiModel):
     spec_digest: Annotated[str, Field(max_length=71)] | None = None
     """Of the spec that the trials run: CEL's immutability rule cannot see into pod templates."""
     trials: TrialCounts = TrialCounts()
+    plan: SpaceSummary | None = None
+    """Left out: the planner knows too little of the stack or of the card."""
+    gpu_seconds_saved: DecimalString | None = None
+    """Skipped candidates times the mean time for which failed starts held the card; where none was run, that of
+    measured trials without warm-up and window."""
     winner: Winner | None = None
     profile: Annotated[str, Field(max_length=63)] | None = None
     conditions: Annotated[tuple[Condition, ...], Field(max_length=32, json_schema_extra=map_list("type"))] = ()

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Annotated
 
 from pydantic import Field
@@ -22,6 +23,7 @@ ValueSet = Annotated[tuple[Value, ...], Field(min_length=1, max_length=100, json
 """Values among which one is chosen."""
 
 
+@lru_cache(maxsize=1 << 14)
 def canonical(value: str) -> str:
     """One spelling for equal values: `0.4` for `0.40`; what is no finite decimal number stays as it is."""
     try:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from cotune.api.base import SET_LIST, ApiModel, DnsLabel, MetricName, Rule, map_list, with_rules
+from cotune.api.base import SET_LIST, ApiModel, ComponentName, DnsLabel, MetricName, Rule, map_list, with_rules
 from cotune.api.conditions import Condition
 from cotune.api.quantities import DecimalString, Value
 
@@ -16,6 +16,22 @@ class Assignment(ApiModel):
 
     name: Annotated[str, Field(min_length=1, max_length=50, pattern=r"^[a-z][A-Za-z0-9]*$")]
     value: Value
+
+
+class PredictedServer(ApiModel):
+    """What the planner says of one language model, and what of earlier starts went into it."""
+
+    component: ComponentName
+    model: Annotated[str, Field(max_length=64)]
+    """Digest of the model's configuration and of what the formulas make of it on this card."""
+    card: Annotated[str, Field(max_length=63)]
+    image: Annotated[str, Field(max_length=512)] = ""
+    """Of the server's container, as the template names it."""
+    kv_cache_tokens: Annotated[int, Field(ge=0)]
+    kv_cache_bytes: int
+    """Negative: so much is missing."""
+    offset_bytes: int = 0
+    """What earlier starts took beyond the formulas; `kvCacheBytes` has it subtracted already."""
 
 
 class Prediction(ApiModel):
@@ -33,6 +49,8 @@ class Prediction(ApiModel):
     """Of all language models together."""
     free_mib: Annotated[int | None, Field(ge=0, alias="freeMiB")] = None
     """What is left of the card when all components have started."""
+    servers: Annotated[tuple[PredictedServer, ...], Field(max_length=16, json_schema_extra=map_list("component"))] = ()
+    """The language models, as far as the plan came."""
 
 
 class TrialSpec(ApiModel):
@@ -80,6 +98,31 @@ class Measurement(ApiModel):
     """How many observations the value rests on."""
 
 
+class ObservedServer(ApiModel):
+    """What a language model's log says of its start; what it does not say is left out."""
+
+    component: ComponentName
+    version: Annotated[str, Field(max_length=100)] = ""
+    """Of the server."""
+    kv_cache_tokens: Annotated[int | None, Field(ge=0)] = None
+    kv_cache_gib: Annotated[DecimalString | None, Field(alias="kvCacheGiB")] = None
+    """Available for the KV cache; negative in a start that failed for want of it."""
+    weights_gib: Annotated[DecimalString | None, Field(alias="weightsGiB")] = None
+    activations_gib: Annotated[DecimalString | None, Field(alias="activationsGiB")] = None
+    non_torch_gib: Annotated[DecimalString | None, Field(alias="nonTorchGiB")] = None
+    graphs_gib: Annotated[DecimalString | None, Field(alias="graphsGiB")] = None
+
+
+class PredictionError(ApiModel):
+    """A predicted figure beside the measured one."""
+
+    metric: MetricName
+    predicted: DecimalString
+    measured: DecimalString
+    message: Annotated[str, Field(max_length=200)]
+    """Both in words, and the difference as a share of what was predicted."""
+
+
 class TrialStatus(ApiModel):
     """What came of it."""
 
@@ -92,6 +135,11 @@ class TrialStatus(ApiModel):
     """Since when the trial is in its phase: what the phase's deadline counts from."""
     finished_at: datetime | None = None
     measurements: Annotated[tuple[Measurement, ...], Field(max_length=256, json_schema_extra=map_list("metric"))] = ()
+    servers: Annotated[tuple[ObservedServer, ...], Field(max_length=16, json_schema_extra=map_list("component"))] = ()
+    """What later predictions learn from."""
+    prediction_errors: Annotated[
+        tuple[PredictionError, ...], Field(max_length=17, json_schema_extra=map_list("metric"))
+    ] = ()
     fitness: DecimalString | None = None
     """Only a feasible trial has one."""
     conditions: Annotated[tuple[Condition, ...], Field(max_length=32, json_schema_extra=map_list("type"))] = ()

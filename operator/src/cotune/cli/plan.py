@@ -9,13 +9,17 @@ import yaml
 from pydantic import ValidationError
 
 from cotune.api.experiment import ExperimentSpec, MemoryModel
-from cotune.cli.plan_report import as_html, as_json, as_table
-from cotune.planning.candidates import PlanningError, plan_space
+from cotune.cli.plan_report import Report, as_html, as_json, as_table
+from cotune.planning.candidates import PlanningError, SpacePlanner, plan_space
 from cotune.planning.cards import UnknownCardError, card
 from cotune.planning.model_config import ModelConfig, ModelConfigError, read_model_config
+from cotune.search.space import Space
 
 _DONE, _FAILED, _NOTHING_FEASIBLE = 0, 1, 3
 _RENDER = {"table": as_table, "json": as_json, "html": as_html}
+
+
+_LARGEST_LISTED = 100_000
 
 
 class InputError(ValueError):
@@ -37,12 +41,17 @@ def _run(options: argparse.Namespace) -> int:
         if spec.gpu is None:
             raise InputError("the experiment has no spec.gpu: there is no card to plan for")
         product = card(spec.gpu.product)
+        size = len(Space(spec.parameters))
+        if size > _LARGEST_LISTED:
+            raise InputError(f"the parameters span {size:,} candidates, and at most {_LARGEST_LISTED:,} are listed")
         planned = plan_space(spec, product, configs)
+        refused = [it.candidate for it in planned if not it.plan.fits]
+        order = SpacePlanner(spec, product, configs).better_order(refused)
     except (InputError, PlanningError, UnknownCardError, ModelConfigError) as error:
         print(f"cotune: error: {error.args[0]}", file=sys.stderr)
         return _FAILED
     unplanned = tuple(it.name for it in spec.stack.components if it.memory is None)
-    print(_RENDER[options.output](name, product, planned, unplanned))
+    print(_RENDER[options.output](Report(name, product, planned, unplanned, order or ())))
     return _DONE if any(it.plan.fits for it in planned) else _NOTHING_FEASIBLE
 
 

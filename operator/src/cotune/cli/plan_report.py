@@ -3,6 +3,7 @@
 import html
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from cotune.planning.candidates import PlannedCandidate
 from cotune.planning.cards import Card
@@ -24,10 +25,28 @@ _COLOURS = {
 }
 
 
-def as_table(name: str, card: Card, planned: Sequence[PlannedCandidate], unplanned: Sequence[str]) -> str:
+@dataclass(frozen=True)
+class Report:
+    """What is told of one experiment."""
+
+    name: str
+    card: Card
+    planned: Sequence[PlannedCandidate]
+    unplanned: Sequence[str]
+    """Components of which nothing is known."""
+    order: Sequence[str] = ()
+    """In which candidates fit that do not fit in the declared order; empty: there is none."""
+
+    @property
+    def advice(self) -> str:
+        """On the order of start; empty when there is none."""
+        return f"more of them fit when they start in the order {', '.join(self.order)}" if self.order else ""
+
+
+def as_table(report: Report) -> str:
     """Text for a terminal."""
     rows = [("", "CANDIDATE", "KV TOKENS", "REQUESTS", "FREE GiB", "CARD", "")]
-    for it in planned:
+    for it in report.planned:
         plan = it.plan
         rows.append(
             (
@@ -41,31 +60,34 @@ def as_table(name: str, card: Card, planned: Sequence[PlannedCandidate], unplann
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [f"{name} on {card.product} ({gib(card.total_bytes):.2f} GiB)", ""]
+    lines = [f"{report.name} on {report.card.product} ({gib(report.card.total_bytes):.2f} GiB)", ""]
     lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines += [
         "",
         "W weights  A activations  K KV cache  w working memory  k decoder cache  o others  : libraries, context, graphs  . free",
     ]
-    fitting = sum(it.plan.fits for it in planned)
-    lines.append(f"{fitting} of {len(planned)} candidates fit")
-    if unplanned:
-        lines.append(f"not planned, for they have no `memory`: {', '.join(unplanned)}")
+    fitting = sum(it.plan.fits for it in report.planned)
+    lines.append(f"{fitting} of {len(report.planned)} candidates fit")
+    if report.advice:
+        lines.append(report.advice)
+    if report.unplanned:
+        lines.append(f"not planned, for they have no `memory`: {', '.join(report.unplanned)}")
     return "\n".join(lines)
 
 
-def as_json(name: str, card: Card, planned: Sequence[PlannedCandidate], unplanned: Sequence[str]) -> str:
+def as_json(report: Report) -> str:
     """The whole plan; sizes in GiB with four decimals, so that a token's share is still visible."""
     return json.dumps(
         {
-            "experiment": name,
+            "experiment": report.name,
             "card": {
-                "product": card.product,
-                "totalGiB": _rounded(card.total_bytes),
-                "measured": sorted(card.measured),
-                "source": card.source,
+                "product": report.card.product,
+                "totalGiB": _rounded(report.card.total_bytes),
+                "measured": sorted(report.card.measured),
+                "source": report.card.source,
             },
-            "unplanned": list(unplanned),
+            "unplanned": list(report.unplanned),
+            "startOrder": list(report.order),
             "candidates": [
                 {
                     "parameters": dict(it.candidate.values),
@@ -93,20 +115,21 @@ def as_json(name: str, card: Card, planned: Sequence[PlannedCandidate], unplanne
                         for component, model in it.plan.language_models.items()
                     },
                 }
-                for it in planned
+                for it in report.planned
             ],
         },
         indent=2,
     )
 
 
-def as_html(name: str, card: Card, planned: Sequence[PlannedCandidate], unplanned: Sequence[str]) -> str:
+def as_html(report: Report) -> str:
     """One self-contained page: the card as a bar for every candidate."""
-    rows = "\n".join(_html_row(it) for it in planned)
+    rows = "\n".join(_html_row(it) for it in report.planned)
     legend = " ".join(f'<i style="background:{colour}"></i>{what}' for what, colour in _COLOURS.items())
-    note = f"<p>Not planned: {html.escape(', '.join(unplanned))}.</p>" if unplanned else ""
+    note = f"<p>Not planned: {html.escape(', '.join(report.unplanned))}.</p>" if report.unplanned else ""
+    advice = f"<p>{html.escape(report.advice)}.</p>" if report.advice else ""
     return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Plan of {html.escape(name)}</title>
+<html lang="en"><meta charset="utf-8"><title>Plan of {html.escape(report.name)}</title>
 <style>
 body {{ font: 14px system-ui, sans-serif; margin: 2em; }}
 td, th {{ padding: 2px 10px; text-align: left; white-space: nowrap; }}
@@ -115,11 +138,11 @@ td, th {{ padding: 2px 10px; text-align: left; white-space: nowrap; }}
 i {{ display: inline-block; width: 12px; height: 12px; margin: 0 4px 0 12px; }}
 .no {{ color: #b00; white-space: normal; }}
 </style>
-<h1>{html.escape(name)} on {html.escape(card.product)}, {gib(card.total_bytes):.2f} GiB</h1>
+<h1>{html.escape(report.name)} on {html.escape(report.card.product)}, {gib(report.card.total_bytes):.2f} GiB</h1>
 <p>{legend} <i style="background:#eee"></i>free</p>
 <table><tr><th>Candidate<th>Card<th>KV tokens<th>Requests<th>Free GiB<th></tr>
 {rows}
-</table>{note}</html>"""
+</table>{advice}{note}</html>"""
 
 
 def _html_row(it: PlannedCandidate) -> str:

@@ -1,30 +1,188 @@
-"""The planner's word on every candidate of an experiment, in the form in which trials carry it."""
+"""The planner's word on an experiment's space: the whole as a survey, each candidate in the form that trials carry."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 
-from cotune.api.experiment import ExperimentSpec
-from cotune.api.trial import Prediction
-from cotune.experiments.step import Predictions
-from cotune.planning.candidates import plan_space
-from cotune.planning.cards import card
+from cotune.api.experiment import (
+    Component,
+    ExperimentSpec,
+    MemoryModel,
+    RefusedCandidates,
+    SpaceSummary,
+)
+from cotune.api.trial import ObservedServer, PredictedServer, Prediction
+from cotune.planning.calibration import ComparedStart, Offsets, Subject, compared, model_digest
+from cotune.planning.candidates import LARGEST_SPACE, PlanningError, SpacePlanner, server_image
+from cotune.planning.cards import Card, card
 from cotune.planning.model_config import ModelConfig
 from cotune.planning.sizes import MIB
 from cotune.planning.stack import StackPlan
+from cotune.search.space import Candidate, Space
+
+_LONGEST_EXAMPLE = 1024
+_EXAMPLES = 8
 
 
-def predict(spec: ExperimentSpec, configs: Mapping[str, ModelConfig]) -> Predictions:
-    """Plan the whole space; empty for a stack on the CPU, and for one of which no component's memory is known.
+class SpaceTooLargeError(PlanningError):
+    """More candidates than are planned."""
+
+
+@dataclass(frozen=True)
+class SpacePlan:
+    """What the planner says of a whole space; a million candidates take a megabyte."""
+
+    predict: Callable[[Candidate], Prediction | None]
+    """None: too little is known."""
+    probe_skipped: float
+    baseline: Candidate
+    runnable: bytes | None
+    """One byte for each candidate in the order of the space, 1: it may run. None: all may."""
+    summary: SpaceSummary | None
+    """None: nothing was planned."""
+    examples: tuple[Candidate, ...] = ()
+    """The first few that do not fit, of every reason."""
+
+    def is_hopeless(self, candidate: Candidate) -> bool:
+        """Whether it cannot start by arithmetic, and is not among those that are run all the same."""
+        return is_hopeless(self.predict(candidate), candidate, self.probe_skipped)
+
+    @property
+    def skipped(self) -> int:
+        """How many candidates are not run; the baseline is."""
+        return sum(it.skipped for it in self.summary.refused) if self.summary is not None else 0
+
+    @property
+    def is_nothing_feasible(self) -> bool:
+        """Whether not one candidate may run: what fits by arithmetic or is to be probed, the baseline included."""
+        return self.runnable is not None and 1 not in self.runnable
+
+    def allowed(self, space: Space) -> Space:
+        """The candidates that may run."""
+        return space if self.runnable is None else space.only(self.runnable)
+
+    def hopeless(self, space: Space) -> Space:
+        """The candidates that may not, the baseline among them if it is one."""
+        return space.only(b"" if self.runnable is None else self.runnable.translate(_INVERTED))
+
+
+_INVERTED = bytes([1, *[0] * 255])
+UNPLANNED: Mapping[Candidate, Prediction] = {}
+
+
+def survey(space: Space, probe_skipped: float, predict: Callable[[Candidate], Prediction | None]) -> SpacePlan:
+    """Look at every candidate once.
+
+    Args:
+        space: all candidates.
+        probe_skipped: the share of those that cannot start that is run all the same.
+        predict: what the planner says of one.
+    """
+    runnable = bytearray()
+    fitting = doubtful = known = 0
+    refused: dict[str, tuple[int, int, str]] = {}
+    examples: dict[str, list[Candidate]] = {}
+    baseline = space.baseline
+    for candidate in space:
+        prediction = predict(candidate)
+        hopeless = is_hopeless(prediction, candidate, probe_skipped)
+        runnable.append(not hopeless)
+        if prediction is None:
+            continue
+        known += 1
+        fitting += prediction.fits
+        doubtful += prediction.doubtful
+        if not prediction.fits:
+            count, skipped, example = refused.get(prediction.reason, (0, 0, ""))
+            words = example or f"{_words(candidate)}: {prediction.message}"[:_LONGEST_EXAMPLE]
+            refused[prediction.reason] = count + 1, skipped + (hopeless and candidate != baseline), words
+            if len(kept := examples.setdefault(prediction.reason, [])) < _EXAMPLES:
+                kept.append(candidate)
+    summary = SpaceSummary(
+        candidates=len(runnable),
+        fitting=fitting,
+        doubtful=doubtful,
+        refused=tuple(
+            RefusedCandidates(reason=reason, count=count, skipped=skipped, example=example)
+            for reason, (count, skipped, example) in sorted(refused.items())
+        ),
+    )
+    few = tuple(it for kept in examples.values() for it in kept)
+    return SpacePlan(predict, probe_skipped, baseline, bytes(runnable), summary if known else None, few)
+
+
+def unplanned(space: Space) -> SpacePlan:
+    """Nothing is known: every candidate may run."""
+    return SpacePlan(UNPLANNED.get, 0.0, space.baseline, None, None)
+
+
+def is_hopeless(prediction: Prediction | None, candidate: Candidate, probe_skipped: float) -> bool:
+    """Whether a candidate cannot start by arithmetic, and is not among those that are run all the same.
+
+    Those are the doubtful ones, and a share of the others. Which ones is a matter of their digest, so that a restarted
+    operator chooses the same.
+    """
+    if prediction is None or prediction.fits or prediction.doubtful:
+        return False
+    return probe_skipped <= 0 or int(candidate.digest[:8], 16) / 0x1_0000_0000 >= probe_skipped
+
+
+def plan_experiment(spec: ExperimentSpec, configs: Mapping[str, ModelConfig], offsets: Offsets) -> SpacePlan:
+    """Plan the whole space; a stack on the CPU, and one of which no component's memory is known, is unplanned.
+
+    Args:
+        spec: the experiment.
+        configs: component to the configuration of its model.
+        offsets: what earlier starts have taught.
 
     Raises:
         UnknownCardError: there is no data on the card.
         PlanningError: a component's arguments or size make no sense.
+        SpaceTooLargeError: the space has more candidates than are planned.
     """
+    space = Space(spec.parameters)
     if spec.gpu is None or all(it.memory is None for it in spec.stack.components):
-        return {}
-    return {it.candidate: _prediction(it.plan) for it in plan_space(spec, card(spec.gpu.product), configs)}
+        return unplanned(space)
+    if len(space) > LARGEST_SPACE:
+        raise SpaceTooLargeError(
+            f"the parameters span {len(space):,} candidates, and at most {LARGEST_SPACE:,} are planned: "
+            "give ranges coarser steps, or split the experiment"
+        )
+    product = card(spec.gpu.product)
+    subjects = _subjects(spec, configs, product)
+    known = {name: offsets.get(it, 0) for name, it in subjects.items()}
+    planner = SpacePlanner(spec, product, configs, known)
+
+    def predict(candidate: Candidate) -> Prediction:
+        return _prediction(planner.plan(candidate), subjects, known)
+
+    plan = survey(space, float(spec.planning.probe_skipped), predict)
+    order = planner.better_order(plan.examples)
+    if plan.summary is None or order is None:
+        return plan
+    return replace(plan, summary=plan.summary.model_copy(update={"start_order": order}))
 
 
-def _prediction(plan: StackPlan) -> Prediction:
+def starts_of(
+    trial: str, prediction: Prediction | None, servers: Sequence[ObservedServer], at: datetime | None
+) -> tuple[ComparedStart, ...]:
+    """What the starts of one finished trial teach."""
+    return tuple(compared(trial, prediction, servers, at)) if prediction is not None and at is not None else ()
+
+
+def _subjects(spec: ExperimentSpec, configs: Mapping[str, ModelConfig], product: Card) -> Mapping[str, Subject]:
+    return {
+        it.name: Subject(model_digest(configs[it.name], product), product.product, server_image(it))
+        for it in spec.stack.components
+        if _is_language_model(it) and it.name in configs
+    }
+
+
+def _is_language_model(component: Component) -> bool:
+    return component.memory is not None and component.memory.model is MemoryModel.VLLM
+
+
+def _prediction(plan: StackPlan, subjects: Mapping[str, Subject], offsets: Mapping[str, int]) -> Prediction:
     models = plan.language_models.values()
     return Prediction(
         fits=plan.fits,
@@ -33,4 +191,20 @@ def _prediction(plan: StackPlan) -> Prediction:
         message=plan.message,
         kv_cache_tokens=sum(it.tokens for it in models) if models and plan.fits else None,
         free_mib=plan.free // MIB if plan.fits else None,
+        servers=tuple(
+            PredictedServer(
+                component=component,
+                model=subjects[component].model,
+                card=subjects[component].card,
+                image=subjects[component].version,
+                kv_cache_tokens=it.tokens,
+                kv_cache_bytes=it.kv_cache,
+                offset_bytes=offsets[component],
+            )
+            for component, it in plan.language_models.items()
+        ),
     )
+
+
+def _words(candidate: Candidate) -> str:
+    return " ".join(f"{name}={value}" for name, value in candidate.values.items())

@@ -5,11 +5,13 @@ that starts anew goes on where the last one stopped.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
+from statistics import fmean
 
 from cotune.api.experiment import Algorithm, ExperimentPhase, ExperimentSpec, Search, TrialCounts, Winner
 from cotune.api.trial import Prediction, TrialPhase
+from cotune.experiments.predictions import SpacePlan, unplanned
 from cotune.fitness.ranking import Ranking, Result, Verdict, rank
 from cotune.search.grid import GridSampler
 from cotune.search.sampler import Observation, Sampler
@@ -17,6 +19,11 @@ from cotune.search.space import Candidate, Space
 
 _SECOND_CHANCES = 2
 """How many invalid repeats of a candidate are run again."""
+
+LISTED_SKIPS = 200
+"""With more candidates that cannot start, they are counted by reason, and none of them becomes a trial."""
+_RECORDED_AT_ONCE = 20
+"""Skipped trials of one pass: a pass must not take minutes."""
 
 _FOR_WANT_OF_MEMORY = frozenset({"NoCacheBlocks", "ContextTooLong", "CardTaken", "CudaOutOfMemory"})
 
@@ -37,6 +44,8 @@ class ObservedTrial:
     message: str = ""
     prediction: Prediction | None = None
     is_skipped: bool = False
+    seconds: float | None = None
+    """For which it held a card; None: it has not ended, or never had one."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +60,6 @@ class PlannedTrial:
     """It is recorded with its prediction, and takes no card."""
 
 
-Predictions = Mapping[Candidate, Prediction]
-"""What the planner says; a candidate of which it knows too little is absent."""
-
-
 @dataclass(frozen=True)
 class ExperimentStep:
     """One pass: the phase that follows, and what to do. Doing it twice does no harm."""
@@ -64,12 +69,16 @@ class ExperimentStep:
     message: str
     counts: TrialCounts
     start: tuple[PlannedTrial, ...] = ()
+    record: tuple[PlannedTrial, ...] = ()
+    """Trials that are skipped: they take no card, and are there for people to read."""
+    gpu_seconds_saved: float | None = None
+    """By skipping; None: nothing was measured from which to estimate it."""
     winner: Winner | None = None
     winning: Candidate | None = None
 
 
 def decide(
-    name: str, spec: ExperimentSpec, trials: Sequence[ObservedTrial], cards: int, predictions: Predictions | None = None
+    name: str, spec: ExperimentSpec, trials: Sequence[ObservedTrial], cards: int, plan: SpacePlan | None = None
 ) -> ExperimentStep:
     """The next step of an experiment.
 
@@ -78,14 +87,17 @@ def decide(
         spec: the experiment.
         trials: all of its trials.
         cards: on how many cards trials may run; each takes one trial at a time.
-        predictions: what the planner says of the candidates.
+        plan: what the planner says of the space, with what was learned so far.
     """
     space = Space(spec.parameters)
+    plan = plan or unplanned(space)
     by_candidate = _by_candidate(trials)
-    counts = _counts(trials)
-    plan = _Plan(predictions or {}, float(spec.planning.probe_skipped), space.baseline)
-    if not trials and all(plan.is_hopeless(it) for it in space):
-        return ExperimentStep(ExperimentPhase.FAILED, "NothingFeasible", plan.why(space), counts)
+    is_counted = plan.skipped > LISTED_SKIPS
+    counts = _counts(trials, _counted(plan, trials) if is_counted else 0)
+    saved = _gpu_seconds_saved(spec, trials, counts.skipped)
+    if not trials and plan.is_nothing_feasible:
+        skipped = counts.model_copy(update={"skipped": len(space)})
+        return ExperimentStep(ExperimentPhase.FAILED, "NothingFeasible", _why(plan, space), skipped)
     baseline = by_candidate.get(space.baseline, ())
     if _has_failed(baseline):
         why = f"the baseline has no result, and every gain is stated against it: {_last_words(baseline)}"
@@ -96,10 +108,13 @@ def decide(
     on_cards = sum(not it.phase.is_finished() and not it.is_skipped for it in trials)
     unfinished = counts.total - counts.finished
     start = _next(name, spec.search, space, by_candidate, cards - on_cards, plan)
-    if start or unfinished or not all(it.is_judged for it in trials):
+    record = () if is_counted else _to_record(name, spec.search, space, by_candidate, plan)
+    if start or record or unfinished or not all(it.is_judged for it in trials):
         message = f"{counts.finished} of {counts.total} trials finished"
-        return ExperimentStep(ExperimentPhase.RUNNING, "TrialsRunning", message, counts, start)
-    return _verdict(spec, space, by_candidate, counts)
+        return ExperimentStep(
+            ExperimentPhase.RUNNING, "TrialsRunning", message, counts, start, record, gpu_seconds_saved=saved
+        )
+    return replace(_verdict(spec, space, by_candidate, counts), gpu_seconds_saved=saved)
 
 
 def sampler(search: Search) -> Sampler:
@@ -109,34 +124,10 @@ def sampler(search: Search) -> Sampler:
             return GridSampler()
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What follows from the predictions."""
-
-    predictions: Predictions
-    probe_skipped: float
-    baseline: Candidate
-
-    def is_hopeless(self, candidate: Candidate) -> bool:
-        """Whether it cannot start by arithmetic, and is not among those that are run all the same.
-
-        Which ones are is a matter of their digest, so that a restarted operator chooses the same.
-        """
-        prediction = self.predictions.get(candidate)
-        if prediction is None or prediction.fits:
-            return False
-        return int(candidate.digest[:8], 16) / 0x1_0000_0000 >= self.probe_skipped
-
-    def trial(self, name: str, candidate: Candidate, repeat: int) -> PlannedTrial:
-        """The trial of a candidate. The baseline is run whatever is predicted: it runs today, so the planner errs."""
-        is_skipped = candidate != self.baseline and self.is_hopeless(candidate)
-        prediction = self.predictions.get(candidate)
-        return PlannedTrial(candidate.trial_name(name, repeat), candidate, repeat, prediction, is_skipped)
-
-    def why(self, space: Space) -> str:
-        """What a person reads when nothing is left."""
-        baseline = self.predictions[space.baseline]
-        return f"none of {len(space)} candidates can start; the baseline: {baseline.message}"
+def _why(plan: SpacePlan, space: Space) -> str:
+    """What a person reads when nothing is left."""
+    prediction = plan.predict(space.baseline)
+    return f"none of {len(space)} candidates can start; the baseline: {prediction.message if prediction else ''}"
 
 
 def _next(
@@ -145,38 +136,70 @@ def _next(
     space: Space,
     by_candidate: Mapping[Candidate, Sequence[ObservedTrial]],
     limit: int,
-    plan: _Plan,
+    plan: SpacePlan,
 ) -> tuple[PlannedTrial, ...]:
-    """Missing repeats first, the baseline's before all: other candidates are judged by it."""
+    """Missing repeats first, the baseline's before all: other candidates are judged by it.
+
+    The baseline is run whatever is predicted: it runs today, so the planner errs.
+    """
     if limit <= 0:
         return ()
-    planned = [
-        plan.trial(name, candidate, repeat)
-        for candidate, trials in by_candidate.items()
-        if not _has_failed(trials) and not any(it.is_skipped for it in trials)
+    ran = {it: trials for it, trials in by_candidate.items() if not any(trial.is_skipped for trial in trials)}
+    wanted = [
+        (candidate, repeat)
+        for candidate, trials in ran.items()
+        if not _has_failed(trials)
         for repeat in range(search.repeats + _invalid(trials))
         if repeat not in {it.repeat for it in trials}
     ]
-    baseline = by_candidate.get(space.baseline, ())
-    wanted = search.repeats + _invalid(baseline)
-    if by_candidate and (len(baseline) < wanted or not all(it.phase.is_finished() for it in baseline)):
-        return tuple(islice((it for it in planned if it.candidate == space.baseline), limit))
-    observed = [Observation(it, _fitness(trials)) for it, trials in by_candidate.items()]
-    room = min(limit - len(planned), search.max_trials - len(by_candidate))
-    if not by_candidate:
-        room = min(room, 1)
-    fresh = sampler(search).propose(space, observed, room) if room > 0 else ()
-    planned += [plan.trial(name, it, 0) for it in fresh]
-    return tuple(planned[:limit])
+    if ran and not _is_complete(by_candidate.get(space.baseline, ()), search.repeats):
+        wanted = [it for it in wanted if it[0] == space.baseline]
+    else:
+        observed = [Observation(it, _fitness(trials)) for it, trials in by_candidate.items()]
+        room = min(limit - len(wanted), search.max_trials - len(ran)) if ran else 1
+        fresh = sampler(search).propose(plan.allowed(space), observed, room) if room > 0 else ()
+        wanted += [(it, 0) for it in fresh]
+    return tuple(
+        PlannedTrial(it.trial_name(name, repeat), it, repeat, plan.predict(it)) for it, repeat in wanted[:limit]
+    )
 
 
-def _counts(trials: Sequence[ObservedTrial]) -> TrialCounts:
+def _to_record(
+    name: str,
+    search: Search,
+    space: Space,
+    by_candidate: Mapping[Candidate, Sequence[ObservedTrial]],
+    plan: SpacePlan,
+) -> tuple[PlannedTrial, ...]:
+    """Candidates that are skipped, a few at a time: when the baseline has been measured, and its start learned from."""
+    if not _is_complete(by_candidate.get(space.baseline, ()), search.repeats):
+        return ()
+    missing = (it for it in plan.hopeless(space) if it not in by_candidate and it != space.baseline)
+    return tuple(
+        PlannedTrial(it.trial_name(name, 0), it, 0, plan.predict(it), is_skipped=True)
+        for it in islice(missing, _RECORDED_AT_ONCE)
+    )
+
+
+def _is_complete(baseline: Sequence[ObservedTrial], repeats: int) -> bool:
+    """Whether the baseline's repeats have all ended."""
+    return len(baseline) >= repeats + _invalid(baseline) and all(it.phase.is_finished() for it in baseline)
+
+
+def _counted(plan: SpacePlan, trials: Sequence[ObservedTrial]) -> int:
+    """Skipped candidates without trials: some may have run before it was learned that they cannot start."""
+    ran = {it.candidate for it in trials if not it.is_skipped and it.candidate != plan.baseline}
+    return plan.skipped - sum(plan.is_hopeless(it) for it in ran)
+
+
+def _counts(trials: Sequence[ObservedTrial], counted: int) -> TrialCounts:
+    """How many trials are in which state; `counted`: candidates that are skipped and, if so many, have no trials."""
     ran = [(it, it.prediction) for it in trials if it.phase.is_finished() and not it.is_skipped]
     return TrialCounts(
         total=len(trials),
         finished=sum(it.phase.is_finished() for it in trials),
         failed=sum(it.phase is TrialPhase.FAILED for it in trials),
-        skipped=sum(it.is_skipped for it in trials),
+        skipped=max(counted, sum(it.is_skipped for it in trials)),
         wrong_fits=sum(
             prediction is not None and prediction.fits and it.reason in _FOR_WANT_OF_MEMORY for it, prediction in ran
         ),
@@ -185,6 +208,21 @@ def _counts(trials: Sequence[ObservedTrial]) -> TrialCounts:
             for it, prediction in ran
         ),
     )
+
+
+def _gpu_seconds_saved(spec: ExperimentSpec, trials: Sequence[ObservedTrial], skipped: int) -> float | None:
+    """Skipped candidates times the mean time for which a failed start held its card.
+
+    Where no start has failed for want of memory, a measured trial's time without its warm-up and window stands for it.
+    """
+    ran = [it for it in trials if it.seconds is not None and not it.is_skipped]
+    failed = [it.seconds for it in ran if it.reason in _FOR_WANT_OF_MEMORY and it.seconds is not None]
+    load = spec.workload.warmup_seconds + spec.workload.duration_seconds
+    measured = [it.seconds - load for it in ran if it.phase is TrialPhase.SUCCEEDED and it.seconds is not None]
+    times = failed or [max(it, 0.0) for it in measured]
+    if not skipped or not times:
+        return None
+    return skipped * fmean(times)
 
 
 def _verdict(

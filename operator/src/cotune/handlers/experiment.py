@@ -3,19 +3,22 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from prometheus_client import Counter
+
 from cotune.api.conditions import Condition, with_condition
-from cotune.api.experiment import ExperimentPhase, ExperimentSpec, ExperimentStatus
+from cotune.api.experiment import ExperimentPhase, ExperimentSpec, ExperimentStatus, SpaceSummary
 from cotune.api.trial import Prediction, TrialPhase, TrialSpec, TrialStatus
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import EXPERIMENT, PROFILE, TRIAL
 from cotune.cluster.nodes import nodes
 from cotune.cluster.objects import AlreadyExistsError, ForbiddenError, Object, Objects
 from cotune.cluster.stacks import NameTakenError
-from cotune.experiments.step import ExperimentStep, ObservedTrial, PlannedTrial, Predictions, decide
-from cotune.handlers.plans import Plans
+from cotune.experiments.predictions import SpaceTooLargeError
+from cotune.experiments.step import LISTED_SKIPS, ExperimentStep, ObservedTrial, PlannedTrial, decide
+from cotune.handlers.plans import MadePlan, PlanningInProgressError, Plans
 from cotune.handlers.statuses import condition, status_of, write_status
 from cotune.profiles.making import NamedProfile, make_profile
-from cotune.search.space import Candidate
+from cotune.search.space import Candidate, Space
 from cotune.trials.placement import Placement, place
 from cotune.trials.render import ANNOTATION_DIGEST
 
@@ -23,6 +26,17 @@ LABEL_EXPERIMENT = "cotune.dev/experiment"
 
 _SOON, _LATER = timedelta(seconds=1), timedelta(seconds=10)
 _FINISHED = frozenset({ExperimentPhase.SUCCEEDED, ExperimentPhase.FAILED})
+
+
+WRONG_PREDICTIONS = Counter(
+    "cotune_wrong_predictions_total", "Trials of which the planner was wrong, by what it had said.", ["predicted"]
+)
+CANDIDATES_SKIPPED = Counter(
+    "cotune_candidates_skipped_total", "Candidates of ended experiments that were not run, by reason.", ["reason"]
+)
+GPU_SECONDS_SAVED = Counter(
+    "cotune_gpu_seconds_saved_total", "Estimate for ended experiments: skipped candidates times a failed start's time."
+)
 
 
 @dataclass(frozen=True)
@@ -57,30 +71,36 @@ class ExperimentReconciler:
             return await self._stalled(body, status, "Forbidden", error.message, now)
         except NameTakenError as error:
             return await self._stalled(body, status, "NameTaken", str(error), now)
+        except SpaceTooLargeError as error:
+            return await self._stalled(body, status, "SpaceTooLarge", str(error), now)
+        except PlanningInProgressError:
+            return await self._planning(body, spec, status, now)
 
     async def _advance(
         self, body: Object, spec: ExperimentSpec, status: ExperimentStatus, placement: Placement, now: datetime
     ) -> timedelta | None:
         name, namespace = body["metadata"]["name"], body["metadata"]["namespace"]
-        trials = await self._trials(body)
-        predictions, why_not = await self.plans.of(namespace, spec, status.spec_digest or "")
-        step = decide(name, spec, trials, len(placement.nodes), predictions)
-        for planned in step.start:
+        found = await self._trials(body)
+        made = await self.plans.of(namespace, spec, status.spec_digest or "", found)
+        step = decide(name, spec, [_observed(it) for it in found], len(placement.nodes), made.plan)
+        for planned in (*step.start, *step.record):
             await self._start(body, planned)
         profile = await self._make_profile(namespace, name, spec, status, step)
-        new = _status(body, status, step, profile, now, _planned(body, spec, predictions, why_not, now))
-        if await write_status(self.objects, EXPERIMENT, body, status, new) and step.phase in _FINISHED:
+        new = _status(body, status, step, profile, now, _summary(made), _planned(body, spec, made, now))
+        if not await write_status(self.objects, EXPERIMENT, body, status, new):
+            return _SOON  # Phases differ from the recorded one: a finished experiment never comes here.
+        _count(status, new)
+        if step.phase in _FINISHED:
             failed = step.phase is ExperimentPhase.FAILED
             await self.events.tell(body, step.reason, step.message, "Rank", now, warning=failed)
             if profile is not None:
                 await self.events.tell(body, "ProfileMade", f"GpuProfile {profile.name}", "MakeProfile", now)
         return None if step.phase in _FINISHED else _SOON
 
-    async def _trials(self, body: Object) -> tuple[ObservedTrial, ...]:
+    async def _trials(self, body: Object) -> tuple[Object, ...]:
         labels = {LABEL_EXPERIMENT: body["metadata"]["name"]}
         found = await self.objects.list(TRIAL, body["metadata"]["namespace"], labels)
-        mine = [it for it in found if _is_owned(it, body)]
-        return tuple(_observed(it) for it in sorted(mine, key=_age))
+        return tuple(sorted((it for it in found if _is_owned(it, body)), key=_age))
 
     async def _start(self, experiment: Object, planned: PlannedTrial) -> None:
         trial = _trial(experiment, planned)
@@ -115,6 +135,15 @@ class ExperimentReconciler:
             # The name is the hash of the changes: an earlier pass made it, or an experiment with the same winner.
         return profile
 
+    async def _planning(self, body: Object, spec: ExperimentSpec, status: ExperimentStatus, now: datetime) -> timedelta:
+        """A plan in the making: nothing is started before it is there."""
+        message = f"{len(Space(spec.parameters)):,} candidates are being planned"
+        generation = body["metadata"]["generation"]
+        progressing = condition("Progressing", True, generation, now, "PlanningSpace", message)
+        new = status.model_copy(update={"conditions": with_condition(status.conditions, progressing)})
+        await write_status(self.objects, EXPERIMENT, body, status, new)
+        return _SOON
+
     async def _stalled(
         self, body: Object, status: ExperimentStatus, reason: str, message: str, now: datetime
     ) -> timedelta:
@@ -147,7 +176,14 @@ def _observed(body: Object) -> ObservedTrial:
         message=status.message,
         prediction=spec.prediction,
         is_skipped=spec.skipped,
+        seconds=_seconds(spec, status),
     )
+
+
+def _seconds(spec: TrialSpec, status: TrialStatus) -> float | None:
+    if spec.skipped or status.node is None or status.started_at is None or status.finished_at is None:
+        return None
+    return (status.finished_at - status.started_at).total_seconds()
 
 
 def _is_owned(trial: Object, experiment: Object) -> bool:
@@ -194,18 +230,42 @@ def _as_json(prediction: Prediction) -> Object:
     return prediction.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def _planned(body: Object, spec: ExperimentSpec, predictions: Predictions, why_not: str, now: datetime) -> Condition:
-    """What the planner says, in one line: the trials have the rest."""
+def _planned(body: Object, spec: ExperimentSpec, made: MadePlan, now: datetime) -> Condition:
+    """What the planner says, in one line: `status.plan` and the trials have the rest."""
     generation = body["metadata"]["generation"]
-    if not predictions:
-        message = why_not or "no component says what it holds on the card, or there is no card"
+    plan = made.plan.summary
+    if plan is None:
+        message = made.why_not or "no component says what it holds on the card, or there is no card"
         return condition("Planned", False, generation, now, "NotPlanned", message)
-    bad = sorted({it.reason for it in predictions.values() if not it.fits})
-    cannot = sum(not it.fits for it in predictions.values())
-    message = f"{len(predictions) - cannot} of {len(predictions)} candidates fit on the card"
-    if bad:
-        message += f"; {cannot} cannot start: {', '.join(bad)}; probeSkipped is {spec.planning.probe_skipped}"
+    message = f"{plan.fitting} of {plan.candidates} candidates fit on the card"
+    if plan.refused:
+        reasons = ", ".join(it.reason for it in plan.refused)
+        message += (
+            f"; {plan.candidates - plan.fitting} cannot start: {reasons}; probeSkipped is {spec.planning.probe_skipped}"
+        )
+    if made.plan.skipped > LISTED_SKIPS:
+        message += f"; {made.plan.skipped} are skipped: so many are counted in status.plan, and have no trials"
+    if plan.start_order:
+        message += f"; more of them fit when they start in the order {', '.join(plan.start_order)}"
     return condition("Planned", True, generation, now, "SpacePlanned", message)
+
+
+def _summary(made: MadePlan) -> SpaceSummary | None:
+    if made.plan.summary is None:
+        return None
+    return made.plan.summary.model_copy(update={"learned_from": made.learned_from})
+
+
+def _count(old: ExperimentStatus, new: ExperimentStatus) -> None:
+    """For Prometheus, after the write: a pass that dies before it is repeated, and counts then."""
+    before, after = old.trials, new.trials
+    WRONG_PREDICTIONS.labels("Fits").inc(max(after.wrong_fits - before.wrong_fits, 0))
+    WRONG_PREDICTIONS.labels("DoesNotFit").inc(max(after.wrong_does_not_fit - before.wrong_does_not_fit, 0))
+    if new.phase not in _FINISHED or new.plan is None or not after.skipped:
+        return
+    for it in new.plan.refused:
+        CANDIDATES_SKIPPED.labels(it.reason).inc(it.skipped)
+    GPU_SECONDS_SAVED.inc(float(new.gpu_seconds_saved or 0))
 
 
 def _status(
@@ -214,6 +274,7 @@ def _status(
     step: ExperimentStep,
     profile: NamedProfile | None,
     now: datetime,
+    plan: SpaceSummary | None,
     planned: Condition,
 ) -> ExperimentStatus:
     generation = body["metadata"]["generation"]
@@ -231,6 +292,8 @@ def _status(
         observed_generation=generation,
         spec_digest=old.spec_digest,
         trials=step.counts,
+        plan=plan,
+        gpu_seconds_saved=f"{step.gpu_seconds_saved:.1f}" if step.gpu_seconds_saved is not None else None,
         winner=step.winner,
         profile=profile.name if profile is not None else None,
         conditions=conditions,

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from prometheus_client import Counter
 
 from cotune.api.conditions import with_condition
-from cotune.api.experiment import ExperimentPhase, ExperimentSpec, ExperimentStatus
-from cotune.api.trial import Measurement, TrialPhase, TrialSpec, TrialStatus
+from cotune.api.experiment import ExperimentPhase, ExperimentSpec, ExperimentStatus, Protocol
+from cotune.api.trial import Measurement, ObservedServer, TrialPhase, TrialSpec, TrialStatus
 from cotune.cluster.cards import Cards, Holder
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import CONFIG_MAP, EXPERIMENT, TRIAL
@@ -19,9 +19,10 @@ from cotune.fitness.judgement import Judgement, judge
 from cotune.handlers.experiment import LABEL_EXPERIMENT, spec_digest
 from cotune.handlers.settings import Settings
 from cotune.handlers.statuses import condition, status_of, write_status
+from cotune.planning.calibration import prediction_errors
 from cotune.search.space import Candidate, Space
 from cotune.trials.lifecycle import Deadlines, Observed, Step, decide
-from cotune.trials.outcome import NoResultError, measurements, probe_result
+from cotune.trials.outcome import NoResultError, measurements, observed_server, probe_result
 from cotune.trials.placement import place
 from cotune.trials.probe_pod import probe_pod
 from cotune.trials.render import (
@@ -97,13 +98,13 @@ class TrialReconciler:
             self._deadlines(experiment),
             now,
         )
-        measured: tuple[Measurement, ...] = ()
+        measured, servers = (), ()
         try:
             if step.start_probe and (missing := await self._missing_corpus(identity, experiment)):
                 step = Step(TrialPhase.INVALID, "CorpusNotFound", f"no ConfigMap {missing} in {identity.namespace}")
             else:
                 await self.stacks.ensure(identity, self._manifests(identity, spec, experiment, node, step))
-                step, measured = await self._measured(step, experiment, stack)
+                step, measured, servers = await self._measured(step, experiment, stack)
         except TemplateError as error:
             step = Step(TrialPhase.INVALID, "TemplateRefused", str(error))
         except NameTakenError as error:
@@ -113,7 +114,10 @@ class TrialReconciler:
                 raise
             # Pod Security, a quota, a missing right or a field that no pod has: the same again would be refused again.
             step = Step(TrialPhase.INVALID, "PodRefused", error.message)
-        updated = status.model_copy(update={"node": node, "measurements": measured})
+        errors = prediction_errors(spec.prediction, measured) if spec.prediction is not None else ()
+        updated = status.model_copy(
+            update={"node": node, "measurements": measured, "servers": servers, "prediction_errors": errors}
+        )
         return await self._write(body, status, step, now, updated)
 
     async def _acquire_any(self, identity: TrialIdentity, experiment: ExperimentSpec) -> str | None:
@@ -144,14 +148,18 @@ class TrialReconciler:
 
     async def _measured(
         self, step: Step, experiment: ExperimentSpec, stack: ObservedStack
-    ) -> tuple[Step, tuple[Measurement, ...]]:
-        """The measurements of a trial that has succeeded: stored before its pods go."""
+    ) -> tuple[Step, tuple[Measurement, ...], tuple[ObservedServer, ...]]:
+        """The measurements of a trial that has succeeded, and what servers have logged: stored before the pods go."""
+        if step.phase is TrialPhase.FAILED:
+            return step, (), _servers(experiment, {name: pod.log for name, pod in stack.components.items()})
         if step.phase is not TrialPhase.SUCCEEDED or stack.probe is None:
-            return step, ()
+            return step, (), ()
         try:
-            return step, measurements(experiment, probe_result(stack.probe.log), await self.stacks.runs(stack))
+            result, runs = probe_result(stack.probe.log), await self.stacks.runs(stack)
         except NoResultError as error:
-            return Step(TrialPhase.INVALID, "NoResult", str(error)), ()
+            return Step(TrialPhase.INVALID, "NoResult", str(error)), (), ()
+        servers = _servers(experiment, {name: run.log for name, run in runs.items()})
+        return step, measurements(experiment, result, runs), servers
 
     async def _finish(
         self, body: Object, identity: TrialIdentity, spec: TrialSpec, status: TrialStatus, now: datetime
@@ -210,10 +218,15 @@ class TrialReconciler:
         finished, succeeded = step.phase.is_finished(), step.phase is TrialPhase.SUCCEEDED
         reason = step.reason or str(step.phase)
         conditions = old.conditions
-        for it in (
+        told = [
             condition("Progressing", not finished, generation, now, reason, step.message),
             condition("Ready", succeeded, generation, now, reason, step.message),
-        ):
+        ]
+        prediction = TrialSpec.model_validate(body["spec"]).prediction
+        if prediction is not None and prediction.doubtful:
+            words = "so near to a bound that the planner's own error could tip it"
+            told.append(condition("Doubtful", True, generation, now, "NearABound", words))
+        for it in told:
             conditions = with_condition(conditions, it)
         new = (updated or old).model_copy(
             update={
@@ -228,6 +241,7 @@ class TrialReconciler:
         )
         if await write_status(self.objects, TRIAL, body, old, new) and step.phase is not old.phase:
             note = step.message or f"{old.phase} -> {step.phase}"
+            note = "; ".join([note, *(f"{it.metric}: {it.message}" for it in new.prediction_errors)])
             await self.events.tell(body, step.reason or str(step.phase), note, "Run", now, finished and not succeeded)
             if finished:
                 TRIALS.labels(str(step.phase), step.reason).inc()
@@ -250,6 +264,11 @@ def _identity(body: Object, spec: TrialSpec) -> TrialIdentity:
 def _owns(experiment: Object, trial: Object) -> bool:
     uid = experiment["metadata"]["uid"]
     return any(it["uid"] == uid for it in trial["metadata"].get("ownerReferences", ()))
+
+
+def _servers(experiment: ExperimentSpec, logs: Mapping[str, str]) -> tuple[ObservedServer, ...]:
+    names = [it.name for it in experiment.stack.components if it.protocol is Protocol.OPENAI_COMPLETIONS]
+    return tuple(found for it in names if (found := observed_server(it, logs.get(it, ""))) is not None)
 
 
 def _candidate(spec: TrialSpec) -> Candidate:

@@ -1,8 +1,9 @@
 """From an experiment to the servers of one candidate: arguments and variables as its containers will see them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, cast
 
 from cotune.api.experiment import Component, ExperimentSpec, Memory, MemoryModel
@@ -10,9 +11,20 @@ from cotune.planning.cards import Card
 from cotune.planning.model_config import ModelConfig
 from cotune.planning.sizes import MIB
 from cotune.planning.stack import DeclaredService, Server, StackPlan, VllmServer, WhisperServer, plan_stack
-from cotune.planning.vllm import settings_from_arguments
+from cotune.planning.start_order import better_order
+from cotune.planning.vllm import Refusal, settings_from_arguments
 from cotune.search.space import Candidate, Space
-from cotune.trials.render import environment
+
+LARGEST_SPACE = 1_000_000
+"""More candidates are not planned: a space is held as one byte for each of them, and a pass walks over it."""
+
+_REMEMBERED = 4_000
+"""Plans of the same servers that are not computed again."""
+
+_STAND_FOR_ALL = 8
+"""Candidates for which orders of start are tried."""
+_WHATEVER_THE_ORDER = frozenset({None, Refusal.NO_CACHE_BLOCKS, Refusal.CONTEXT_TOO_LONG})
+"""What a server finds out about its own budget, whoever started before it."""
 
 _REFERENCE = re.compile(r"\$\$|\$\(([A-Za-z_][A-Za-z0-9_]*)\)")
 
@@ -29,6 +41,87 @@ class PlannedCandidate:
     plan: StackPlan
 
 
+class SpacePlanner:
+    """Plans the candidates of one experiment; what they have in common is read once."""
+
+    def __init__(
+        self,
+        spec: ExperimentSpec,
+        card: Card,
+        configs: Mapping[str, ModelConfig],
+        offsets: Mapping[str, int] | None = None,
+    ) -> None:
+        """Prepare to plan.
+
+        Args:
+            spec: the experiment.
+            card: the card that it asks for.
+            configs: component to the configuration of its model.
+            offsets: component to the bytes that earlier starts took beyond the prediction.
+
+        Raises:
+            PlanningError: a language model has no configuration.
+        """
+        self._card = card
+        self._components = spec.stack.components
+        self._parts = tuple(
+            _Part(it, it.memory, spec, configs.get(it.name), (offsets or {}).get(it.name, 0))
+            for it in spec.stack.components
+            if it.memory is not None
+        )
+        self._planned: dict[tuple[int, ...], StackPlan] = {}
+
+    def plan(self, candidate: Candidate) -> StackPlan:
+        """The plan of one candidate; equal servers have the same one.
+
+        Raises:
+            PlanningError: arguments or a size make no sense.
+        """
+        servers = self.servers(candidate)
+        key = tuple(id(it) for it in servers)  # A part keeps its servers as long as it remembers any plan of them.
+        plan = self._planned.get(key)
+        if plan is None:
+            if len(self._planned) >= _REMEMBERED:
+                self._planned.clear()
+                for part in self._parts:
+                    part.forget()
+                servers = self.servers(candidate)
+                key = tuple(id(it) for it in servers)
+            plan = self._planned[key] = plan_stack(servers, self._card)
+        return plan
+
+    def servers(self, candidate: Candidate) -> tuple[Server, ...]:
+        """The services that the planner knows, in their order of start.
+
+        Raises:
+            PlanningError: arguments or a size make no sense.
+        """
+        values = candidate.values
+        return tuple(it.server(values) for it in self._parts)
+
+    def better_order(self, refused: Sequence[Candidate]) -> tuple[str, ...] | None:
+        """An order of start in which candidates fit that do not fit in the declared one; None: there is none.
+
+        Args:
+            refused: candidates that do not fit; of those whose refusal the order may change, a few stand for all.
+
+        Raises:
+            PlanningError: arguments or a size make no sense.
+        """
+        hopeful = (it for it in refused if self.plan(it).refusal not in _WHATEVER_THE_ORDER)
+        stacks = [{part.component: part for part in self.servers(it)} for it in islice(hopeful, _STAND_FOR_ALL)]
+        if not stacks:
+            return None
+
+        def fitting(order: tuple[str, ...]) -> int:
+            return sum(
+                plan_stack([stack[name] for name in order if name in stack], self._card).fits for stack in stacks
+            )
+
+        depends_on = {it.name: it.depends_on for it in self._components}
+        return better_order([it.name for it in self._components], depends_on, fitting)
+
+
 def plan_space(
     spec: ExperimentSpec, card: Card, configs: Mapping[str, ModelConfig], offsets: Mapping[str, int] | None = None
 ) -> tuple[PlannedCandidate, ...]:
@@ -43,55 +136,58 @@ def plan_space(
     Raises:
         PlanningError: a component's arguments or size make no sense.
     """
-    return tuple(
-        PlannedCandidate(it, plan_stack(servers(spec, it, configs, offsets or {}), card))
-        for it in Space(spec.parameters)
-    )
+    planner = SpacePlanner(spec, card, configs, offsets)
+    return tuple(PlannedCandidate(it, planner.plan(it)) for it in Space(spec.parameters))
 
 
-def servers(
-    spec: ExperimentSpec, candidate: Candidate, configs: Mapping[str, ModelConfig], offsets: Mapping[str, int]
-) -> tuple[Server, ...]:
-    """The services that the planner knows, in their order of start.
+class _Part:
+    """One component: its server for every combination of the values that are bound to it."""
 
-    Raises:
-        PlanningError: arguments or a size make no sense.
-    """
-    found: list[Server] = []
-    for component in spec.stack.components:
-        if component.memory is None:
-            continue
-        variables = environment(component.name, spec.parameters, candidate)
-        try:
-            found.append(_server(component, component.memory, variables, configs, offsets.get(component.name, 0)))
-        except (ValueError, KeyError) as error:
-            raise PlanningError(f"{component.name}: {error.args[0] if error.args else error}") from error
-    return tuple(found)
+    def __init__(
+        self, component: Component, memory: Memory, spec: ExperimentSpec, config: ModelConfig | None, offset: int
+    ) -> None:
+        if memory.model is MemoryModel.VLLM and config is None:
+            raise PlanningError(f"{component.name}: no config.json of its model is given")
+        container = _container(component)
+        self._name, self._memory, self._config, self._offset = component.name, memory, config, offset
+        self._literals = _literals(container)
+        self._words = [str(it) for it in (*container.get("command", ()), *container.get("args", ()))]
+        self._bound = [(it.bind.env, it.name) for it in spec.parameters if it.bind.component == component.name]
+        self._made: dict[tuple[str, ...], Server] = {}
+
+    def server(self, values: Mapping[str, str]) -> Server:
+        """The server with these values of the parameters."""
+        key = tuple([values[name] for _, name in self._bound])
+        found = self._made.get(key)
+        if found is None:
+            known = self._literals | {env: values[name] for env, name in self._bound}
+            try:
+                found = self._made[key] = self._make(known)
+            except (ValueError, KeyError) as error:
+                raise PlanningError(f"{self._name}: {error.args[0] if error.args else error}") from error
+        return found
+
+    def forget(self) -> None:
+        """Give the memory back."""
+        self._made.clear()
+
+    def _make(self, known: Mapping[str, str]) -> Server:
+        match self._memory.model:
+            case MemoryModel.VLLM:
+                settings = settings_from_arguments([expand(it, known) for it in self._words])
+                return VllmServer(self._name, cast("ModelConfig", self._config), settings, self._offset)
+            case MemoryModel.WHISPER:
+                size = known.get(self._memory.size_env or "")
+                if size is None:
+                    raise PlanningError(f"neither the template nor the candidate sets {self._memory.size_env}")
+                return WhisperServer(self._name, size)
+            case MemoryModel.DECLARED:
+                return DeclaredService(self._name, (self._memory.memory_mib or 0) * MIB)
 
 
-def _server(
-    component: Component,
-    memory: Memory,
-    variables: Mapping[str, str],
-    configs: Mapping[str, ModelConfig],
-    offset: int,
-) -> Server:
-    container = _container(component)
-    known = {**_literals(container), **variables}
-    match memory.model:
-        case MemoryModel.VLLM:
-            if component.name not in configs:
-                raise PlanningError("no config.json of its model is given")
-            words = [*container.get("command", ()), *container.get("args", ())]
-            settings = settings_from_arguments([expand(str(it), known) for it in words])
-            return VllmServer(component.name, configs[component.name], settings, offset)
-        case MemoryModel.WHISPER:
-            size = known.get(memory.size_env or "")
-            if size is None:
-                raise PlanningError(f"neither the template nor the candidate sets {memory.size_env}")
-            return WhisperServer(component.name, size)
-        case MemoryModel.DECLARED:
-            return DeclaredService(component.name, (memory.memory_mib or 0) * MIB)
+def server_image(component: Component) -> str:
+    """The image of the container that serves; empty when the template names none."""
+    return str(_container(component).get("image", ""))[:512]
 
 
 def expand(text: str, variables: Mapping[str, str]) -> str:

@@ -2,8 +2,9 @@
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import cached_property
 
 from cotune.api.experiment import Parameter, Range
 from cotune.api.quantities import canonical, digest
@@ -38,25 +39,37 @@ class Candidate:
         suffix = f"-{self.digest[:_NAME_HEX_DIGITS]}-{repeat}"
         return experiment[: 63 - len(suffix)].rstrip("-.") + suffix
 
+    @cached_property
+    def _canonical(self) -> tuple[tuple[str, str], ...]:
+        return tuple(sorted((name, canonical(value)) for name, value in self.assignments))
+
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Candidate) and self.digest == other.digest
+        return isinstance(other, Candidate) and self._canonical == other._canonical
 
     def __hash__(self) -> int:
-        return hash(self.digest)
+        return hash(self._canonical)
 
 
 @dataclass(frozen=True)
 class Space:
-    """All candidates of an experiment."""
+    """All candidates of an experiment, or those of them that `mask` leaves."""
 
     parameters: tuple[Parameter, ...]
+    mask: bytes | None = None
+    """One byte for each candidate in the order of the whole space: 1 where it belongs here; None: all do."""
 
     @property
     def baseline(self) -> Candidate:
         """The candidate in use today."""
         return Candidate(tuple((it.name, it.baseline) for it in self.parameters))
 
+    def only(self, mask: bytes) -> "Space":
+        """The candidates of the whole space for which the mask has a 1; they keep their order."""
+        return replace(self, mask=mask)
+
     def __len__(self) -> int:
+        if self.mask is not None:
+            return self.mask.count(1)
         size = 1
         for parameter in self.parameters:
             size *= len(domain(parameter))
@@ -65,7 +78,8 @@ class Space:
     def __iter__(self) -> Iterator[Candidate]:
         """Every candidate once; the last parameter changes fastest."""
         names = [it.name for it in self.parameters]
-        for values in itertools.product(*(domain(it) for it in self.parameters)):
+        product = itertools.product(*(domain(it) for it in self.parameters))
+        for values in product if self.mask is None else itertools.compress(product, self.mask):
             yield Candidate(tuple(zip(names, values, strict=True)))
 
 

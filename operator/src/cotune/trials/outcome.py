@@ -7,11 +7,21 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from cotune.api.experiment import ExperimentSpec, Protocol
-from cotune.api.trial import Measurement
+from cotune.api.trial import Measurement, ObservedServer
 from cotune.measurement.contract import ProbeResult
 
 _OUT_OF_MEMORY = re.compile(r"(torch\.)?(cuda\.)?OutOfMemoryError: CUDA out of memory")
 _KV_CACHE_TOKENS = re.compile(r"GPU KV cache size: ([0-9,]+) tokens")
+_VERSION = re.compile(r"vLLM API server version v?([^\s,]+)|Initializing a V1 LLM engine \(v([^)\s]+)\)")
+_STARTED = (
+    ("kv_cache_gib", re.compile(r"Available KV cache memory: (-?[0-9]+(?:\.[0-9]+)?) GiB")),
+    ("weights_gib", re.compile(r"Actual usage is ([0-9]+(?:\.[0-9]+)?) GiB for weight")),
+    ("weights_gib", re.compile(r"Model loading took ([0-9]+(?:\.[0-9]+)?) GiB")),
+    ("activations_gib", re.compile(r"([0-9]+(?:\.[0-9]+)?) GiB for peak activation")),
+    ("non_torch_gib", re.compile(r"(-?[0-9]+(?:\.[0-9]+)?) GiB for non-torch memory")),
+    ("graphs_gib", re.compile(r"([0-9]+(?:\.[0-9]+)?) GiB for CUDAGraph memory")),
+)
+"""Lines of vLLM 0.11 to 0.26; the more exact of two comes last."""
 _KV_CACHE_CONCURRENCY = re.compile(r"Maximum concurrency for [0-9,]+ tokens per request: ([0-9.]+)x")
 
 
@@ -68,6 +78,23 @@ def measurements(
     errors = any(float(it.value) > 0 for name, it in found.items() if name.endswith(".errorRate"))
     found |= _of("stability", 0 if out_of_memory or restarts or errors else 1)
     return tuple(found[name] for name in sorted(found))
+
+
+def observed_server(component: str, log: str) -> ObservedServer | None:
+    """What a language model's log says of its start, be it one that failed; None when it says nothing of its memory."""
+    found = {field: match[1] for field, pattern in _STARTED if (match := pattern.search(log))}
+    tokens = _KV_CACHE_TOKENS.search(log)
+    if not found and tokens is None:
+        return None
+    version = _VERSION.search(log)
+    return ObservedServer.model_validate(
+        {
+            **found,
+            "component": component,
+            "version": (version[1] or version[2])[:100] if version else "",
+            "kv_cache_tokens": int(tokens[1].replace(",", "")) if tokens else None,
+        }
+    )
 
 
 def _of(metric: str, value: float) -> dict[str, Measurement]:
