@@ -28,7 +28,7 @@ from cotune.cluster.kinds import (
     TRIAL,
     Kind,
 )
-from cotune.cluster.objects import ConflictError, Object
+from cotune.cluster.objects import ApiError, ConflictError, ForbiddenError, Object
 from cotune.cluster.stacks import Stacks
 from cotune.cluster.workloads import ANNOTATION_REVISION
 from cotune.handlers.experiment import ExperimentReconciler, spec_digest
@@ -427,6 +427,67 @@ def test_a_trials_result_is_stored_before_its_pods_go(api_server: ApiServer) -> 
     within(api_server, scenario)
 
 
+async def no_corpus_yet(objects: PlayedObjects, namespace: str) -> str:
+    await objects.delete(CONFIG_MAP, namespace, "speech")
+    return "CorpusNotFound"
+
+
+async def no_room_in_the_quota(objects: PlayedObjects, namespace: str) -> str:
+    full = ForbiddenError(403, "Forbidden", "exceeded quota: small, requested: pods=1, used: pods=9, limited: pods=9")
+    objects.refuse = lambda call: full if (call.method, call.path) == ("POST", POD.path(namespace)) else None
+    return "QuotaExceeded"
+
+
+@pytest.mark.parametrize("hinder", [no_corpus_yet, no_room_in_the_quota])
+def test_a_trial_waits_without_its_card_for_what_is_not_there_yet(
+    api_server: ApiServer, hinder: Callable[[PlayedObjects, str], Awaitable[str]]
+) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        name = await create_trial(objects, namespace)
+        why = await hinder(objects, namespace)
+        one_pass = trial_reconciler(objects, namespace).reconcile
+
+        for _ in range(5):
+            again = await one_pass(await objects.get(TRIAL, namespace, name), datetime.now(UTC))
+            status = (await objects.get(TRIAL, namespace, name))["status"]
+            assert (again, status["phase"], status["reason"]) == (timedelta(seconds=5), "Pending", why)
+            assert await Cards(objects, namespace).holder("lab") is None
+
+        objects.refuse = lambda _: None
+        speech: Object = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "speech"}}
+        if await objects.find(CONFIG_MAP, namespace, "speech") is None:
+            await objects.create(CONFIG_MAP, namespace, speech)
+        play = functools.partial(play_trial_pods, objects, namespace, name)
+        await drive(objects, TRIAL, namespace, name, one_pass, play, None)
+        assert (await objects.get(TRIAL, namespace, name))["status"]["phase"] == "Succeeded"
+
+    within(api_server, scenario)
+
+
+@pytest.mark.parametrize("whose", ["probe", "stt"])
+def test_a_log_that_a_kubelet_does_not_give_is_asked_for_again(api_server: ApiServer, whose: str) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        name = await create_trial(objects, namespace)
+        away = ApiError(500, "InternalError", "dial tcp: connection refused")
+        objects.refuse = lambda call: away if f"-{whose}-" in call.path and call.path.endswith("/log") else None
+        one_pass = trial_reconciler(objects, namespace).reconcile
+
+        async def is_unreadable() -> bool:
+            await one_pass(await objects.get(TRIAL, namespace, name), datetime.now(UTC))
+            await play_trial_pods(objects, namespace, name)
+            status = (await objects.get(TRIAL, namespace, name))["status"]
+            assert status["phase"] != "Invalid"
+            return (status["phase"], status["reason"]) == ("Measuring", "LogUnreadable")
+
+        await eventually(is_unreadable, "a log asked for in vain")
+        objects.refuse = lambda _: None
+        play = functools.partial(play_trial_pods, objects, namespace, name)
+        await drive(objects, TRIAL, namespace, name, one_pass, play, None)
+        assert (await objects.get(TRIAL, namespace, name))["status"]["phase"] == "Succeeded"
+
+    within(api_server, scenario)
+
+
 # --- Profiles: the controller manager makes the pods, the kubelet is played.
 
 
@@ -643,7 +704,8 @@ def test_a_stage_that_sleeps_at_zero_replicas_is_not_called_promoted(api_server:
 
 
 async def refused_by_a_webhook(objects: PlayedObjects, namespace: str) -> tuple[str, str]:
-    objects.refused_dry_runs = "admission webhook denied the request"
+    denied = ForbiddenError(403, "Forbidden", "admission webhook denied the request")
+    objects.refuse = lambda call: denied if call.is_dry_run else None
     return "Forbidden", "admission webhook denied the request"
 
 
@@ -739,7 +801,8 @@ def test_a_stage_that_may_not_go_on_gets_back_what_it_had(
 
 
 async def forbid(objects: PlayedObjects, namespace: str) -> str:
-    objects.forbidden = f"/namespaces/{namespace}/deployments"
+    taken_away = ForbiddenError(403, "Forbidden", "the binding is gone")
+    objects.refuse = lambda call: taken_away if f"/namespaces/{namespace}/deployments" in call.path else None
     return "Forbidden"
 
 
@@ -789,7 +852,7 @@ def test_a_stage_that_is_not_let_on_turns_back_and_gets_there_once_it_is_let(
         assert await seen(timedelta()) == ("RollingBack", ("True", why))
         assert await seen(timedelta(hours=1)) == ("Degraded", ("True", why))
 
-        objects.forbidden = None
+        objects.refuse = lambda _: None
         if why == "NotBindable":
             was = before["whisper"][0]["spec"]["containers"][0]
             await change_whisper(objects, namespace, {"name": was["name"], "env": was["env"]})

@@ -4,12 +4,13 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from cotune.cluster.kinds import DEPLOYMENT, NODE, POD, Kind
-from cotune.cluster.objects import ForbiddenError, Object, Objects
+from cotune.cluster.objects import ApiError, Object, Objects
 from kubernetes.aio import client
 
 from support.api_server import ApiServer
@@ -25,6 +26,15 @@ class DiedError(Exception):
     """The operator's process ended before this call."""
 
 
+@dataclass(frozen=True)
+class Call:
+    """One request."""
+
+    method: str
+    path: str
+    is_dry_run: bool
+
+
 class PlayedObjects(Objects):
     """Objects of a real API server; pods have the logs that the test gives them."""
 
@@ -36,10 +46,8 @@ class PlayedObjects(Objects):
         """How many calls go through before the process dies; None: all."""
         self.asked: list[tuple[str, str]] = []
         """Method and path of the calls that went through."""
-        self.forbidden: str | None = None
-        """What the path of a call must not contain: the right was taken away."""
-        self.refused_dry_runs: str | None = None
-        """What an admission webhook says to every one of them."""
+        self.refuse: Callable[[Call], ApiError | None] = lambda _: None
+        """What the API server, a webhook or a kubelet has against a call."""
         self.created: list[str] = []
         """Kind, namespace and name of all that was created."""
 
@@ -51,10 +59,8 @@ class PlayedObjects(Objects):
                 raise DiedError(f"{method} {path}")
             self.allowed_calls -= 1
         self.asked.append((method, path))
-        if self.forbidden is not None and self.forbidden in path:
-            raise ForbiddenError(403, "Forbidden", f"{method} {path} is forbidden")
-        if self.refused_dry_runs is not None and ("dryRun", "All") in query:
-            raise ForbiddenError(403, "Forbidden", self.refused_dry_runs)
+        if (refusal := self.refuse(Call(method, path, ("dryRun", "All") in query))) is not None:
+            raise refusal
         if path.endswith("/log"):
             return self.logs.get(path.split("/")[-2], "").encode()
         answer = await super()._request(method, path, body, query, content_type)

@@ -3,6 +3,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from cotune.api.trial import TrialPhase
 from cotune.trials.lifecycle import Deadlines, Observed, ObservedPod, PodState, Step, decide
+from cotune.trials.pod_failure import PodFailure
 from hypothesis import given
 from hypothesis import strategies as st
 from support.resources import voice_experiment
@@ -88,7 +89,41 @@ def test_no_phase_lasts_for_ever(phase: TrialPhase, seconds: int, ends_in: Trial
     assert (late.phase, late.reason, late.clean_up) == (ends_in, reason, False)
 
 
-PODS = st.builds(ObservedPod, st.sampled_from(PodState), st.sampled_from(["", NO_BLOCKS]))
+UNSCHEDULABLE = ObservedPod(PodState.WAITING, hindrance=PodFailure("Unschedulable", "1 Insufficient cpu"))
+
+
+@pytest.mark.parametrize("seconds", [10, 301])
+def test_what_the_cluster_lacks_is_waited_for_and_is_not_the_candidates_failure(seconds: int) -> None:
+    found = step(TrialPhase.STARTING, READY, seconds, judge=READY, stt=UNSCHEDULABLE)
+
+    assert found.phase is (TrialPhase.STARTING if seconds == 10 else TrialPhase.INVALID)
+    assert (found.reason, found.message) == ("Unschedulable", "stt: 1 Insufficient cpu")
+    assert step(TrialPhase.DRAINING, UNSCHEDULABLE, seconds).reason == "Unschedulable"
+
+
+def test_a_pod_that_the_quota_never_let_in_is_not_the_candidates_failure() -> None:
+    observed = Observed(True, READY, {"judge": READY}, PodFailure("QuotaExceeded", "pods=9"))
+
+    late = decide(COMPONENTS, TrialPhase.STARTING, NOW, observed, DEADLINES, NOW + timedelta(seconds=301))
+
+    assert (late.phase, late.reason) == (TrialPhase.INVALID, "QuotaExceeded")
+
+
+@pytest.mark.parametrize(("seconds", "phase"), [(10, TrialPhase.MEASURING), (121, TrialPhase.INVALID)])
+def test_a_log_that_cannot_be_read_is_waited_for_as_long_as_the_phase_lasts(seconds: int, phase: TrialPhase) -> None:
+    unread = ObservedPod(PodState.SUCCEEDED, log=None)
+
+    found = step(TrialPhase.MEASURING, unread, seconds, judge=READY, stt=READY)
+
+    assert (found.phase, found.reason) == (phase, "LogUnreadable")
+
+
+PODS = st.builds(
+    ObservedPod,
+    st.sampled_from(PodState),
+    st.sampled_from(["", NO_BLOCKS, None]),
+    st.sampled_from([None, PodFailure("ImagePullFailed", "no such image")]),
+)
 OBSERVED = st.builds(
     Observed,
     st.booleans(),

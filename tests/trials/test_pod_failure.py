@@ -1,7 +1,7 @@
 from typing import Any
 
 import pytest
-from cotune.trials.pod_failure import pod_failure
+from cotune.trials.pod_failure import PodFailure, hindrance, pod_failure
 
 NO_BLOCKS = "ValueError: No available memory for the cache blocks."
 DISTURBED = "AssertionError: Error in memory profiling. Initial free memory 1 GiB"
@@ -50,3 +50,16 @@ def test_a_failure_names_the_container_its_exit_code_and_the_line_of_its_log() -
 
     assert failure is not None
     assert failure.message == f"container vllm exited with 1: {NO_BLOCKS}"
+
+
+def test_a_pod_without_a_node_or_an_image_is_hindered() -> None:
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "1 Insufficient cpu"}
+    pull = {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}
+
+    nowhere = hindrance({"status": {"phase": "Pending", "conditions": [condition]}})
+    without_image = hindrance(pod(state=pull))
+
+    assert nowhere == PodFailure("Unschedulable", "1 Insufficient cpu")
+    assert without_image == PodFailure("ImagePullFailed", "container vllm: not found")
+    assert hindrance(pod(state={"waiting": {"reason": "ContainerCreating"}})) is None
+    assert hindrance({"status": {"conditions": [condition | {"status": "True", "reason": None}]}}) is None

@@ -21,6 +21,9 @@ Object = dict[str, Any]
 REFUSALS = frozenset({400, 403, 422})
 """Status codes of what would be refused again: a right, an admission rule, a quota, a field's value."""
 
+_NO_SUCH_LOG = frozenset({400, 404})
+"""No such pod, or a container that has not run (yet)."""
+
 _JSON = "application/json"
 _MERGE_PATCH = "application/merge-patch+json"
 _APPLY_PATCH = "application/apply-patch+yaml"
@@ -167,7 +170,11 @@ class Objects:
             return
 
     async def log(self, namespace: str, pod: str, container: str, tail_lines: int, previous: bool = False) -> str:
-        """The end of a container's log; empty when there is none (any more)."""
+        """The end of a container's log; empty when there is none (any more).
+
+        Raises:
+            ApiError: there may be one, and the kubelet does not give it.
+        """
         return await self._log(namespace, pod, container, ("tailLines", str(tail_lines)), previous)
 
     async def log_head(self, namespace: str, pod: str, container: str, limit_bytes: int) -> str:
@@ -178,10 +185,10 @@ class Objects:
         query = [("container", container), part, ("previous", str(previous).lower())]
         try:
             raw = await self._request("GET", POD.path(namespace, pod, "log"), None, query, _JSON)
-        except ForbiddenError:
+        except ApiError as error:
+            if error.status in _NO_SUCH_LOG:
+                return ""
             raise
-        except ApiError:
-            return ""
         return raw.decode(errors="replace")
 
     async def _json(

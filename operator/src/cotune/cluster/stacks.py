@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cotune.cluster.kinds import POD, SERVICE, Kind
-from cotune.cluster.objects import AlreadyExistsError, Object, Objects
+from cotune.cluster.objects import AlreadyExistsError, ApiError, ForbiddenError, Object, Objects
 from cotune.trials.lifecycle import ObservedPod, PodState
 from cotune.trials.outcome import ComponentRun
-from cotune.trials.pod_failure import pod_failure
+from cotune.trials.pod_failure import hindrance, pod_failure
 from cotune.trials.probe_pod import PROBE
 from cotune.trials.render import ANNOTATION_DIGEST, LABEL_COMPONENT, LABEL_TRIAL, Manifest, TrialIdentity
 
@@ -70,7 +70,11 @@ class Stacks:
         return not mine
 
     async def runs(self, stack: ObservedStack) -> dict[str, ComponentRun]:
-        """Logs, restarts and start-up times of the components."""
+        """Logs, restarts and start-up times of the components.
+
+        Raises:
+            ApiError: a kubelet does not give a log.
+        """
         return {_component(it): await self._run(it) for it in stack.pods if _component(it) != PROBE}
 
     async def _pods(self, trial: TrialIdentity) -> tuple[Object, ...]:
@@ -90,7 +94,8 @@ class Stacks:
                 return ObservedPod(PodState.SUCCEEDED, await self._logs(pod))
             case "Failed":
                 log = await self._logs(pod)
-                return ObservedPod(PodState.FAILED, log or str(status.get("message") or status.get("reason") or ""))
+                said = str(status.get("message") or status.get("reason") or "")
+                return ObservedPod(PodState.FAILED, said if log == "" else log)
             case _:
                 pass
         containers = status.get("containerStatuses", ())
@@ -100,9 +105,19 @@ class Stacks:
             return ObservedPod(PodState.SUCCEEDED if is_whole else PodState.FAILED, await self._logs(pod))
         if failure := pod_failure(pod, {}):
             return ObservedPod(PodState.FAILED, f"{failure.reason}: {failure.message}")
-        return ObservedPod(PodState.READY if _ready_since(pod) else PodState.WAITING)
+        if _ready_since(pod):
+            return ObservedPod(PodState.READY)
+        return ObservedPod(PodState.WAITING, hindrance=hindrance(pod))
 
-    async def _logs(self, pod: Object) -> str:
+    async def _logs(self, pod: Object) -> str | None:
+        try:
+            return await self._log_ends(pod)
+        except ForbiddenError:
+            raise
+        except ApiError:
+            return None
+
+    async def _log_ends(self, pod: Object) -> str:
         names = [it["name"] for it in pod["spec"]["containers"]]
         metadata = pod["metadata"]
         logs = [await self._objects.log(metadata["namespace"], metadata["name"], it, _TAIL_LINES) for it in names]
@@ -116,7 +131,7 @@ class Stacks:
         # A short log is its own end: what stands in it twice would be counted twice.
         if all(len(it.encode()) < _HEAD_BYTES for it in heads):
             return "\n".join(heads)
-        return "\n".join([*heads, await self._logs(pod)])
+        return "\n".join([*heads, await self._log_ends(pod)])
 
     async def _run(self, pod: Object) -> ComponentRun:
         statuses = pod.get("status", {}).get("containerStatuses", ())

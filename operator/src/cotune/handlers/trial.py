@@ -13,7 +13,7 @@ from cotune.cluster.cards import Cards, Holder
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import CONFIG_MAP, EXPERIMENT, TRIAL
 from cotune.cluster.nodes import nodes
-from cotune.cluster.objects import REFUSALS, ApiError, Object, Objects
+from cotune.cluster.objects import REFUSALS, ApiError, ForbiddenError, Object, Objects
 from cotune.cluster.stacks import NameTakenError, ObservedStack, Stacks
 from cotune.fitness.judgement import Judgement, judge
 from cotune.handlers.experiment import LABEL_EXPERIMENT, spec_digest
@@ -21,9 +21,10 @@ from cotune.handlers.settings import Settings
 from cotune.handlers.statuses import condition, status_of, write_status
 from cotune.planning.calibration import prediction_errors
 from cotune.search.space import Candidate, Space
-from cotune.trials.lifecycle import Deadlines, Observed, Step, decide
+from cotune.trials.lifecycle import Deadlines, Observed, Step, decide, log_unreadable
 from cotune.trials.outcome import NoResultError, measurements, observed_server, probe_result
 from cotune.trials.placement import place
+from cotune.trials.pod_failure import PodFailure
 from cotune.trials.probe_pod import probe_pod
 from cotune.trials.render import (
     ANNOTATION_DIGEST,
@@ -35,7 +36,7 @@ from cotune.trials.render import (
     environment,
 )
 
-_POLL = timedelta(seconds=0.5)
+_POLL, _LATER = timedelta(seconds=0.5), timedelta(seconds=5)
 _PROBE_SLACK = timedelta(seconds=90)
 """Beyond warm-up and window: each clip once, answers to the last requests, the probe's own start."""
 
@@ -94,17 +95,18 @@ class TrialReconciler:
             experiment.stack.components,
             status.phase,
             status.phase_started_at or now,
-            Observed(holder == Holder.of(identity), stack.probe, stack.components),
+            Observed(holder == Holder.of(identity), stack.probe, stack.components, _refused(status)),
             self._deadlines(experiment),
             now,
         )
         measured, servers = (), ()
         try:
-            if step.start_probe and (missing := await self._missing_corpus(identity, experiment)):
-                step = Step(TrialPhase.INVALID, "CorpusNotFound", f"no ConfigMap {missing} in {identity.namespace}")
-            else:
-                await self.stacks.ensure(identity, self._manifests(identity, spec, experiment, node, step))
-                step, measured, servers = await self._measured(step, experiment, stack)
+            begins = status.phase is TrialPhase.PENDING
+            if begins and (missing := await self._missing_corpus(identity, experiment)):
+                why = Step(TrialPhase.PENDING, "CorpusNotFound", f"no ConfigMap {missing} in {identity.namespace}")
+                return await self._put_off(body, identity, status, node, why, now)
+            await self.stacks.ensure(identity, self._manifests(identity, spec, experiment, node, step))
+            step, measured, servers = await self._measured(status, step, experiment, stack, now)
         except TemplateError as error:
             step = Step(TrialPhase.INVALID, "TemplateRefused", str(error))
         except NameTakenError as error:
@@ -112,13 +114,26 @@ class TrialReconciler:
         except ApiError as error:
             if error.status not in REFUSALS:
                 raise
-            # Pod Security, a quota, a missing right or a field that no pod has: the same again would be refused again.
-            step = Step(TrialPhase.INVALID, "PodRefused", error.message)
+            if _may_pass(error):
+                step = Step(status.phase, "QuotaExceeded", error.message)
+                if status.phase is TrialPhase.PENDING:
+                    return await self._put_off(body, identity, status, node, step, now)
+            else:
+                # Pod Security, a missing right or a field that no pod has: the same again would be refused again.
+                step = Step(TrialPhase.INVALID, "PodRefused", error.message)
         errors = prediction_errors(spec.prediction, measured) if spec.prediction is not None else ()
         updated = status.model_copy(
             update={"node": node, "measurements": measured, "servers": servers, "prediction_errors": errors}
         )
         return await self._write(body, status, step, now, updated)
+
+    async def _put_off(
+        self, body: Object, identity: TrialIdentity, status: TrialStatus, node: str, why: Step, now: datetime
+    ) -> timedelta:
+        """What a trial needs is not there yet: it waits, and others may have the card meanwhile."""
+        await self.cards.release(node, identity)
+        await self._write(body, status, why, now, status.model_copy(update={"node": None}))
+        return _LATER
 
     async def _acquire_any(self, identity: TrialIdentity, experiment: ExperimentSpec) -> str | None:
         containers = len(experiment.stack.components) + 1
@@ -147,17 +162,27 @@ class TrialReconciler:
         return None
 
     async def _measured(
-        self, step: Step, experiment: ExperimentSpec, stack: ObservedStack
+        self,
+        status: TrialStatus,
+        step: Step,
+        experiment: ExperimentSpec,
+        stack: ObservedStack,
+        now: datetime,
     ) -> tuple[Step, tuple[Measurement, ...], tuple[ObservedServer, ...]]:
         """The measurements of a trial that has succeeded, and what servers have logged: stored before the pods go."""
         if step.phase is TrialPhase.FAILED:
-            return step, (), _servers(experiment, {name: pod.log for name, pod in stack.components.items()})
+            return step, (), _servers(experiment, {name: pod.log or "" for name, pod in stack.components.items()})
         if step.phase is not TrialPhase.SUCCEEDED or stack.probe is None:
             return step, (), ()
         try:
-            result, runs = probe_result(stack.probe.log), await self.stacks.runs(stack)
+            result, runs = probe_result(stack.probe.log or ""), await self.stacks.runs(stack)
         except NoResultError as error:
             return Step(TrialPhase.INVALID, "NoResult", str(error)), (), ()
+        except ApiError as error:
+            if error.status in REFUSALS:
+                raise
+            elapsed = now - (status.phase_started_at or now)
+            return log_unreadable(status.phase, elapsed, self._deadlines(experiment), "a component"), (), ()
         servers = _servers(experiment, {name: run.log for name, run in runs.items()})
         return step, measurements(experiment, result, runs), servers
 
@@ -269,6 +294,16 @@ def _owns(experiment: Object, trial: Object) -> bool:
 def _servers(experiment: ExperimentSpec, logs: Mapping[str, str]) -> tuple[ObservedServer, ...]:
     names = [it.name for it in experiment.stack.components if it.protocol is Protocol.OPENAI_COMPLETIONS]
     return tuple(found for it in names if (found := observed_server(it, logs.get(it, ""))) is not None)
+
+
+def _may_pass(error: ApiError) -> bool:
+    """Whether a pod that is refused now may be let in later, when others have ended."""
+    return isinstance(error, ForbiddenError) and "exceeded quota" in error.message
+
+
+def _refused(status: TrialStatus) -> PodFailure | None:
+    """Why the last pass could not create a pod, as it has written down."""
+    return PodFailure(status.reason, status.message) if status.reason == "QuotaExceeded" else None
 
 
 def _candidate(spec: TrialSpec) -> Candidate:

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from cotune.api.experiment import Component
 from cotune.api.trial import TrialPhase
+from cotune.trials.pod_failure import PodFailure
 from cotune.trials.root_cause import root_cause
 
 
@@ -30,8 +31,10 @@ class ObservedPod:
     """One pod, read once."""
 
     state: PodState
-    log: str = ""
-    """The end of its log, for a pod that ended."""
+    log: str | None = ""
+    """The end of its log, for a pod that ended; None: the kubelet does not give it at the moment."""
+    hindrance: PodFailure | None = None
+    """What keeps a waiting pod from starting that the candidate is not to blame for."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Observed:
     probe: ObservedPod | None
     components: Mapping[str, ObservedPod]
     """The pods that exist, by component."""
+    refused: PodFailure | None = None
+    """Why the last pass could not create a pod, where that may pass."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,9 @@ def decide(
 ) -> Step:
     """The next step of a trial in `phase` since `phase_since`."""
     elapsed = now - phase_since
+    is_run = phase in {TrialPhase.DRAINING, TrialPhase.STARTING, TrialPhase.MEASURING}
+    if is_run and observed.holds_card and (unread := _unread(observed)):
+        return log_unreadable(phase, elapsed, deadlines, unread)
     match phase:
         case TrialPhase.PENDING:
             if not observed.holds_card:
@@ -96,17 +104,38 @@ def decide(
             return Step(phase, clean_up=observed.holds_card or observed.probe is not None or bool(observed.components))
 
 
+def log_unreadable(phase: TrialPhase, elapsed: timedelta, deadlines: Deadlines, pods: str) -> Step:
+    """The step of a trial that would be judged by a log which cannot be read: it is waited for as long as the phase."""
+    limits = {TrialPhase.DRAINING: deadlines.drain, TrialPhase.STARTING: deadlines.start}
+    message = f"the kubelet does not give the log of {pods}"
+    if elapsed > limits.get(phase, deadlines.measure):
+        return _invalid("LogUnreadable", message)
+    return Step(phase, "LogUnreadable", message)
+
+
+def _unread(observed: Observed) -> str:
+    pods = dict(observed.components) | ({"the probe": observed.probe} if observed.probe is not None else {})
+    return ", ".join(name for name, it in pods.items() if it.log is None)
+
+
 def _draining(observed: Observed, elapsed: timedelta, deadline: timedelta) -> Step:
     if not observed.holds_card:
         return _invalid("CardLost", "the card's Lease was lost")
     if observed.probe is None:
+        if elapsed > deadline and observed.refused is not None:
+            return _invalid(observed.refused.reason, observed.refused.message)
         return Step(TrialPhase.DRAINING, start_probe=True)
     match observed.probe.state:
         case PodState.READY:
             return Step(TrialPhase.STARTING)
         case PodState.FAILED | PodState.SUCCEEDED:
-            return _invalid("ProbeEnded", root_cause(observed.probe.log).line)
+            return _invalid("ProbeEnded", root_cause(observed.probe.log or "").line)
         case PodState.WAITING:
+            if (why := observed.probe.hindrance) is not None:
+                message = f"the probe: {why.message}"
+                if elapsed > deadline:
+                    return _invalid(why.reason, message)
+                return Step(TrialPhase.DRAINING, why.reason, message)
             if elapsed > deadline:
                 return _invalid("NotDrained", f"the card was not drained within {deadline.total_seconds():g} s")
             return Step(TrialPhase.DRAINING, "WaitingForCard", "the card is not drained yet")
@@ -119,10 +148,22 @@ def _starting(components: Sequence[Component], observed: Observed, elapsed: time
     missing = [it for it in components if it.name not in ready]
     if not missing:
         return Step(TrialPhase.MEASURING)
+    hindered = [
+        (it.name, why)
+        for it in missing
+        if it.name in observed.components and (why := observed.components[it.name].hindrance) is not None
+    ]
     if elapsed > deadline:
+        if hindered:
+            return _invalid(hindered[0][1].reason, "; ".join(f"{name}: {why.message}" for name, why in hindered))
+        if observed.refused is not None:
+            return _invalid(observed.refused.reason, observed.refused.message)
         names = ", ".join(it.name for it in missing)
         return _failed("NotReadyInTime", f"not ready within {deadline.total_seconds():g} s: {names}")
     start = tuple(it.name for it in missing if it.name not in observed.components and ready.issuperset(it.depends_on))
+    if hindered:
+        message = "; ".join(f"{name}: {why.message}" for name, why in hindered)
+        return Step(TrialPhase.STARTING, hindered[0][1].reason, message, start=start)
     return Step(TrialPhase.STARTING, "WaitingForReadiness", ", ".join(it.name for it in missing), start=start)
 
 
@@ -148,7 +189,7 @@ def _broken(components: Sequence[Component], observed: Observed) -> Step | None:
     for component in components:
         pod = observed.components.get(component.name)
         if pod is not None and pod.state in {PodState.FAILED, PodState.SUCCEEDED}:
-            cause = root_cause(pod.log)
+            cause = root_cause(pod.log or "")
             if cause.cause.blames_the_candidate():
                 return _failed(cause.cause, f"{component.name}: {cause.line}")
             return _invalid(f"ComponentEnded{cause.cause}", f"{component.name}: {cause.line}")
@@ -157,7 +198,7 @@ def _broken(components: Sequence[Component], observed: Observed) -> Step | None:
     if observed.probe is None:
         return _invalid("PodVanished", "the probe's pod is gone")
     if observed.probe.state is PodState.FAILED:
-        return _invalid("ProbeEnded", root_cause(observed.probe.log).line)
+        return _invalid("ProbeEnded", root_cause(observed.probe.log or "").line)
     return None
 
 

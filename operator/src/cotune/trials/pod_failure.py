@@ -57,5 +57,27 @@ def pod_failure(pod: Mapping[str, Any], previous_logs: Mapping[str, str]) -> Pod
     return None
 
 
+_FAILED_PULL = frozenset({"ErrImagePull", "ImagePullBackOff", "ImageInspectError", "RegistryUnavailable"})
+
+
+def hindrance(pod: Mapping[str, Any]) -> PodFailure | None:
+    """What keeps a pod from starting that is not its containers' doing, and may pass: no node, or no image."""
+    status = cast("Mapping[str, Any]", pod.get("status", {}))
+    for condition in cast("Sequence[Mapping[str, Any]]", status.get("conditions", ())):
+        if (condition["type"], condition["status"], condition.get("reason")) == (
+            "PodScheduled",
+            "False",
+            "Unschedulable",
+        ):
+            return PodFailure("Unschedulable", str(condition.get("message", "")))
+    for kind in ("initContainerStatuses", "containerStatuses"):
+        for container in cast("Sequence[Mapping[str, Any]]", status.get(kind, ())):
+            waiting = _state(container, "state", "waiting")
+            if waiting.get("reason") in _FAILED_PULL:
+                why = waiting.get("message") or waiting["reason"]
+                return PodFailure("ImagePullFailed", f"container {container['name']}: {why}")
+    return None
+
+
 def _state(container: Mapping[str, Any], which: str, kind: str) -> Mapping[str, Any]:
     return cast("Mapping[str, Any]", cast("Mapping[str, Any]", container.get(which, {})).get(kind, {}))
