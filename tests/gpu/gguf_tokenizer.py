@@ -58,7 +58,7 @@ def tokenizer_files(metadata: Mapping[str, Any]) -> "dict[str, str]":
             "merges": [merge.split(" ") for merge in metadata["tokenizer.ggml.merges"]],
         },
     }
-    end: str = tokens[metadata["tokenizer.ggml.eos_token_id"]]
+    end: str = tokens[int(metadata["tokenizer.ggml.eos_token_id"])]
     config: dict[str, str | int] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": tokens[metadata["tokenizer.ggml.bos_token_id"]],
