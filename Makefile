@@ -9,7 +9,7 @@ export PYTHONPATH := operator/src:local-cluster/src:simulation/src:demo/src:benc
 LOCAL_CLUSTER = $(BIN)/python -m localcluster
 
 .PHONY: help demo demo-real setup programs requirements lint crds crds-check docs docs-check test-fast test-helm test-apiserver test \
-        bench-planner bench-plan-scale cluster-up cluster-status cluster-down images clean
+        bench-planner bench-plan-scale gpu-bundle cluster-up cluster-status cluster-down images clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -50,6 +50,9 @@ requirements: setup ## compile requirements/*.in again (needs uv)
 	    --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
 	    -o requirements/$$name.txt --custom-compile-command 'make requirements'; \
 	done
+	uv pip compile requirements/gpu.in --no-deps --generate-hashes --no-emit-index-url --no-emit-find-links --quiet \
+	  --python-version 3.12 --python-platform x86_64-manylinux_2_28 -o requirements/gpu.txt \
+	  --custom-compile-command 'make requirements'
 
 crds: setup ## generate crds/ and the chart's copy from the pydantic models
 	@$(BIN)/python -m cotune.api.crds crds
@@ -87,6 +90,9 @@ bench-planner: setup ## recorded starts of vLLM beside their prediction (CASES=F
 
 bench-plan-scale: setup ## 10,000 candidates planned, 100,000 surveyed (LARGE=1: a million, some minutes)
 	@$(BIN)/python -m cotune_bench.plan_scale $(if $(LARGE),--large)
+
+gpu-bundle: setup ## a real vLLM for a machine with an NVIDIA H100 and no network, in build/gpu-bundle (tests/gpu/README.md)
+	@PYTHONPATH=tests $(BIN)/python -m gpu.bundle
 
 cluster-up: setup ## a real local Kubernetes with three nodes (as root; NODES=1 for one)
 	@$(LOCAL_CLUSTER) up $(if $(filter 1,$(NODES)),--nodes lab)

@@ -1,0 +1,1 @@
+"""Starts of a real vLLM on a machine with an NVIDIA card, recorded for the planner to be judged by."""
