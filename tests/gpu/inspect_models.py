@@ -12,8 +12,12 @@ from typing import Any
 def main() -> int:
     """One process an architecture, all at once; what they find goes to VLLM_CACHE_ROOT/modelinfos."""
     registry: Any = importlib.import_module("vllm.model_executor.models.registry").ModelRegistry
+
+    def inspect(architecture: str) -> object:
+        return registry.models[architecture].inspect_model_cls()
+
     with ThreadPoolExecutor() as pool:
-        found = list(pool.map(lambda name: registry.models[name].inspect_model_cls(), sys.argv[1:]))
+        found = list(pool.map(inspect, sys.argv[1:]))
     return 0 if all(found) else 1
 
 

@@ -64,7 +64,7 @@ def as_table(report: Report) -> str:
     lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines += [
         "",
-        "W weights  A activations  K KV cache  w working memory  k decoder cache  o others  : libraries, context, graphs  . free",
+        "W weights  A activations  K KV cache  w working memory  k decoder cache  o others  : rest  . free",
     ]
     fitting = sum(it.plan.fits for it in report.planned)
     lines.append(f"{fitting} of {len(report.planned)} candidates fit")
