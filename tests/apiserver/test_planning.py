@@ -16,6 +16,7 @@ from cotune.handlers.settings import Settings
 from cotune.handlers.trial import TrialReconciler
 from cotune.trials.probe_pod import PROBE, ProbeImage
 from cotune.trials.render import LABEL_COMPONENT
+from cotune_demo import reading
 from support.api_server import ApiServer
 from support.examples import documents
 from support.played_cluster import PlayedObjects, play_ended, play_kubelet, play_node, within
@@ -47,7 +48,6 @@ async def create(objects: PlayedObjects, namespace: str, name: str, memory: Any,
             judge, whisper = body["spec"]["parameters"]
             judge = {key: judge[key] for key in ("name", "bind")} | memory | {"baseline": baseline}
             body["spec"]["parameters"] = [judge, whisper | {"values": ["tiny"], "baseline": "tiny"}]
-            body["spec"]["planning"] = {"probeSkipped": "0"}
             body["spec"]["search"] = {"algorithm": "Grid", "maxTrials": 10, "repeats": 1}
             del body["spec"]["profileTemplate"]
             await objects.create(EXPERIMENT, namespace, body)
@@ -189,6 +189,24 @@ def test_a_space_of_which_nothing_fits_ends_before_its_first_trial(api_server: A
         assert (status["phase"], status["trials"]["skipped"]) == ("Failed", 2)
         assert condition(status, "Stalled")[:2] == ("True", "NothingFeasible")
         assert await objects.list(TRIAL, namespace) == ()
+
+    within(api_server, scenario)
+
+
+def test_the_example_of_which_nothing_fits_ends_as_the_demonstration_expects(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await play_node(objects, "lab", LABELS)
+        for body in copy.deepcopy(documents("nothing-fits.yaml")):
+            body["metadata"]["namespace"] = namespace
+            await objects.create(EXPERIMENT if body["kind"] == EXPERIMENT.name else CONFIG_MAP, namespace, body)
+        await run(objects, namespace, "nothing-fits")
+
+        body = await objects.get(EXPERIMENT, namespace, "nothing-fits")
+        found = reading.nothing_feasible(body, len(await objects.list(TRIAL, namespace)), 0, 0.0)
+        assert (found.phase, found.reason, found.trials) == ("Failed", "NothingFeasible", 0)
+        assert "none of 4 candidates can start; the baseline: judge: the budget of 4.56 GiB is" in found.message
+        assert found.plan is not None
+        assert [(it.reason, it.count) for it in found.plan.refused] == [("NoCacheBlocks", 4)]
 
     within(api_server, scenario)
 

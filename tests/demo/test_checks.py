@@ -7,11 +7,15 @@ from pathlib import Path
 import pytest
 from cotune_demo.__main__ import good_run
 from cotune_demo.checks import checks, same_outcome
+from cotune_demo.report import lines
 from cotune_demo.summary import (
     BrokenSummary,
     Check,
+    NothingFeasibleSummary,
+    PlanSummary,
     ProfileSummary,
     Refusal,
+    RefusedSummary,
     StageSummary,
     Summary,
     TrialSummary,
@@ -20,34 +24,37 @@ from cotune_demo.summary import (
 )
 
 NOW = datetime(2026, 11, 24, 1, 0, tzinfo=UTC)
-CACHE_BLOCKS = "judge: ValueError: No available memory for the cache blocks."
+CACHE_BLOCKS = (
+    "judge: NoCacheBlocks: container vllm exited with 1: ValueError: No available memory for the cache blocks."
+)
+FIGURES = "judge: the budget of 4.80 GiB is 0.77 GiB less than weights, activations and libraries"
 MEMORY = ("0.40", "0.45", "0.50", "0.55", "0.60")
 
 
 def trial(memory: str, whisper: str) -> TrialSummary:
-    fails = memory in {"0.40", "0.45"}
+    skipped = memory in {"0.40", "0.45"}
     return TrialSummary(
         name=f"voice-{memory}-{whisper}".replace(".", ""),
         parameters={"judgeMemory": memory, "whisperModel": whisper},
         repeat=0,
-        phase="Failed" if fails else "Succeeded",
-        reason="NoCacheBlocks" if fails else "",
-        message=CACHE_BLOCKS if fails else "",
-        metrics={} if fails else {"stt.latency.p95": 80.0},
-        fitness=None if fails else 0.6,
-        predicted="NoCacheBlocks" if fails else "fits",
+        phase="Skipped" if skipped else "Succeeded",
+        reason="NoCacheBlocks" if skipped else "",
+        message=FIGURES if skipped else "",
+        metrics={} if skipped else {"stt.latency.p95": 80.0},
+        fitness=None if skipped else 0.6,
+        predicted="NoCacheBlocks" if skipped else "fits",
         started_at=NOW,
         finished_at=NOW,
-        probe_pods=1,
+        probe_pods=0 if skipped else 1,
     )
 
 
-def profile(name: str, **phases: str) -> ProfileSummary:
+def profile(name: str, message: str = "", **phases: str) -> ProfileSummary:
     stages = tuple(
         StageSummary(
             name=stage,
             phase=phase,
-            message="",
+            message=message,
             revision="cotune-2",
             last_good_revision="cotune-1",
             started_at=NOW,
@@ -60,7 +67,7 @@ def profile(name: str, **phases: str) -> ProfileSummary:
 
 def broken(name: str, generation_after: int, **phases: str) -> BrokenSummary:
     return BrokenSummary(
-        profile=profile(name, **phases),
+        profile=profile(name, CACHE_BLOCKS, **phases),
         failed_stage=list(phases)[-1],
         first_sign_at=NOW,
         condition_at=NOW,
@@ -79,6 +86,24 @@ def refusal(verb: str) -> Refusal:
 
 REFUSALS = tuple(refusal(verb) for verb in ("get", "patch", "create", "list"))
 
+PLAN = PlanSummary(
+    candidates=15,
+    fitting=9,
+    refused=(RefusedSummary(reason="NoCacheBlocks", count=6, skipped=6, example=f"judgeMemory=0.40: {FIGURES}"),),
+    wrong_fits=0,
+    wrong_does_not_fit=0,
+    gpu_seconds_saved=57.6,
+)
+NOTHING = NothingFeasibleSummary(
+    name="nothing-fits",
+    phase="Failed",
+    reason="NothingFeasible",
+    message=f"none of 4 candidates can start; the baseline: {FIGURES}",
+    plan=PLAN.model_copy(update={"candidates": 4, "fitting": 0, "gpu_seconds_saved": None}),
+    trials=0,
+    pods=0,
+    seconds=1.8,
+)
 GOOD = Summary(
     title="a SIMULATION",
     is_simulation=True,
@@ -90,7 +115,8 @@ GOOD = Summary(
     experiment_phase="Succeeded",
     experiment_reason="Winner",
     gpu_seconds=180.0,
-    gpu_seconds_for_nothing=36.0,
+    plan=PLAN,
+    nothing_feasible=NOTHING,
     trials=tuple(trial(memory, whisper) for memory in MEMORY for whisper in ("tiny", "base", "small")),
     winner=WinnerSummary(
         parameters={"judgeMemory": "0.60", "whisperModel": "tiny"}, fitness=0.72, baseline_fitness=0.54
@@ -143,6 +169,14 @@ def with_winner(**update: object) -> Change:
     return replaced(winner=GOOD.winner.model_copy(update=update))
 
 
+def with_plan(**update: object) -> Change:
+    return replaced(plan=PLAN.model_copy(update=update))
+
+
+def with_nothing(**update: object) -> Change:
+    return replaced(nothing_feasible=NOTHING.model_copy(update=update))
+
+
 def replaced(**update: object) -> Change:
     return lambda summary: summary.model_copy(update=update)
 
@@ -158,14 +192,28 @@ def test_everything_holds_for_a_good_run() -> None:
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        (replaced(trials=GOOD.trials[:-1]), "15 candidates ran once each"),
-        (replaced(trials=(*GOOD.trials[:-1], GOOD.trials[-2])), "15 candidates ran once each"),
-        (with_trial(14, probe_pods=2), "15 candidates ran once each"),
-        (with_trial(0, phase="Succeeded"), "vLLM's own message"),
-        (with_trial(0, message="it did not start"), "vLLM's own message"),
-        (with_trial(0, predicted="fits"), "planner had said so"),
-        (with_trial(0, predicted=""), "planner had said so"),
-        (with_trial(14, predicted="NoCacheBlocks"), "planner had said so"),
+        (replaced(trials=GOOD.trials[:-1]), "one trial"),
+        (replaced(trials=(*GOOD.trials[:-1], GOOD.trials[-2])), "one trial"),
+        (with_trial(14, probe_pods=2), "one trial"),
+        (with_trial(0, phase="Failed", message=CACHE_BLOCKS), "were skipped with the figures"),
+        (with_trial(0, message="it does not start"), "were skipped with the figures"),
+        (with_trial(0, probe_pods=1), "were skipped with the figures"),
+        (with_trial(0, predicted="fits"), "planner had said"),
+        (with_trial(0, predicted=""), "planner had said"),
+        (with_trial(14, predicted="NoCacheBlocks"), "planner had said"),
+        (replaced(plan=None), "GPU-seconds"),
+        (with_plan(gpu_seconds_saved=None), "GPU-seconds"),
+        (with_plan(wrong_fits=1), "GPU-seconds"),
+        (with_plan(wrong_does_not_fit=1), "GPU-seconds"),
+        (replaced(nothing_feasible=None), "of which nothing fits"),
+        (with_nothing(reason="BaselineFailed"), "of which nothing fits"),
+        (with_nothing(trials=1), "of which nothing fits"),
+        (with_nothing(pods=1), "of which nothing fits"),
+        (with_nothing(seconds=10.0), "of which nothing fits"),
+        (
+            with_broken(0, profile=profile("voice-cannot-start", "StartTimeout", staging="RolledBack")),
+            "vLLM refuses there in its own words",
+        ),
         (with_trial(14, phase="Failed"), "every other candidate was measured"),
         (with_trial(14, metrics={}), "every other candidate was measured"),
         (replaced(winner=None), "Whisper tiny"),
@@ -197,6 +245,17 @@ def test_what_went_wrong_fails_its_own_expectation_and_no_other(change: Change, 
 
     assert len(found) == 1, found
     assert what in found[0]
+
+
+def test_the_report_says_what_skipping_saved_and_why_nothing_fitted() -> None:
+    text = "\n".join(lines(GOOD))
+
+    assert "planner:  9 of 15 candidates fit; 180 GPU-seconds used, about 58 saved by skipping" in text
+    assert (
+        "NoCacheBlocks: 6, of them skipped 6; judgeMemory=0.40: judge: the budget of 4.80 GiB is 0.77 GiB less" in text
+    )
+    assert "nothing-fits: Failed after 1.8 s, NothingFeasible, 0 pods" in text
+    assert "none of 4 candidates can start; the baseline: judge: the budget" in text
 
 
 def test_a_killed_run_that_tells_the_same_story_holds() -> None:

@@ -10,6 +10,7 @@ from support.examples import FILES, documents, one
 
 MODELS = {"GpuAllocationExperiment": ExperimentSpec, "GpuProfile": ProfileSpec, "GpuTuningGrant": GrantSpec}
 STACKS = ["voice-stack.yaml", "voice-stack-full.yaml"]
+NOTHING_FITS = "nothing-fits.yaml"
 REAL = "real-cpu/experiment.yaml"
 STAGES = {
     "simulated/voice-staging.yaml": "voice-stack.yaml",
@@ -27,7 +28,7 @@ def experiment(file: str) -> ExperimentSpec:
 
 
 def test_no_example_is_forgotten_here() -> None:
-    assert sorted([*STACKS, REAL, *STAGES, *BROKEN]) == FILES
+    assert sorted([*STACKS, NOTHING_FITS, REAL, *STAGES, *BROKEN]) == FILES
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -48,6 +49,14 @@ def test_the_full_stack_asks_the_same_question_as_the_short_one() -> None:
     assert [(it.name, it.depends_on, it.memory) for it in full.stack.components] == [
         (it.name, it.depends_on, it.memory) for it in short.stack.components
     ]
+
+
+def test_what_does_not_fit_is_the_storys_model_on_the_storys_card() -> None:
+    story, nothing = experiment("voice-stack.yaml"), experiment(NOTHING_FITS)
+
+    assert nothing.gpu == story.gpu
+    assert one(NOTHING_FITS, "ConfigMap") == one("voice-stack.yaml", "ConfigMap")
+    assert nothing.stack.components[0].memory == story.stack.components[1].memory
 
 
 def test_the_full_stack_measures_long_enough_for_a_p95() -> None:

@@ -96,6 +96,7 @@ async def _tell(commands: Commands, scene: Scene, is_kill: bool, begun: float) -
         await prepare(commands, progress, scene)
         killer = Killer(commands, progress, is_kill)
         story = Story(commands, objects, progress, killer, scene)
+        hopeless = await story.nothing_feasible(scene.hopeless) if scene.hopeless else None
         experiment = await story.experiment()
         profile = await story.rollout(experiment.profile) if experiment.profile else None
         broken = tuple([await story.broken(it) for it in _BROKEN]) if scene.is_simulation else ()
@@ -113,7 +114,8 @@ async def _tell(commands: Commands, scene: Scene, is_kill: bool, begun: float) -
         experiment_phase=experiment.phase,
         experiment_reason=experiment.reason,
         gpu_seconds=_gpu_seconds(experiment.trials),
-        gpu_seconds_for_nothing=_gpu_seconds([it for it in experiment.trials if it.predicted not in {"", "fits"}]),
+        plan=experiment.plan,
+        nothing_feasible=hopeless,
         trials=experiment.trials,
         winner=experiment.winner,
         profile=profile,

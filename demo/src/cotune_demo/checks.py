@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 
-from cotune_demo.summary import BrokenSummary, Check, Summary
+from cotune_demo.summary import BrokenSummary, Check, Summary, TrialSummary
 
 _CANDIDATES = 15
 _BELOW_THE_WEIGHTS = ("0.40", "0.45")
 _REFUSED_VERBS = ("get", "patch", "create")
 _UNUSABLE_WER = 0.5
+_AT_ONCE_SECONDS = 10.0
 _CACHE_BLOCKS = "No available memory for the cache blocks"
 
 
@@ -15,24 +16,46 @@ def checks(summary: Summary) -> Iterator[Check]:
     """Every expectation, with what was seen."""
     trials = summary.trials
     names = {tuple(sorted(it.parameters.items())) for it in trials}
+    small = [it for it in trials if it.parameters["judgeMemory"] in _BELOW_THE_WEIGHTS]
+    rest = [it for it in trials if it.parameters["judgeMemory"] not in _BELOW_THE_WEIGHTS]
     yield Check(
-        what=f"{_CANDIDATES} candidates ran once each",
-        holds=len(trials) == len(names) == _CANDIDATES and all(it.probe_pods == 1 for it in trials),
+        what=f"each of {_CANDIDATES} candidates has one trial, and none ran twice",
+        holds=len(trials) == len(names) == _CANDIDATES and all(it.probe_pods == 1 for it in rest),
         seen=f"{len(trials)} trials of {len(names)} candidates, {sum(it.probe_pods for it in trials)} probes",
     )
-    small = [it for it in trials if it.parameters["judgeMemory"] in _BELOW_THE_WEIGHTS]
-    in_vllms_words = [it for it in small if it.phase == "Failed" and _CACHE_BLOCKS in it.message]
+    skipped = [it for it in small if _is_skipped_with_figures(it)]
     yield Check(
-        what=f"candidates with {' and '.join(_BELOW_THE_WEIGHTS)} failed with vLLM's own message on cache blocks",
-        holds=len(small) == len(in_vllms_words) == 6,
-        seen=f"{len(in_vllms_words)} of {len(small)}",
+        what=f"candidates with {' and '.join(_BELOW_THE_WEIGHTS)} were skipped with the figures, and took no card",
+        holds=len(small) == len(skipped) == 6,
+        seen=f"{len(skipped)} of {len(small)}",
     )
     yield Check(
-        what="the planner had said so for each of them, and for no other",
-        holds=all((it.predicted == it.reason) if it in small else it.predicted == "fits" for it in trials),
+        what="the planner had said of each of them why, and of no other",
+        holds=all(it.predicted == ("NoCacheBlocks" if it in small else "fits") for it in trials),
         seen=", ".join(sorted({it.predicted for it in small})),
     )
-    rest = [it for it in trials if it.parameters["judgeMemory"] not in _BELOW_THE_WEIGHTS]
+    plan = summary.plan
+    yield Check(
+        what="the planner was never wrong about what ran, and says how many GPU-seconds skipping has saved",
+        holds=plan is not None
+        and plan.wrong_fits == plan.wrong_does_not_fit == 0
+        and plan.gpu_seconds_saved is not None
+        and plan.gpu_seconds_saved > 0,
+        seen=f"{plan.gpu_seconds_saved} GPU-seconds saved, {plan.wrong_fits} + {plan.wrong_does_not_fit} wrong"
+        if plan
+        else "no plan",
+    )
+    hopeless = summary.nothing_feasible
+    yield Check(
+        what=f"an experiment of which nothing fits said so within {_AT_ONCE_SECONDS:.0f} s, without a trial or a pod",
+        holds=hopeless is not None
+        and (hopeless.phase, hopeless.reason) == ("Failed", "NothingFeasible")
+        and hopeless.trials == hopeless.pods == 0
+        and hopeless.seconds < _AT_ONCE_SECONDS,
+        seen=f"{hopeless.phase}, {hopeless.reason} after {hopeless.seconds} s with {hopeless.trials} trials"
+        if hopeless
+        else "not tried",
+    )
     yield Check(
         what="every other candidate was measured",
         holds=bool(rest) and all(it.phase == "Succeeded" and it.metrics for it in rest),
@@ -56,6 +79,12 @@ def checks(summary: Summary) -> Iterator[Check]:
     )
     first, second = summary.broken
     yield _failed_in(first, "staging")
+    words = next((it.message for it in first.profile.stages if it.name == "staging"), "")
+    yield Check(
+        what="what the planner skips, vLLM refuses there in its own words on cache blocks",
+        holds="NoCacheBlocks" in words and _CACHE_BLOCKS in words,
+        seen=words,
+    )
     yield Check(
         what="production never heard of the profile that staging could not start",
         holds=first.generations_before == first.generations_after and bool(first.generations_before),
@@ -156,6 +185,11 @@ def same_outcome(reference: Summary, killed: Summary) -> Iterator[Check]:
         holds=bool(revisions(killed)) and revisions(reference) == revisions(killed),
         seen=", ".join(f"{name}: {before} -> {after}" for name, before, after in revisions(killed)),
     )
+
+
+def _is_skipped_with_figures(trial: TrialSummary) -> bool:
+    is_skipped = (trial.phase, trial.reason) == ("Skipped", "NoCacheBlocks")
+    return is_skipped and " GiB less than " in trial.message and trial.probe_pods == 0
 
 
 def _failed_in(broken: BrokenSummary, stage: str) -> Check:

@@ -31,7 +31,7 @@ class Killer:
             await self._commands.apply(quota)
 
     async def in_a_trial(self, trial: str, phase: str, number: int) -> None:
-        """Called with the trial that runs; kills in the middle of the third measurement."""
+        """Called with the trial that runs; kills in a measurement, once three trials exist."""
         if number >= 3 and phase == "Measuring":
             await self._kill("trial", f"in the middle of trial {trial}")
 

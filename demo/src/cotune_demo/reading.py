@@ -4,10 +4,18 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from cotune.api.experiment import ExperimentStatus
 from cotune.api.profile import ProfilePhase, ProfileStatus
 from cotune.api.trial import TrialSpec, TrialStatus
 
-from cotune_demo.summary import ProfileSummary, StageSummary, TrialSummary
+from cotune_demo.summary import (
+    NothingFeasibleSummary,
+    PlanSummary,
+    ProfileSummary,
+    RefusedSummary,
+    StageSummary,
+    TrialSummary,
+)
 
 _FAILED_PHASES = frozenset({ProfilePhase.ROLLING_BACK, ProfilePhase.ROLLED_BACK, ProfilePhase.DEGRADED})
 
@@ -29,6 +37,40 @@ def trial(body: Mapping[str, Any], probe_pods: int) -> TrialSummary:
         finished_at=status.finished_at,
         probe_pods=probe_pods,
         predicted="" if spec.prediction is None else "fits" if spec.prediction.fits else spec.prediction.reason,
+    )
+
+
+def plan(status: ExperimentStatus) -> PlanSummary | None:
+    """What an experiment's status says of its space; None: nothing was planned."""
+    if status.plan is None:
+        return None
+    saved = status.gpu_seconds_saved
+    return PlanSummary(
+        candidates=status.plan.candidates,
+        fitting=status.plan.fitting,
+        refused=tuple(
+            RefusedSummary(reason=it.reason, count=it.count, skipped=it.skipped, example=it.example)
+            for it in status.plan.refused
+        ),
+        wrong_fits=status.trials.wrong_fits,
+        wrong_does_not_fit=status.trials.wrong_does_not_fit,
+        gpu_seconds_saved=float(saved) if saved is not None else None,
+    )
+
+
+def nothing_feasible(body: Mapping[str, Any], trials: int, pods: int, seconds: float) -> NothingFeasibleSummary:
+    """A GpuAllocationExperiment that has ended without a trial, or should have."""
+    status = ExperimentStatus.model_validate(body.get("status") or {})
+    stalled = next((it for it in status.conditions if (it.type, it.status) == ("Stalled", "True")), None)
+    return NothingFeasibleSummary(
+        name=body["metadata"]["name"],
+        phase=str(status.phase),
+        reason=stalled.reason if stalled else "",
+        message=stalled.message if stalled else "",
+        plan=plan(status),
+        trials=trials,
+        pods=pods,
+        seconds=round(seconds, 1),
     )
 
 

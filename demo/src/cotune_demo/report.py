@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
-from cotune_demo.summary import BrokenSummary, ProfileSummary, Summary, TrialSummary
+from cotune_demo.summary import BrokenSummary, PlanSummary, ProfileSummary, Summary, TrialSummary
 
 
 def lines(summary: Summary) -> Iterator[str]:
@@ -18,11 +18,12 @@ def lines(summary: Summary) -> Iterator[str]:
         yield f"winner:   {settings(winner.parameters)}  {gain}"
     if summary.profile:
         yield f"profile:  {_profile(summary.profile)}"
-    if summary.is_simulation:  # Without a card there is nothing to be planned.
-        yield (
-            f"planner:  {summary.gpu_seconds:.0f} GPU-seconds in all, {summary.gpu_seconds_for_nothing:.0f} of them "
-            "for candidates that it had said could not start (skipped unless probeSkipped asks for them)"
-        )
+    if summary.plan:
+        yield from _plan(summary.plan, summary.gpu_seconds)
+    if hopeless := summary.nothing_feasible:
+        end = f"{hopeless.phase} after {hopeless.seconds:.1f} s, {hopeless.reason}, {hopeless.pods} pods"
+        yield f"nothing:  {hopeless.name}: {end}"
+        yield f"          {hopeless.message[:160]}"
     for broken in summary.broken:
         yield f"broken:   {_profile(broken.profile)}"
         yield f"          {_times(broken)}"
@@ -89,6 +90,16 @@ def _trials(summary: Summary) -> Iterator[str]:
 
     head = (*names, "PHASE", *(it[0] for it in columns), "FITNESS", "")
     yield from _table(head, [row(it) for it in sorted(summary.trials, key=_by_fitness)])
+
+
+def _plan(plan: PlanSummary, gpu_seconds: float) -> Iterator[str]:
+    saved = "?" if plan.gpu_seconds_saved is None else f"{plan.gpu_seconds_saved:.0f}"
+    yield (
+        f"planner:  {plan.fitting} of {plan.candidates} candidates fit; {gpu_seconds:.0f} GPU-seconds used, "
+        f"about {saved} saved by skipping; wrong 'fits' {plan.wrong_fits}, wrong 'does not fit' {plan.wrong_does_not_fit}"
+    )
+    for it in plan.refused:
+        yield f"          {it.reason}: {it.count}, of them skipped {it.skipped}; {it.example[:140]}"
 
 
 def _profile(profile: ProfileSummary) -> str:

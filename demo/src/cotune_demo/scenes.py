@@ -27,6 +27,8 @@ class Scene:
     """The command that writes the corpus, without the folder."""
     longest_seconds: float
     """An experiment that has not ended by then is given up."""
+    hopeless: str | None = None
+    """The file of an experiment of which nothing fits the card; None: there is no card."""
 
 
 SIMULATED = Scene(
@@ -42,6 +44,7 @@ SIMULATED = Scene(
     candidates=15,
     corpus=(sys.executable, "-m", "cotune_simulation.speech"),
     longest_seconds=900,
+    hopeless="nothing-fits.yaml",
 )
 
 REAL = Scene(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import yaml
+from cotune.api.experiment import ExperimentStatus
 from cotune.cluster.kinds import DEPLOYMENT, EXPERIMENT, POD, PROFILE, TRIAL, Kind
 from cotune.cluster.objects import ApiError, Object, Objects
 from localcluster.locations import repository_root
@@ -23,6 +24,8 @@ from cotune_demo.report import figures, settings
 from cotune_demo.scenes import Scene
 from cotune_demo.summary import (
     BrokenSummary,
+    NothingFeasibleSummary,
+    PlanSummary,
     ProfileSummary,
     Refusal,
     TrialSummary,
@@ -32,9 +35,10 @@ from cotune_demo.summary import (
 
 _POLL_SECONDS = 0.25
 _LONGEST_ROLLOUT = 300
+_LONGEST_PLANNING = 30
 _FINISHED = {"Succeeded", "Failed", "Skipped", "Invalid"}
 _ROLLOUT_OVER = {"Promoted", "RolledBack", "Degraded"}
-_TRIAL, _COMPONENT = "cotune.dev/trial", "cotune.dev/component"
+_TRIAL, _COMPONENT, _EXPERIMENT = "cotune.dev/trial", "cotune.dev/component", "cotune.dev/experiment"
 _SECRET = Kind("v1", "Secret", "secrets")
 
 
@@ -45,6 +49,7 @@ class Experiment:
     phase: str
     reason: str
     trials: tuple[TrialSummary, ...]
+    plan: PlanSummary | None
     winner: WinnerSummary | None
     profile: str | None
 
@@ -60,6 +65,36 @@ class Story:
     scene: Scene
     _probes: "dict[str, set[str]]" = field(default_factory=dict[str, "set[str]"])
     _told: "set[str]" = field(default_factory=set[str])
+
+    async def nothing_feasible(self, file: str) -> NothingFeasibleSummary:
+        """Apply an experiment of which nothing fits, before the lab has any other, and watch it to its end.
+
+        Raises:
+            DemoError: it does not end.
+        """
+        self.progress.say(f"kubectl apply -f examples/{file}: an experiment of which nothing fits the card")
+        name = next(
+            it["metadata"]["name"]
+            for it in cast(
+                "list[Object]", list(yaml.safe_load_all((repository_root() / "examples" / file).read_text()))
+            )
+            if it["kind"] == EXPERIMENT.name
+        )
+        await self._apply(file)
+        begun, pods = self.progress.seconds, set[str]()
+        while self.progress.seconds < begun + _LONGEST_PLANNING:
+            body = await self.objects.get(EXPERIMENT, LAB, name)
+            status: Object = body.get("status") or {}
+            pods |= {it["metadata"]["uid"] for it in await self.objects.list(POD, LAB)}
+            if status.get("phase") in {"Succeeded", "Failed"}:
+                took = self.progress.seconds - begun
+                trials = await self.objects.list(TRIAL, LAB, {_EXPERIMENT: name})
+                found = reading.nothing_feasible(body, len(trials), len(pods), took)
+                self.progress.say(f"experiment {name} {found.phase}, {found.reason}: {found.message}")
+                return found
+            self.progress.waiting(f"experiment {name}: {status.get('phase', 'Pending')}")
+            await asyncio.sleep(_POLL_SECONDS)
+        raise DemoError(f"the experiment {name} has not ended after {_LONGEST_PLANNING} s")
 
     async def experiment(self) -> Experiment:
         """Apply the experiment and watch it to its end.
@@ -170,7 +205,8 @@ class Story:
                 fitness=float(said["fitness"]),
                 baseline_fitness=float(said["baselineFitness"]),
             )
-        return Experiment(status["phase"], ready["reason"], found, winner, status.get("profile"))
+        planned = reading.plan(ExperimentStatus.model_validate(status))
+        return Experiment(status["phase"], ready["reason"], found, planned, winner, status.get("profile"))
 
     async def _watch(self, name: str) -> tuple[Object, list[datetime]]:
         """The profile at its end, and when containers of the failing stage have ended with an error."""

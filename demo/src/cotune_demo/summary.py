@@ -27,7 +27,46 @@ class TrialSummary(_Model):
     started_at: datetime | None
     finished_at: datetime | None
     probe_pods: int
-    """How many probe pods were seen for it: one, or the trial was run twice."""
+    """How many probe pods were seen for it: one, or the trial was run twice; none of a skipped one."""
+
+
+class RefusedSummary(_Model):
+    """Candidates that the planner says cannot start, for one reason."""
+
+    reason: str
+    count: int
+    skipped: int
+    """Of them, those that were not run."""
+    example: str
+    """The first of them, with its figures."""
+
+
+class PlanSummary(_Model):
+    """What the planner said of the space, and where it erred."""
+
+    candidates: int
+    fitting: int
+    refused: tuple[RefusedSummary, ...]
+    wrong_fits: int
+    wrong_does_not_fit: int
+    gpu_seconds_saved: float | None
+    """By skipping: skipped candidates times what a start holds the card for; None: no trial to estimate it from."""
+
+
+class NothingFeasibleSummary(_Model):
+    """The experiment whose space holds nothing that fits."""
+
+    name: str
+    phase: str
+    reason: str
+    """Of its Stalled condition."""
+    message: str
+    plan: PlanSummary | None
+    trials: int
+    pods: int
+    """Those of its trials, whenever looked."""
+    seconds: float
+    """From `kubectl apply` to its end."""
 
 
 class WinnerSummary(_Model):
@@ -121,8 +160,10 @@ class Summary(_Model):
     experiment_reason: str
     gpu_seconds: float
     """For which trials held the card."""
-    gpu_seconds_for_nothing: float
-    """Of these, for candidates that the planner had said could not start: what skipping them saves."""
+    plan: PlanSummary | None
+    """None without a card: nothing is planned."""
+    nothing_feasible: NothingFeasibleSummary | None
+    """None without a card."""
     trials: tuple[TrialSummary, ...]
     winner: WinnerSummary | None
     profile: ProfileSummary | None
