@@ -115,7 +115,7 @@ def test_the_command_answers_in_json_as_a_table_and_as_a_page(capsys: pytest.Cap
     assert main(["plan", "-f", str(EXAMPLE)]) == 0
     table = capsys.readouterr().out
     assert "9 of 15 candidates fit" in table
-    assert "NoCacheBlocks: judge: the budget of 4.80 GiB is 0.77 GiB less" in table
+    assert "NoCacheBlocks: judge: the budget of 4.80 GiB is 0.78 GiB less" in table
 
     assert main(["plan", "-f", str(EXAMPLE), "-o", "html"]) == 0
     assert capsys.readouterr().out.count("<tr><td>") == 15

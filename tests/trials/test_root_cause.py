@@ -17,6 +17,10 @@ MESSAGES = [
         "which is larger than the available KV cache memory (2.11 GiB).",
     ),
     (
+        Cause.CONTEXT_TOO_LONG,  # Of vLLM 0.11.
+        "ValueError: To serve at least one request with the models's max seq len (16384), (0.88 GiB KV cache is needed",
+    ),
+    (
         Cause.CARD_TAKEN,
         "ValueError: Free memory on device cuda:0 (98.77/139.8 GiB) on startup is less than desired GPU memory "
         "utilization (0.9, 125.82 GiB).",

@@ -5,7 +5,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +13,7 @@ from cotune.planning.calibration import ObservedStart, Subject, calibrate
 from cotune.planning.cards import Card, card
 from cotune.planning.model_config import ModelConfig, read_model_config
 from cotune.planning.sizes import GIB, MIB, gib
-from cotune.planning.vllm import Refusal, VllmSettings, plan_vllm
+from cotune.planning.vllm import CompileCache, Refusal, VllmSettings, plan_vllm
 
 from cotune_bench.table import print_table, write_result
 
@@ -21,10 +21,12 @@ _IDLE_MIB = 615
 """What the recorded H200 shows as used when nobody uses it; it is not part of what CUDA counts as its memory."""
 _REFUSALS = (
     (Refusal.NO_CACHE_BLOCKS, "No available memory for the cache blocks"),
-    (Refusal.CONTEXT_TOO_LONG, "To serve at least one request with the model's max seq len"),
+    (Refusal.CONTEXT_TOO_LONG, "To serve at least one request with the model"),
     (Refusal.CARD_TAKEN, "Free memory on device"),
     (Refusal.PROFILING_DISTURBED, "Error in memory profiling"),
 )
+_COMPILE_SECONDS = 17 - 3
+"""By which a cold compilation cache makes a start longer, as the notes of the recorded H200 have it."""
 _RELEASED = re.compile(r"held (\d+) GiB and released it while vLLM profiled")
 
 
@@ -41,6 +43,10 @@ class Case:
     measured_kv: float | None
     """GiB, as the log has it; None when vLLM refused before it knew."""
     refusal: Refusal | None
+    seconds: float | None
+    """To readiness."""
+    is_cache_inferred: bool = False
+    """Whether the state of the compilation cache is not recorded but inferred."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,8 @@ class Row:
     error: float | None
     calibrated_error: float | None
     """None: no measurement, or the start that was calibrated on."""
+    compile_cache: str
+    """As recorded, or with a `~` as inferred from the time that the start took; empty where nothing is compiled."""
     refusal: str
     predicted_refusal: str
 
@@ -68,7 +76,37 @@ def read_cases(file: Path) -> tuple[Card, tuple[Case, ...]]:
     meta: dict[str, Any] = recorded["meta"]
     product = card(str(meta["gpu"]).replace(" ", "-"))
     configs = {name: read_model_config(json.dumps(it)) for name, it in meta["models"].items()}
-    return product, tuple(_case(it, configs) for it in recorded["starts"])
+    return product, tell_caches([_case(it, configs) for it in recorded["starts"]])
+
+
+def tell_caches(cases: Sequence[Case]) -> tuple[Case, ...]:
+    """Infer what is not recorded: which starts found a cold compilation cache.
+
+    Of one model's compiled starts, those longer than the quickest by more than half of what compiling costs; where all
+    took about as long, nothing can be told, and they stay unknown. Times of imports vary as well: an inference.
+    """
+    times: dict[str, list[float]] = {}
+    for it in cases:
+        if _is_compiled(it) and it.seconds is not None and it.refusal is None:
+            times.setdefault(it.model, []).append(it.seconds)
+
+    def told(case: Case) -> Case:
+        known = times.get(case.model, [])
+        unknown = _is_compiled(case) and case.settings.compile_cache is CompileCache.UNKNOWN
+        if not unknown or case.seconds is None or max(known, default=0) - min(known, default=0) <= _COMPILE_SECONDS / 2:
+            return case
+        is_cold = case.refusal is None and case.seconds - min(known) > _COMPILE_SECONDS / 2
+        state = CompileCache.COLD if is_cold else CompileCache.WARM
+        return replace(case, settings=replace(case.settings, compile_cache=state), is_cache_inferred=True)
+
+    return tuple(told(it) for it in cases)
+
+
+def largest_calibrated_error(product: Card, cases: Sequence[Case]) -> float | None:
+    """GiB, over every choice of the start to calibrate on, each predicting all others of its model."""
+    names = [it.name for it in cases if it.measured_kv is not None and it.refusal is None]
+    rows = [row for name in names for row in evaluate(product, cases, name)]
+    return max((abs(it.calibrated_error) for it in rows if it.calibrated_error is not None), default=None)
 
 
 def evaluate(product: Card, cases: Sequence[Case], calibrate_on: str | None = None) -> tuple[Row, ...]:
@@ -91,12 +129,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cases", type=Path, nargs="+")
     options = parser.parse_args()
-    rows = [row for file in options.cases for row in evaluate(*read_cases(file))]
+    files = [read_cases(it) for it in options.cases]
+    rows = [row for product, cases in files for row in evaluate(product, cases)]
+    largest = [it for product, cases in files if (it := largest_calibrated_error(product, cases)) is not None]
     print_table(
-        ("START", "MEASURED GiB", "PREDICTED", "ERROR", "CALIBRATED", "ENDED", "PREDICTED", ""),
+        ("START", "CACHE", "MEASURED GiB", "PREDICTED", "ERROR", "CALIBRATED", "ENDED", "PREDICTED", ""),
         [
             (
                 it.name,
+                it.compile_cache,
                 _figure(it.measured),
                 _figure(it.predicted),
                 _signed(it.error),
@@ -114,13 +155,17 @@ def main() -> int:
         "starts": [asdict(it) for it in rows],
         "largestErrorGiB": max(errors, default=None),
         "largestCalibratedErrorGiB": max(calibrated, default=None),
+        "largestErrorCalibratedOnAnyStartGiB": max(largest, default=None),
         "wrongFits": sum(it.refusal != "starts" and it.predicted_refusal == "starts" for it in rows),
         "wrongDoesNotFit": sum(it.refusal == "starts" and it.predicted_refusal != "starts" for it in rows),
     }
     write_result("planner", result)
+    if any(it.compile_cache.startswith("~") for it in rows):
+        print("~ not recorded: inferred from the time that the start took (docs/how-to/plan-memory.md)")
     print(
-        f"largest error {_figure(result['largestErrorGiB'])} GiB, calibrated on one start per model "
-        f"{_figure(result['largestCalibratedErrorGiB'])} GiB; wrong 'fits' {result['wrongFits']}, "
+        f"largest error {_fine(result['largestErrorGiB'])} GiB, calibrated on the first start of each model "
+        f"{_fine(result['largestCalibratedErrorGiB'])} GiB, on any one of them "
+        f"{_fine(result['largestErrorCalibratedOnAnyStartGiB'])} GiB; wrong 'fits' {result['wrongFits']}, "
         f"wrong 'does not fit' {result['wrongDoesNotFit']}"
     )
     return 0
@@ -138,11 +183,13 @@ def _case(start: Mapping[str, Any], configs: Mapping[str, ModelConfig]) -> Case:
             enforce_eager=start["enforceEager"],
             max_num_batched_tokens=start.get("maxNumBatchedTokens"),
             max_num_seqs=start.get("maxNumSeqs"),
+            compile_cache=CompileCache(start.get("compileCache") or CompileCache.UNKNOWN),
         ),
         taken=(int(start["gpuUsedMiBBefore"]) - _IDLE_MIB) * MIB,
         freed_while_profiling=int(released[1]) * GIB if released else 0,
         measured_kv=start.get("availableKvGiB"),
         refusal=_refusal(start.get("error")),
+        seconds=start.get("startupSeconds"),
     )
 
 
@@ -163,13 +210,26 @@ def _row(case: Case, product: Card, offset: int | None, is_learned: bool) -> Row
         predicted,
         error,
         calibrated,
+        _cache(case),
         str(case.refusal or "starts"),
         str(plan.refusal or "starts"),
     )
 
 
+def _is_compiled(case: Case) -> bool:
+    return not case.settings.enforce_eager
+
+
+def _cache(case: Case) -> str:
+    return ("~" if case.is_cache_inferred else "") + case.settings.compile_cache if _is_compiled(case) else ""
+
+
 def _figure(value: object) -> str:
     return f"{value:.2f}" if isinstance(value, float) else "-"
+
+
+def _fine(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else "-"
 
 
 def _signed(value: float | None) -> str:

@@ -96,7 +96,8 @@ def _plan(plan: PlanSummary, gpu_seconds: float) -> Iterator[str]:
     saved = "?" if plan.gpu_seconds_saved is None else f"{plan.gpu_seconds_saved:.0f}"
     yield (
         f"planner:  {plan.fitting} of {plan.candidates} candidates fit; {gpu_seconds:.0f} GPU-seconds used, "
-        f"about {saved} saved by skipping; wrong 'fits' {plan.wrong_fits}, wrong 'does not fit' {plan.wrong_does_not_fit}"
+        f"about {saved} saved by skipping; "
+        f"wrong 'fits' {plan.wrong_fits}, wrong 'does not fit' {plan.wrong_does_not_fit}"
     )
     for it in plan.refused:
         yield f"          {it.reason}: {it.count}, of them skipped {it.skipped}; {it.example[:140]}"

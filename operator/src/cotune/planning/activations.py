@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from cotune.planning.cards import Card
 from cotune.planning.model_config import ModelConfig
-from cotune.planning.vllm_settings import VllmSettings
+from cotune.planning.vllm_settings import CompileCache, VllmSettings
 from cotune.planning.weights import has_gate, padded_vocabulary
 
 _V2_MIXTURES = frozenset(
@@ -33,6 +33,8 @@ _V1_LOGIT_BYTES = 4 + 4 + 4
 _BIAS_SLOTS, _STOP_SLOTS, _BAD_WORDS, _BAD_WORD_TOKENS = 1024, 128, 128, 1024
 """Per sequence: `MAX_NUM_ALLOWED_TOKEN_IDS` and its like in `v1/worker/gpu/sample/`."""
 _INT = 4
+_TIMING_BUFFERS = {CompileCache.COLD: 2, CompileCache.WARM: 0, CompileCache.UNKNOWN: 1}
+"""Halves of the L2 cache."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +60,16 @@ def uses_second_runner(config: ModelConfig) -> bool:
 def activation_peak(config: ModelConfig, settings: VllmSettings, card: Card) -> int:
     """The peak of the profile run: the widest layer's forward pass, or the sampler, whichever is larger.
 
-    A start that compiles holds another buffer of the size of the L2 cache while it tunes the widest kernel; with a warm
-    compilation cache it does not (the recorded starts differ by just that). Nobody knows which it will be: half of it.
+    With a cold compilation cache, inductor times its kernels during this run and clears the L2 cache between two
+    timings by a buffer of its size, which counts towards the peak (`InductorBenchmarker.benchmark_gpu` in
+    `torch/_inductor/runtime/benchmarking.py` of torch 2.11). With a warm one nothing is timed. Unknown: half of it.
     """
     shape = _shape(config, settings, card)
     quantized = config.quantization_config
     copies = max(shape.hidden, shape.wide) * quantized.activation_bytes if quantized is not None else 0
     forward = shape.tokens * (shape.value * _width(config, settings, shape) + copies)
     adapters = 2 * shape.tokens * settings.max_lora_rank * _INT if settings.enable_lora else 0
-    tuning = 0 if settings.enforce_eager else card.cache_bytes // 2
+    tuning = 0 if settings.enforce_eager else _TIMING_BUFFERS[settings.compile_cache] * card.cache_bytes // 2
     return max(forward + adapters + tuning, _sampler(config, shape)) + card.blas_workspace_bytes
 
 

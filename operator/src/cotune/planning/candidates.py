@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, cast
 
@@ -12,7 +12,7 @@ from cotune.planning.model_config import ModelConfig
 from cotune.planning.sizes import MIB
 from cotune.planning.stack import DeclaredService, Server, StackPlan, VllmServer, WhisperServer, plan_stack
 from cotune.planning.start_order import better_order
-from cotune.planning.vllm import Refusal, settings_from_arguments
+from cotune.planning.vllm import CompileCache, Refusal, settings_from_arguments
 from cotune.search.space import Candidate, Space
 
 LARGEST_SPACE = 1_000_000
@@ -25,6 +25,9 @@ _STAND_FOR_ALL = 8
 """Candidates for which orders of start are tried."""
 _WHATEVER_THE_ORDER = frozenset({None, Refusal.NO_CACHE_BLOCKS, Refusal.CONTEXT_TOO_LONG})
 """What a server finds out about its own budget, whoever started before it."""
+
+_FRESH_VOLUMES = frozenset({"emptyDir", "ephemeral", "configMap", "secret", "projected", "downwardAPI"})
+"""Kinds of volumes in which nothing of an earlier pod is found."""
 
 _REFERENCE = re.compile(r"\$\$|\$\(([A-Za-z_][A-Za-z0-9_]*)\)")
 
@@ -151,6 +154,7 @@ class _Part:
         container = _container(component)
         self._name, self._memory, self._config, self._offset = component.name, memory, config, offset
         self._literals = _literals(container)
+        self._compile_cache = _compile_cache(component)
         self._words = [str(it) for it in (*container.get("command", ()), *container.get("args", ()))]
         self._bound = [(it.bind.env, it.name) for it in spec.parameters if it.bind.component == component.name]
         self._made: dict[tuple[str, ...], Server] = {}
@@ -175,6 +179,7 @@ class _Part:
         match self._memory.model:
             case MemoryModel.VLLM:
                 settings = settings_from_arguments([expand(it, known) for it in self._words])
+                settings = replace(settings, compile_cache=self._compile_cache)
                 return VllmServer(self._name, cast("ModelConfig", self._config), settings, self._offset)
             case MemoryModel.WHISPER:
                 size = known.get(self._memory.size_env or "")
@@ -203,6 +208,16 @@ def _container(component: Component) -> Mapping[str, Any]:
     """The first container is the server, as in `kubectl logs`."""
     containers = cast("list[Mapping[str, Any]]", component.template.get("spec", {}).get("containers") or [{}])
     return containers[0]
+
+
+def _compile_cache(component: Component) -> CompileCache:
+    """Cold, for the container of a trial is fresh; unknown where it mounts a volume that outlives the pod."""
+    mounted = {
+        it.get("name") for it in cast("list[Mapping[str, Any]]", _container(component).get("volumeMounts") or [])
+    }
+    volumes = cast("list[Mapping[str, Any]]", component.template.get("spec", {}).get("volumes") or [])
+    lasting = any(it.get("name") in mounted and not _FRESH_VOLUMES.intersection(it) for it in volumes)
+    return CompileCache.UNKNOWN if lasting else CompileCache.COLD
 
 
 def _literals(container: Mapping[str, Any]) -> dict[str, str]:

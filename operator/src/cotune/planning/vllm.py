@@ -16,11 +16,18 @@ from cotune.planning.cards import Card
 from cotune.planning.kv_cache import KvLayout, kv_layout
 from cotune.planning.model_config import ModelConfig, QuantizationConfig
 from cotune.planning.sizes import GIB, MIB, gib
-from cotune.planning.vllm_settings import LONGEST_THAT_FITS, ArgumentError, VllmSettings, settings_from_arguments
+from cotune.planning.vllm_settings import (
+    LONGEST_THAT_FITS,
+    ArgumentError,
+    CompileCache,
+    VllmSettings,
+    settings_from_arguments,
+)
 from cotune.planning.weights import Weights, weights
 
 __all__ = [
     "ArgumentError",
+    "CompileCache",
     "Refusal",
     "VllmPlan",
     "VllmSettings",

@@ -4,6 +4,7 @@ import argparse
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cache
 
 from cotune.planning.cards import Card
@@ -18,6 +19,16 @@ LONGEST_THAT_FITS = -1
 
 class ArgumentError(ValueError):
     """The command line is not one that the planner understands."""
+
+
+class CompileCache(StrEnum):
+    """What `torch.compile` finds of an earlier start with the same model and shapes (`VLLM_CACHE_ROOT`)."""
+
+    COLD = "cold"
+    """Nothing: a fresh container. It compiles, and times its kernels."""
+    WARM = "warm"
+    """All of it."""
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,8 @@ class VllmSettings:
     disable_hybrid_kv_cache_manager: bool = False
     no_async_scheduling: bool = False
     speculative_config: str | None = None
+    compile_cache: CompileCache = CompileCache.UNKNOWN
+    """No argument: it depends on the container's volumes. Without meaning for `--enforce-eager`."""
 
     def batched_tokens(self, card: Card) -> int:
         """Tokens of one step: what the profile run is made with."""

@@ -2,7 +2,7 @@
 
 A termination message is often too short for vLLM's: its last line is `RuntimeError: Engine core initialization failed.
 See root cause above.`, and the cause stands far above it. The patterns are the messages of vLLM 0.26 and torch 2.11 as
-they were read on a real card.
+they were read on a real card; vLLM 0.11 wrote "the models's max seq len".
 """
 
 import re
@@ -46,7 +46,7 @@ _LONGEST_LINE = 1000
 
 _PATTERNS = (
     (Cause.NO_CACHE_BLOCKS, re.compile(r"ValueError: No available memory for the cache blocks")),
-    (Cause.CONTEXT_TOO_LONG, re.compile(r"ValueError: To serve at least one request with the model's max seq len")),
+    (Cause.CONTEXT_TOO_LONG, re.compile(r"ValueError: To serve at least one request with the models?'s max seq len")),
     (Cause.CARD_TAKEN, re.compile(r"ValueError: Free memory on device \S+ \(.*\) on startup is less than desired")),
     (Cause.PROFILING_DISTURBED, re.compile(r"AssertionError: Error in memory profiling\.")),
     (Cause.CUDA_OUT_OF_MEMORY, re.compile(r"(torch\.)?(cuda\.)?OutOfMemoryError: CUDA out of memory\.")),

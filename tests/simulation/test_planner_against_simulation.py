@@ -1,11 +1,11 @@
 """The planner's word beside what the simulated servers do, which know nothing of the planner.
 
-The simulation holds the figures of the public report and vLLM's own messages; the planner holds the model's config.json.
+The simulation has the figures of the public report and vLLM's own messages; the planner has the model's config.json.
 """
 
 import pytest
 from cotune.api.experiment import ExperimentSpec
-from cotune.planning.cards import card
+from cotune.planning import cards
 from cotune.planning.model_config import ModelConfig, read_model_config
 from cotune.planning.sizes import GIB, MIB
 from cotune.planning.vllm import VllmPlan, VllmSettings, plan_vllm
@@ -16,7 +16,7 @@ from support.simulated_card import RunningCard
 from support.simulated_server import ended_server, running_server
 
 _KEY = "qwen2.5-7b-instruct-awq.json"
-_SERVER = ("cotune_simulation.vllm", "serve", "Qwen/Qwen2.5-7B-Instruct-AWQ", "--host=127.0.0.1", "--port=PORT")
+_SERVER = ("cotune_simulation.vllm", "serve", "Qwen/Qwen2.5-7B-Instruct-AWQ", "--host=127.0.0.1")
 _DOUBT = 0.15 * GIB
 
 
@@ -32,7 +32,7 @@ def model() -> ModelConfig:
 
 def planned(share: str, longest: int) -> VllmPlan:
     settings = VllmSettings(float(share), longest, max_num_batched_tokens=2048, max_num_seqs=256)
-    return plan_vllm(model(), settings, card("NVIDIA-GeForce-RTX-3060"), taken=1229 * MIB)
+    return plan_vllm(model(), settings, cards.card("NVIDIA-GeForce-RTX-3060"), taken=1229 * MIB)
 
 
 def arguments(share: str, longest: int) -> list[str]:
@@ -70,7 +70,7 @@ def test_what_fits_on_paper_starts_with_about_as_many_tokens(card: RunningCard, 
     plan = planned(share, 2048)
     with (
         running_server(card.environment(), "cotune_simulation.neighbour", HOLD_MIB="1229"),
-        running_server(card.environment(), _SERVER[0], *arguments(share, 2048)) as server,
+        running_server(card.environment(), _SERVER[0], *arguments(share, 2048), "--port=PORT") as server,
     ):
         metrics = server.get("/metrics").body.decode()
 
