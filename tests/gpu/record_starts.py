@@ -281,6 +281,7 @@ def start_record(
         "attentionBackend": log.attention_backend,
         "freeAtStartGiB": log.free_at_start_gib,
         "engineSeconds": log.engine_seconds,
+        "compileCache": log.compile_cache,
         "gpuBlocks": int(cache["num_gpu_blocks"]) if "num_gpu_blocks" in cache else None,
         "blockSize": int(cache["block_size"]) if "block_size" in cache else None,
         "releasedSeconds": measured.get("releasedSeconds"),

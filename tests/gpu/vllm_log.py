@@ -48,6 +48,8 @@ class StartLog:
     attention_backend: str | None
     engine_seconds: float | None
     """Profile, cache and warm-up, without imports and weights."""
+    compile_cache: str | None
+    """`cold` or `warm`; None where nothing was compiled."""
     error: str | None
     """The first error and its message: what follows it are its consequences."""
 
@@ -74,8 +76,16 @@ def read_log(text: str) -> StartLog:
         model_runner="V2" if "Using V2 Model Runner" in text else "V1",
         attention_backend=_found(r"Using (\w+) attention backend", text, str),
         engine_seconds=_found(r"init engine \([^)]*\) took ([\d.]+) s", text, float),
+        compile_cache=_compile_cache(text),
         error=_error(text),
     )
+
+
+def _compile_cache(text: str) -> str | None:
+    """`cold` where anything was compiled, `warm` where all was loaded; None: the log says neither."""
+    if "Compiling a graph for" in text:
+        return "cold"
+    return "warm" if "Directly load the compiled graph" in text or "Directly load AOT compilation" in text else None
 
 
 def cache_config(metrics: str) -> "dict[str, str]":

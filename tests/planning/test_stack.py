@@ -1,17 +1,20 @@
+import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from cotune.api.experiment import ExperimentSpec, Memory, MemoryModel
 from cotune.cli.__main__ import main
-from cotune.planning.candidates import PlanningError, expand, plan_space
+from cotune.planning.candidates import PlanningError, SpacePlanner, expand, plan_space
 from cotune.planning.cards import UnknownCardError, card
 from cotune.planning.model_config import read_model_config
 from cotune.planning.sizes import GIB, MIB
 from cotune.planning.stack import DeclaredService, Server, VllmServer, WhisperServer, plan_stack
-from cotune.planning.vllm import Refusal, VllmSettings
+from cotune.planning.vllm import CompileCache, Refusal, VllmSettings
 from cotune.planning.whisper import SIZES, Backend, Precision, UnknownSizeError, parameters, plan_whisper
+from cotune.search.space import Space
 from cotune.trials.root_cause import Cause
 from hypothesis import given
 from hypothesis import strategies as st
@@ -119,6 +122,53 @@ def test_the_command_answers_in_json_as_a_table_and_as_a_page(capsys: pytest.Cap
 
     assert main(["plan", "-f", str(EXAMPLE), "-o", "html"]) == 0
     assert capsys.readouterr().out.count("<tr><td>") == 15
+
+
+def test_the_reported_cache_becomes_exactly_the_reported_tokens_blocks_and_requests(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "experiment.yaml"
+    given = f"- --kv-cache-memory-bytes={round(0.3726 * GIB)}\n            - --max-model-len=2048"
+    file.write_text(EXAMPLE.read_text().replace("- --max-model-len=2048", given))
+
+    assert main(["plan", "-f", str(file), "-o", "json"]) == 0
+
+    found = json.loads(capsys.readouterr().out)["candidates"]
+    judge = next(it for it in found if it["parameters"]["judgeMemory"] == "0.50")["languageModels"]["judge"]
+    assert (judge["kvCacheGiB"], judge["kvCacheTokens"], judge["kvCacheBlocks"]) == (0.3726, 6976, 436)
+    assert round(judge["concurrency"], 2) == 3.41
+
+
+def test_the_example_of_which_nothing_fits_is_exit_code_3(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "-f", str(EXAMPLE.parent / "nothing-fits.yaml")]) == 3
+    assert "0 of 4 candidates fit" in capsys.readouterr().out
+
+
+LASTING = {"name": "cache", "persistentVolumeClaim": {"claimName": "cache"}}
+
+
+@pytest.mark.parametrize(
+    ("volume", "mounts", "cache"),
+    [
+        (None, [], CompileCache.COLD),
+        ({"name": "cache", "emptyDir": {}}, [{"name": "cache", "mountPath": "/root/.cache"}], CompileCache.COLD),
+        (LASTING, [{"name": "cache", "mountPath": "/root/.cache"}], CompileCache.UNKNOWN),
+        (LASTING, [], CompileCache.COLD),
+    ],
+)
+def test_only_a_volume_that_outlives_the_pod_may_hold_an_earlier_starts_compilation(
+    volume: dict[str, Any] | None, mounts: list[dict[str, str]], cache: CompileCache
+) -> None:
+    body = copy.deepcopy(EXPERIMENT["spec"])
+    pod = body["stack"]["components"][1]["template"]["spec"]
+    pod["volumes"] = [volume] if volume else []
+    pod["containers"][0]["volumeMounts"] = mounts
+    spec = ExperimentSpec.model_validate(body)
+
+    planner = SpacePlanner(spec, CARD, {"judge": CONFIG})
+    judge = next(it for it in planner.servers(Space(spec.parameters).baseline) if isinstance(it, VllmServer))
+
+    assert judge.settings.compile_cache is cache
 
 
 def test_nothing_that_fits_is_exit_code_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

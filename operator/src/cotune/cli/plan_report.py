@@ -107,6 +107,7 @@ def as_json(report: Report) -> str:
                             "weightsGiB": _rounded(model.weights),
                             "activationsGiB": _rounded(model.activations),
                             "kvCacheGiB": _rounded(model.kv_cache),
+                            "kvCacheBlocks": model.blocks,
                             "kvCacheTokens": model.tokens,
                             "concurrency": round(model.concurrency, 2),
                             "maxModelLen": model.max_model_len,
