@@ -17,6 +17,7 @@ from cotune.handlers.trial import TrialReconciler
 from cotune.trials.probe_pod import PROBE, ProbeImage
 from cotune.trials.render import LABEL_COMPONENT
 from cotune_demo import reading
+from prometheus_client import REGISTRY
 from support.api_server import ApiServer
 from support.examples import documents
 from support.played_cluster import PlayedObjects, play_ended, play_kubelet, play_node, within
@@ -38,8 +39,10 @@ FEASIBLE = {
 }
 
 
-async def create(objects: PlayedObjects, namespace: str, name: str, memory: Any, baseline: str = "0.50") -> None:
-    """The story's experiment with other shares of memory, and tiny Whispers only; nothing is probed."""
+async def create(
+    objects: PlayedObjects, namespace: str, name: str, memory: Any, baseline: str = "0.50", probe_skipped: str = "0"
+) -> None:
+    """The story's experiment with other shares of memory, and tiny Whispers only."""
     await play_node(objects, "lab", LABELS)
     for body in copy.deepcopy(documents("voice-stack.yaml")):
         body["metadata"]["namespace"] = namespace
@@ -48,6 +51,7 @@ async def create(objects: PlayedObjects, namespace: str, name: str, memory: Any,
             judge, whisper = body["spec"]["parameters"]
             judge = {key: judge[key] for key in ("name", "bind")} | memory | {"baseline": baseline}
             body["spec"]["parameters"] = [judge, whisper | {"values": ["tiny"], "baseline": "tiny"}]
+            body["spec"]["planning"] = {"probeSkipped": probe_skipped}
             body["spec"]["search"] = {"algorithm": "Grid", "maxTrials": 10, "repeats": 1}
             del body["spec"]["profileTemplate"]
             await objects.create(EXPERIMENT, namespace, body)
@@ -181,6 +185,39 @@ def test_thousands_of_candidates_that_cannot_start_are_counted_by_reason(api_ser
     within(api_server, scenario)
 
 
+def wrong(predicted: str) -> float:
+    """What Prometheus is told of predictions that were wrong."""
+    return REGISTRY.get_sample_value("cotune_wrong_predictions_total", {"predicted": predicted}) or 0.0
+
+
+def test_where_the_planner_was_wrong_is_counted_in_the_status_and_for_prometheus(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        before = wrong("Fits"), wrong("DoesNotFit")
+        await create(objects, namespace, "voice", {"values": ["0.40", "0.50", "0.60"]}, probe_skipped="1")
+        for _ in range(30):
+            if await one_pass(objects, namespace, "voice") is None:
+                break
+            trials = await of_experiment(objects, namespace, "voice")
+            if (large := trials.get("0.60")) is not None and "status" not in large:
+                failed = {"phase": "Failed", "reason": "NoCacheBlocks"}
+                await objects.merge(
+                    TRIAL, namespace, large["metadata"]["name"], {"status": failed}, subresource="status"
+                )
+            await play_trials(objects, namespace)
+
+        trials = await of_experiment(objects, namespace, "voice")
+        assert {share: it["spec"]["prediction"]["fits"] for share, it in trials.items()} == {
+            "0.40": False,
+            "0.50": True,
+            "0.60": True,
+        }
+        counts = (await objects.get(EXPERIMENT, namespace, "voice"))["status"]["trials"]
+        assert (counts["wrongFits"], counts["wrongDoesNotFit"], counts["skipped"]) == (1, 1, 0)
+        assert (wrong("Fits") - before[0], wrong("DoesNotFit") - before[1]) == (1, 1)
+
+    within(api_server, scenario)
+
+
 def test_a_space_of_which_nothing_fits_ends_before_its_first_trial(api_server: ApiServer) -> None:
     async def scenario(objects: PlayedObjects, namespace: str) -> None:
         await create(objects, namespace, "voice", {"values": ["0.35", "0.40"]}, baseline="0.40")
@@ -206,7 +243,7 @@ def test_the_example_of_which_nothing_fits_ends_as_the_demonstration_expects(api
         assert (found.phase, found.reason, found.trials) == ("Failed", "NothingFeasible", 0)
         assert "none of 4 candidates can start; the baseline: judge: the budget of 4.56 GiB is" in found.message
         assert found.plan is not None
-        assert [(it.reason, it.count) for it in found.plan.refused] == [("NoCacheBlocks", 4)]
+        assert [(it.reason, it.count, it.skipped) for it in found.plan.refused] == [("NoCacheBlocks", 4, 4)]
 
     within(api_server, scenario)
 

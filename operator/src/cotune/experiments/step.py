@@ -22,6 +22,8 @@ _SECOND_CHANCES = 2
 
 LISTED_SKIPS = 200
 """With more candidates that cannot start, they are counted by reason, and none of them becomes a trial."""
+NOTHING_FEASIBLE = "NothingFeasible"
+"""The reason of an experiment of which not one candidate may run."""
 _RECORDED_AT_ONCE = 20
 """Skipped trials of one pass: a pass must not take minutes."""
 
@@ -97,7 +99,7 @@ def decide(
     saved = _gpu_seconds_saved(spec, trials, counts.skipped)
     if not trials and plan.is_nothing_feasible:
         skipped = counts.model_copy(update={"skipped": len(space)})
-        return ExperimentStep(ExperimentPhase.FAILED, "NothingFeasible", _why(plan, space), skipped)
+        return ExperimentStep(ExperimentPhase.FAILED, NOTHING_FEASIBLE, _why(plan, space), skipped)
     baseline = by_candidate.get(space.baseline, ())
     if _has_failed(baseline):
         why = f"the baseline has no result, and every gain is stated against it: {_last_words(baseline)}"

@@ -14,7 +14,7 @@ from cotune.cluster.nodes import nodes
 from cotune.cluster.objects import AlreadyExistsError, ForbiddenError, Object, Objects
 from cotune.cluster.stacks import NameTakenError
 from cotune.experiments.predictions import SpaceTooLargeError
-from cotune.experiments.step import LISTED_SKIPS, ExperimentStep, ObservedTrial, PlannedTrial, decide
+from cotune.experiments.step import LISTED_SKIPS, NOTHING_FEASIBLE, ExperimentStep, ObservedTrial, PlannedTrial, decide
 from cotune.handlers.plans import MadePlan, PlanningInProgressError, Plans
 from cotune.handlers.statuses import condition, status_of, write_status
 from cotune.profiles.making import NamedProfile, make_profile
@@ -86,7 +86,7 @@ class ExperimentReconciler:
         for planned in (*step.start, *step.record):
             await self._start(body, planned)
         profile = await self._make_profile(namespace, name, spec, status, step)
-        new = _status(body, status, step, profile, now, _summary(made), _planned(body, spec, made, now))
+        new = _status(body, status, step, profile, now, _summary(made, step), _planned(body, spec, made, now))
         if not await write_status(self.objects, EXPERIMENT, body, status, new):
             return _SOON  # Phases differ from the recorded one: a finished experiment never comes here.
         _count(status, new)
@@ -250,10 +250,14 @@ def _planned(body: Object, spec: ExperimentSpec, made: MadePlan, now: datetime) 
     return condition("Planned", True, generation, now, "SpacePlanned", message)
 
 
-def _summary(made: MadePlan) -> SpaceSummary | None:
-    if made.plan.summary is None:
+def _summary(made: MadePlan, step: ExperimentStep) -> SpaceSummary | None:
+    plan = made.plan.summary
+    if plan is None:
         return None
-    return made.plan.summary.model_copy(update={"learned_from": made.learned_from})
+    refused = plan.refused
+    if step.reason == NOTHING_FEASIBLE:  # Then not even the baseline is run.
+        refused = tuple(it.model_copy(update={"skipped": it.count}) for it in refused)
+    return plan.model_copy(update={"learned_from": made.learned_from, "refused": refused})
 
 
 def _count(old: ExperimentStatus, new: ExperimentStatus) -> None:
