@@ -97,6 +97,53 @@ def with_cache(case: Case, state: CompileCache, seconds: float | None) -> Case:
     return replace(case, settings=replace(case.settings, compile_cache=state), is_cache_inferred=False, seconds=seconds)
 
 
+def test_a_further_file_of_another_shape_and_card_is_read_with_what_it_says_of_them(tmp_path: Path) -> None:
+    file = tmp_path / "more.json"
+    meta: dict[str, Any] = {
+        "gpu": "NVIDIA H100 80GB HBM3",
+        "gpuTotalBytes": 85_017_755_648,
+        "gpuIdleMiB": 1000,
+        "models": {},
+    }
+    meta["models"] = {"wide": LLAMA_8B}
+    start = {"model": "wide", "gpuMemoryUtilization": 0.5, "maxModelLen": 4096, "gpuUsedMiBBefore": 1000}
+    end = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 102.00 MiB."
+    batch = {"maxNumBatchedTokens": 2048, "arguments": ["--kv-cache-dtype", "fp8"]}
+    starts = [
+        {**start, **batch, "name": "short", "enforceEager": True, "availableKvGiB": 23.0, "gpuUsedMiBBefore": 3048},
+        {**start, "name": "warm", "enforceEager": False, "availableKvGiB": 22.0, "compileCache": "warm"},
+        {**start, "name": "full", "enforceEager": True, "error": end},
+        {**start, "name": "odd", "enforceEager": True, "error": "Segmentation fault"},
+    ]
+    file.write_text(json.dumps({"meta": meta, "starts": starts}))
+
+    product, (short, warm, full, odd) = read_cases(file)
+
+    assert product.total_bytes == 85_017_755_648
+    assert (short.taken, warm.taken) == (2048 * MIB, 0)
+    assert (short.settings.max_num_batched_tokens, short.settings.kv_cache_dtype) == (2048, "fp8")
+    assert warm.settings.compile_cache is CompileCache.WARM
+    assert (short.refusal, full.refusal, odd.refusal) == (None, Refusal.CUDA_OUT_OF_MEMORY, "Unknown")
+    assert [it.is_right for it in evaluate(product, (short, warm, full, odd))] == [True, True, False, False]
+
+
+@given(
+    utilization=st.floats(0.3, 0.95),
+    shape=st.sampled_from((SHAPE, SHAPE | {"quantization_config": None})),
+    tokens=st.sampled_from((2048, 8192, 16384)),
+)
+def test_a_colder_compilation_cache_never_leaves_more_tokens(
+    utilization: float, shape: dict[str, Any], tokens: int
+) -> None:
+    settings = VllmSettings(utilization, max_model_len=2048, max_num_batched_tokens=tokens)
+    cold, unknown, warm = (
+        plan_vllm(of(shape), replace(settings, compile_cache=it), H200).tokens
+        for it in (CompileCache.COLD, CompileCache.UNKNOWN, CompileCache.WARM)
+    )
+
+    assert cold <= unknown <= warm
+
+
 def test_without_a_word_on_the_compilation_cache_the_bound_is_twice_as_wide() -> None:
     unknown = [with_cache(it, CompileCache.UNKNOWN, None) for it in h200()]
 

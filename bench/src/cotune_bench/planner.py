@@ -13,18 +13,19 @@ from cotune.planning.calibration import ObservedStart, Subject, calibrate
 from cotune.planning.cards import Card, card
 from cotune.planning.model_config import ModelConfig, read_model_config
 from cotune.planning.sizes import GIB, MIB, gib
-from cotune.planning.vllm import CompileCache, Refusal, VllmSettings, plan_vllm
+from cotune.planning.vllm import CompileCache, Refusal, VllmSettings, plan_vllm, settings_from_arguments
 
 from cotune_bench.table import print_table, write_result
 
-_IDLE_MIB = 615
-"""What the recorded H200 shows as used when nobody uses it; it is not part of what CUDA counts as its memory."""
 _REFUSALS = (
     (Refusal.NO_CACHE_BLOCKS, "No available memory for the cache blocks"),
     (Refusal.CONTEXT_TOO_LONG, "To serve at least one request with the model"),
     (Refusal.CARD_TAKEN, "Free memory on device"),
     (Refusal.PROFILING_DISTURBED, "Error in memory profiling"),
+    (Refusal.CUDA_OUT_OF_MEMORY, "CUDA out of memory"),
 )
+_UNKNOWN = "Unknown"
+"""It ended with words that are none of these."""
 _COMPILE_SECONDS = 17 - 3
 """By which a cold compilation cache makes a start longer, as the notes of the recorded H200 have it."""
 _RELEASED = re.compile(r"held (\d+) GiB and released it while vLLM profiled")
@@ -42,7 +43,8 @@ class Case:
     freed_while_profiling: int
     measured_kv: float | None
     """GiB, as the log has it; None when vLLM refused before it knew."""
-    refusal: Refusal | None
+    refusal: str | None
+    """None: it started."""
     seconds: float | None
     """To readiness."""
     is_cache_inferred: bool = False
@@ -71,12 +73,21 @@ class Row:
 
 
 def read_cases(file: Path) -> tuple[Card, tuple[Case, ...]]:
-    """The starts of a file in the schema of tests/data/planner."""
+    """The starts of a file in the schema of tests/data/planner.
+
+    Raises:
+        UnknownCardError: there is no data on the card.
+        ModelConfigError: a configuration is none that the planner understands.
+        KeyError: a field is missing.
+    """
     recorded = cast("dict[str, Any]", json.loads(file.read_text()))
     meta: dict[str, Any] = recorded["meta"]
     product = card(str(meta["gpu"]).replace(" ", "-"))
+    if "gpuTotalBytes" in meta:
+        product = replace(product, total_bytes=int(meta["gpuTotalBytes"]))
+    idle = int(meta.get("gpuIdleMiB", product.driver_bytes // MIB))
     configs = {name: read_model_config(json.dumps(it)) for name, it in meta["models"].items()}
-    return product, tell_caches([_case(it, configs) for it in recorded["starts"]])
+    return product, tell_caches([_case(it, configs, idle) for it in recorded["starts"]])
 
 
 def tell_caches(cases: Sequence[Case]) -> tuple[Case, ...]:
@@ -129,7 +140,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cases", type=Path, nargs="+")
     options = parser.parse_args()
-    files = [read_cases(it) for it in options.cases]
+    try:
+        files = [read_cases(it) for it in options.cases]
+    except (OSError, ValueError, KeyError) as error:
+        print(f"bench-planner: error: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
     rows = [row for product, cases in files for row in evaluate(product, cases)]
     largest = [it for product, cases in files if (it := largest_calibrated_error(product, cases)) is not None]
     print_table(
@@ -171,21 +186,22 @@ def main() -> int:
     return 0
 
 
-def _case(start: Mapping[str, Any], configs: Mapping[str, ModelConfig]) -> Case:
+def _case(start: Mapping[str, Any], configs: Mapping[str, ModelConfig], idle_mib: int) -> Case:
     released = _RELEASED.search(start.get("note") or "")
     return Case(
         name=str(start["name"]),
         model=str(start["model"]),
         config=configs[start["model"]],
-        settings=VllmSettings(
+        settings=replace(
+            settings_from_arguments(start.get("arguments", ())),
             gpu_memory_utilization=start["gpuMemoryUtilization"],
             max_model_len=start["maxModelLen"],
-            enforce_eager=start["enforceEager"],
+            enforce_eager=bool(start["enforceEager"]),
             max_num_batched_tokens=start.get("maxNumBatchedTokens"),
             max_num_seqs=start.get("maxNumSeqs"),
             compile_cache=CompileCache(start.get("compileCache") or CompileCache.UNKNOWN),
         ),
-        taken=(int(start["gpuUsedMiBBefore"]) - _IDLE_MIB) * MIB,
+        taken=max(0, int(start["gpuUsedMiBBefore"]) - idle_mib) * MIB,
         freed_while_profiling=int(released[1]) * GIB if released else 0,
         measured_kv=start.get("availableKvGiB"),
         refusal=_refusal(start.get("error")),
@@ -193,10 +209,10 @@ def _case(start: Mapping[str, Any], configs: Mapping[str, ModelConfig]) -> Case:
     )
 
 
-def _refusal(error: str | None) -> Refusal | None:
+def _refusal(error: str | None) -> str | None:
     if error is None:
         return None
-    return next(refusal for refusal, words in _REFUSALS if words in error)
+    return next((str(refusal) for refusal, words in _REFUSALS if words in error), _UNKNOWN)
 
 
 def _row(case: Case, product: Card, offset: int | None, is_learned: bool) -> Row:
@@ -211,7 +227,7 @@ def _row(case: Case, product: Card, offset: int | None, is_learned: bool) -> Row
         error,
         calibrated,
         _cache(case),
-        str(case.refusal or "starts"),
+        case.refusal or "starts",
         str(plan.refusal or "starts"),
     )
 
