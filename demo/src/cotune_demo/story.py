@@ -104,7 +104,7 @@ class Story:
         """
         self.progress.say(
             f"kubectl apply -f examples/{self.scene.experiment}: {self.scene.candidates} candidates, the full "
-            "stack for each of them"
+            "stack for each that can start"
         )
         await self.killer.hold_the_profile_back()
         await self._apply(self.scene.experiment)
