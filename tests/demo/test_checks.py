@@ -42,6 +42,11 @@ def trial(memory: str, whisper: str) -> TrialSummary:
     )
 
 
+def confirmation(memory: str, whisper: str, repeat: int) -> TrialSummary:
+    fresh = trial(memory, whisper)
+    return fresh.model_copy(update={"name": f"{fresh.name}-{repeat}", "repeat": repeat, "purpose": "Confirmation"})
+
+
 def profile(name: str, **phases: str) -> ProfileSummary:
     stages = tuple(
         StageSummary(
@@ -79,6 +84,8 @@ def refusal(verb: str) -> Refusal:
 
 REFUSALS = tuple(refusal(verb) for verb in ("get", "patch", "create", "list"))
 
+FRESH = tuple(confirmation(memory, size, it) for it in (1, 2) for memory, size in (("0.60", "tiny"), ("0.50", "small")))
+
 GOOD = Summary(
     title="a SIMULATION",
     is_simulation=True,
@@ -91,7 +98,10 @@ GOOD = Summary(
     experiment_reason="Winner",
     gpu_seconds=180.0,
     gpu_seconds_for_nothing=36.0,
-    trials=tuple(trial(memory, whisper) for memory in MEMORY for whisper in ("tiny", "base", "small")),
+    trials=(
+        *(trial(memory, whisper) for memory in MEMORY for whisper in ("tiny", "base", "small")),
+        *FRESH,
+    ),
     winner=WinnerSummary(
         parameters={"judgeMemory": "0.60", "whisperModel": "tiny"}, fitness=0.72, baseline_fitness=0.54
     ),
@@ -158,8 +168,10 @@ def test_everything_holds_for_a_good_run() -> None:
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        (replaced(trials=GOOD.trials[:-1]), "15 candidates ran once each"),
-        (replaced(trials=(*GOOD.trials[:-1], GOOD.trials[-2])), "15 candidates ran once each"),
+        (replaced(trials=GOOD.trials[1:]), "15 candidates ran once each"),
+        (replaced(trials=GOOD.trials[:-1]), "run again as often as each other"),
+        (replaced(trials=GOOD.trials[:-4]), "run again as often as each other"),
+        (replaced(trials=(*GOOD.trials[1:], GOOD.trials[1])), "15 candidates ran once each"),
         (with_trial(14, probe_pods=2), "15 candidates ran once each"),
         (with_trial(0, phase="Succeeded"), "vLLM's own message"),
         (with_trial(0, message="it did not start"), "vLLM's own message"),
