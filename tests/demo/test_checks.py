@@ -168,10 +168,10 @@ def test_everything_holds_for_a_good_run() -> None:
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        (replaced(trials=GOOD.trials[1:]), "15 candidates ran once each"),
+        (replaced(trials=(*GOOD.trials[:14], *FRESH)), "15 candidates ran once each"),
         (replaced(trials=GOOD.trials[:-1]), "run again as often as each other"),
         (replaced(trials=GOOD.trials[:-4]), "run again as often as each other"),
-        (replaced(trials=(*GOOD.trials[1:], GOOD.trials[1])), "15 candidates ran once each"),
+        (replaced(trials=(*GOOD.trials[:14], GOOD.trials[13], *FRESH)), "15 candidates ran once each"),
         (with_trial(14, probe_pods=2), "15 candidates ran once each"),
         (with_trial(0, phase="Succeeded"), "vLLM's own message"),
         (with_trial(0, message="it did not start"), "vLLM's own message"),

@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import fmean
 
 from cotune.api.experiment import Evaluation, Goal, Objective, Outcome
+from cotune.fitness.bootstrap import least_repeats
 from cotune.fitness.comparison import compare
 from cotune.fitness.score import Measurements, score
 
@@ -25,6 +26,8 @@ _NOISE = Path(__file__).parents[3] / "tests" / "data" / "noise" / "h200-2026-11-
 _NORMAL_P95 = 1.6449
 _CANDIDATES, _GAIN, _POWER = 15, 0.10, 0.90
 _MOST_FALSE = 0.05
+_MOST_REPEATS = 20
+"""That the resource allows."""
 _OBJECTIVES = (
     Objective(metric="stt.latency.p95", goal=Goal.MINIMIZE, weight="0.5"),
     Objective(metric="llm.latency.p95", goal=Goal.MINIMIZE, weight="0.5"),
@@ -119,7 +122,12 @@ def upper_bound(events: int, of: int, confidence: float = 0.95) -> float:
 def main() -> int:
     """Print both tables and write build/bench/verdict.json; 1 when a bound is broken or the default does not follow."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--experiments", type=int, default=1000, help="of each kind")
+    parser.add_argument(
+        "--experiments",
+        type=int,
+        default=1000,
+        help="without a difference; half as many with a gain, for each number of repeats",
+    )
     experiments = parser.parse_args().experiments
     short, default = recorded_noise(), Evaluation()
     confidence = float(default.confidence)
@@ -138,7 +146,7 @@ def main() -> int:
             ["A/A experiments", "repeats", "false winners", "of", "upper 95 % bound"],
             [[it.window, str(it.repeats), str(it.winners), str(experiments), f"{it.upper_bound:.1%}"] for it in false],
         )
-        power = {name: _needed(pool, noise, confidence, experiments) for name, noise in windows.items()}
+        power = {name: _needed(pool, noise, confidence, experiments // 2) for name, noise in windows.items()}
     rows = [
         [
             name,
@@ -180,15 +188,15 @@ def _outcomes(
 
 
 def _needed(pool: ProcessPoolExecutor, noise: Noise, confidence: float, experiments: int) -> Mapping[int, float]:
-    """Repeats to the share of experiments in which the gain was found, up to the first that is enough."""
+    """Repeats to the share of experiments in which the gain was found, for those tried on the way to the fewest."""
     found: dict[int, float] = {}
-    for repeats in range(4, 21):
-        found[repeats] = (
-            _outcomes(pool, noise, repeats, _GAIN, confidence, experiments).count(Outcome.BETTER) / experiments
-        )
-        if found[repeats] >= _POWER:
-            break
-    return found
+    low, high = least_repeats(confidence), _MOST_REPEATS
+    while low <= high:
+        repeats = (low + high) // 2
+        outcomes = _outcomes(pool, noise, repeats, _GAIN, confidence, experiments)
+        found[repeats] = outcomes.count(Outcome.BETTER) / experiments
+        low, high = (low, repeats - 1) if found[repeats] >= _POWER else (repeats + 1, high)
+    return dict(sorted(found.items()))
 
 
 def _told(power: Mapping[int, float]) -> str:
