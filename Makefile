@@ -9,7 +9,7 @@ export PYTHONPATH := operator/src:local-cluster/src:simulation/src:demo/src:benc
 LOCAL_CLUSTER = $(BIN)/python -m localcluster
 
 .PHONY: help demo demo-real setup programs requirements lint crds crds-check docs docs-check test-fast test-helm test-apiserver test \
-        bench-planner bench-plan-scale gpu-bundle cluster-up cluster-status cluster-down images clean
+        bench-planner bench-plan-scale bench-verdict gpu-bundle cluster-up cluster-status cluster-down images clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -90,6 +90,9 @@ bench-planner: setup ## recorded starts of vLLM beside their prediction (CASES=F
 
 bench-plan-scale: setup ## 10,000 candidates planned, 100,000 surveyed (LARGE=1: a million, some minutes)
 	@$(BIN)/python -m cotune_bench.plan_scale $(if $(LARGE),--large)
+
+bench-verdict: setup ## false winners of 1,000 A/A experiments; repeats that find a gain of 10 %
+	@$(BIN)/python -m cotune_bench.verdict
 
 gpu-bundle: setup ## a real vLLM for a machine with an NVIDIA H100 and no network, in build/gpu-bundle (tests/gpu/README.md)
 	@PYTHONPATH=tests $(BIN)/python -m gpu.bundle

@@ -141,7 +141,7 @@ def experiment_reconciler(objects: PlayedObjects) -> ExperimentReconciler:
 
 
 async def create_experiment(objects: PlayedObjects, namespace: str, product: str = PRODUCT) -> Object:
-    """Two candidates, small (the baseline) and tiny, each of them run once."""
+    """Two candidates, small (the baseline) and tiny: once in the search, then three times by turns."""
     await play_node(objects, "lab", LABELS)
     speech: Object = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "speech", "namespace": namespace}}
     await objects.create(CONFIG_MAP, namespace, speech)
@@ -150,6 +150,7 @@ async def create_experiment(objects: PlayedObjects, namespace: str, product: str
     body["spec"]["gpu"]["product"] = product
     body["spec"]["parameters"] = [{**body["spec"]["parameters"][1], "values": ["tiny", "small"]}]
     body["spec"]["search"] = {"algorithm": "Grid", "maxTrials": 2, "repeats": 1}
+    body["spec"]["evaluation"] = {"repeats": 3, "confidence": "0.9", "baselineEvery": 1}
     return await objects.create(EXPERIMENT, namespace, body)
 
 
@@ -157,7 +158,9 @@ async def play_trials(objects: PlayedObjects, namespace: str) -> None:
     for trial in await objects.list(TRIAL, namespace):
         if "status" in trial:
             continue
-        fitness = "0.600000" if trial["spec"]["candidate"][0]["value"] == "tiny" else "0.500000"
+        is_tiny = trial["spec"]["candidate"][0]["value"] == "tiny"
+        fitness = "0.600000" if is_tiny else "0.500000"
+        latency = (80 if is_tiny else 300) + trial["spec"]["repeat"]
         feasible = {
             "type": "Feasible",
             "status": "True",
@@ -166,7 +169,10 @@ async def play_trials(objects: PlayedObjects, namespace: str) -> None:
             "reason": "WithinConstraints",
             "message": "",
         }
-        status = {"phase": "Succeeded", "fitness": fitness, "conditions": [feasible]}
+        values = {"stt.latency.p95": latency, "judge.latency.p95": 900, "judge.kvCache.concurrency": 3}
+        values |= {"stability": 1, "gpu.utilization": "0.7"}
+        measured = [{"metric": metric, "value": str(value), "samples": 200} for metric, value in values.items()]
+        status = {"phase": "Succeeded", "fitness": fitness, "conditions": [feasible], "measurements": measured}
         await objects.merge(TRIAL, namespace, trial["metadata"]["name"], {"status": status}, subresource="status")
 
 
@@ -185,7 +191,9 @@ async def experiment_run(objects: PlayedObjects, namespace: str, dies_after: int
         del profile["spec"]["provenance"]["experiment"]  # It names the namespace.
     return driven, {
         "status": status | {"conditions": conditions(status)},
-        "trials": sorted((it["metadata"]["name"], it["spec"]["candidate"]) for it in trials),
+        "trials": sorted(
+            ((it["metadata"]["name"], it["spec"]["candidate"], it["spec"]["purpose"]) for it in trials), key=str
+        ),
         "profiles": [(it["metadata"]["name"], it["spec"]) for it in profiles],
     }
 
@@ -211,7 +219,14 @@ def test_an_experiment_ends_with_a_winner_and_its_profile(whole_experiment: tupl
     driven, end = whole_experiment
 
     assert end["status"]["phase"] == "Succeeded"
-    assert sorted(candidate[0]["value"] for _, candidate in end["trials"]) == ["small", "tiny"]
+    purposes = sorted((purpose, candidate[0]["value"]) for _, candidate, purpose in end["trials"])
+    fresh = [("Confirmation", "small")] * 3 + [("Confirmation", "tiny")] * 3
+    assert purposes == [*fresh, ("Drift", "small"), ("Search", "small"), ("Search", "tiny")]
+    verdict = end["status"]["verdict"]
+    assert (verdict["outcome"], verdict["repeats"], verdict["baselineRepeats"]) == ("Better", 3, 3)
+    assert float(verdict["gain"]["lower"]) > 0
+    told = {kind: (status, reason) for kind, status, reason, _ in end["status"]["conditions"]}
+    assert (told["Better"], told["Ready"]) == (("True", "Better"), ("True", "Winner"))
     assert [spec["changes"] for _, spec in end["profiles"]] == [
         [{"component": "stt", "env": SIZE, "from": "small", "to": "tiny"}]
     ]
@@ -287,7 +302,7 @@ async def stalled_by_name(objects: PlayedObjects, namespace: str, kind: Kind, na
         "spec": spec,
     }
     await objects.create(kind, namespace, taken)
-    for _ in range(8):
+    for _ in range(20):
         body = await objects.get(EXPERIMENT, namespace, "voice")
         await experiment_reconciler(objects).reconcile(body, datetime.now(UTC))
         await play_trials(objects, namespace)
@@ -299,7 +314,7 @@ async def stalled_by_name(objects: PlayedObjects, namespace: str, kind: Kind, na
 def test_an_experiment_does_not_take_somebody_elses_trial_for_its_own(
     api_server: ApiServer, whole_experiment: tuple[Driven, Object]
 ) -> None:
-    name, candidate = whole_experiment[1]["trials"][0]
+    name, candidate, _ = whole_experiment[1]["trials"][0]
 
     async def scenario(objects: PlayedObjects, namespace: str) -> None:
         message = await stalled_by_name(

@@ -49,6 +49,11 @@ def trial(memory: str, whisper: str) -> TrialSummary:
     )
 
 
+def confirmation(memory: str, whisper: str, repeat: int) -> TrialSummary:
+    fresh = trial(memory, whisper)
+    return fresh.model_copy(update={"name": f"{fresh.name}-{repeat}", "repeat": repeat, "purpose": "Confirmation"})
+
+
 def profile(name: str, message: str = "", **phases: str) -> ProfileSummary:
     stages = tuple(
         StageSummary(
@@ -104,6 +109,8 @@ NOTHING = NothingFeasibleSummary(
     pods=0,
     seconds=1.8,
 )
+FRESH = tuple(confirmation(memory, size, it) for it in (1, 2) for memory, size in (("0.60", "tiny"), ("0.50", "small")))
+
 GOOD = Summary(
     title="a SIMULATION",
     is_simulation=True,
@@ -117,7 +124,10 @@ GOOD = Summary(
     gpu_seconds=180.0,
     plan=PLAN,
     nothing_feasible=NOTHING,
-    trials=tuple(trial(memory, whisper) for memory in MEMORY for whisper in ("tiny", "base", "small")),
+    trials=(
+        *(trial(memory, whisper) for memory in MEMORY for whisper in ("tiny", "base", "small")),
+        *FRESH,
+    ),
     winner=WinnerSummary(
         parameters={"judgeMemory": "0.60", "whisperModel": "tiny"}, fitness=0.72, baseline_fitness=0.54
     ),
@@ -192,9 +202,11 @@ def test_everything_holds_for_a_good_run() -> None:
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        (replaced(trials=GOOD.trials[:-1]), "one trial"),
-        (replaced(trials=(*GOOD.trials[:-1], GOOD.trials[-2])), "one trial"),
-        (with_trial(14, probe_pods=2), "one trial"),
+        (replaced(trials=(*GOOD.trials[:14], *FRESH)), "of 15 candidates has one trial"),
+        (replaced(trials=GOOD.trials[:-1]), "run again as often as each other"),
+        (replaced(trials=GOOD.trials[:-4]), "run again as often as each other"),
+        (replaced(trials=(*GOOD.trials[:14], GOOD.trials[13], *FRESH)), "of 15 candidates has one trial"),
+        (with_trial(14, probe_pods=2), "of 15 candidates has one trial"),
         (with_trial(0, phase="Failed", message=CACHE_BLOCKS), "were skipped with the figures"),
         (with_trial(0, message="it does not start"), "were skipped with the figures"),
         (with_trial(0, probe_pods=1), "were skipped with the figures"),

@@ -3,28 +3,55 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from cotune.api.experiment import ExperimentPhase, ExperimentSpec, Range, Search
-from cotune.api.trial import Prediction, TrialPhase
+import pytest
+from cotune.api.experiment import Evaluation, ExperimentPhase, ExperimentSpec, Outcome, Range, Search
+from cotune.api.trial import Prediction, Purpose, TrialPhase
+from cotune.experiments.observed import ObservedTrial
 from cotune.experiments.predictions import SpacePlan, survey
-from cotune.experiments.step import LISTED_SKIPS, ExperimentStep, ObservedTrial, decide
+from cotune.experiments.step import LISTED_SKIPS, ExperimentStep, decide
 from cotune.search.space import Candidate, Space
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.resources import voice_experiment
 
+FRESH = 3
+"""Confirming runs of either side."""
+
 
 def spec(repeats: int = 1, max_trials: int = 15) -> ExperimentSpec:
-    return voice_experiment().model_copy(update={"search": Search(max_trials=max_trials, repeats=repeats)})
+    evaluation = Evaluation(repeats=FRESH, confidence="0.9", baseline_every=0)
+    search = Search(max_trials=max_trials, repeats=repeats)
+    return voice_experiment().model_copy(update={"search": search, "evaluation": evaluation})
 
 
 SPACE = Space(spec().parameters)
 
 
+def measured(stt_ms: float) -> dict[str, float]:
+    """Measurements of which only the latency of speech to text differs."""
+    rest = {"judge.latency.p95": 900.0, "judge.kvCache.concurrency": 3.4, "stability": 1.0, "gpu.utilization": 0.7}
+    return {"stt.latency.p95": stt_ms, **rest}
+
+
 def trial(
     candidate: Candidate, repeat: int = 0, phase: TrialPhase = TrialPhase.SUCCEEDED, fitness: float | None = 0.5
 ) -> ObservedTrial:
-    measured = fitness if phase is TrialPhase.SUCCEEDED else None
-    return ObservedTrial(candidate.trial_name("voice", repeat), candidate, repeat, phase, True, measured)
+    """A tiny Whisper is truly faster; no two repeats are alike."""
+    succeeded = phase is TrialPhase.SUCCEEDED
+    milliseconds = (80.0 if candidate.values["whisperModel"] == "tiny" else 300.0) + 3 * (repeat % 3)
+    return ObservedTrial(
+        candidate.trial_name("voice", repeat),
+        candidate,
+        repeat,
+        phase,
+        True,
+        fitness if succeeded else None,
+        measurements=measured(milliseconds) if succeeded else {},
+    )
+
+
+def of_the_search(trials: list[ObservedTrial]) -> list[ObservedTrial]:
+    return [it for it in trials if it.purpose is Purpose.SEARCH]
 
 
 def run(
@@ -46,18 +73,21 @@ def run(
             phase = outcome.get(planned.candidate, TrialPhase.SUCCEEDED)
             fitness = 0.7 if planned.candidate.values["whisperModel"] == "tiny" else 0.5
             ended = trial(planned.candidate, planned.repeat, phase, fitness)
-            trials.append(replace(ended, is_skipped=planned.is_skipped, prediction=planned.prediction))
+            trials.append(
+                replace(ended, is_skipped=planned.is_skipped, prediction=planned.prediction, purpose=planned.purpose)
+            )
     raise AssertionError("the experiment does not end")
 
 
 def test_the_whole_space_is_tried_and_the_best_candidate_wins() -> None:
     step, trials = run(spec(), {})
 
-    assert len(trials) == len(SPACE) == step.counts.total
+    assert len(of_the_search(trials)) == len(SPACE)
+    assert len(trials) == step.counts.total == len(SPACE) + 2 * FRESH
     assert (step.phase, step.reason) == (ExperimentPhase.SUCCEEDED, "Winner")
     assert step.winner is not None
-    assert step.winner.fitness == "0.700000"
-    assert step.winner.baseline_fitness == "0.500000"
+    assert step.winner.fitness == "0.621244", "0.25 of it is 303 / (303 + 83), whatever the search saw"
+    assert step.winner.baseline_fitness == "0.550000"
     assert "whisperModel=tiny" in step.message
 
 
@@ -93,18 +123,19 @@ def test_a_candidate_that_failed_is_not_repeated() -> None:
 
     assert sum(it.candidate == bad for it in trials) == 1
     assert step.counts.failed == 1
-    assert len(trials) == 3 * (len(SPACE) - 1) + 1
+    assert len(of_the_search(trials)) == 3 * (len(SPACE) - 1) + 1
 
 
 def test_max_trials_counts_candidates() -> None:
     _, trials = run(spec(repeats=2, max_trials=4), {})
 
     assert len({it.candidate for it in trials}) == 4
-    assert len(trials) == 8
+    assert len(of_the_search(trials)) == 8
 
 
 def test_nothing_is_decided_before_every_measured_trial_is_judged() -> None:
     _, trials = run(spec(), {})
+    trials = of_the_search(trials)
     last = trials[-1]
     trials[-1] = ObservedTrial(last.name, last.candidate, 0, TrialPhase.SUCCEEDED, False, None)
 
@@ -133,7 +164,7 @@ def test_what_cannot_start_is_recorded_with_its_reason_and_takes_no_card() -> No
 
     assert {it.candidate for it in trials if it.is_skipped} == set(SMALL)
     assert all(it.prediction == TOO_SMALL for it in trials if it.is_skipped)
-    assert (step.reason, step.counts.skipped, step.counts.total) == ("Winner", 6, 15)
+    assert (step.reason, step.counts.skipped, step.counts.total) == ("Winner", 6, 15 + 2 * FRESH)
 
 
 def test_what_is_skipped_is_recorded_once_the_baseline_has_taught_what_it_can() -> None:
@@ -148,7 +179,7 @@ def test_what_is_skipped_is_recorded_once_the_baseline_has_taught_what_it_can() 
 def test_skipped_candidates_are_not_taken_for_tried_ones() -> None:
     _, trials = run(spec(max_trials=4), dict.fromkeys(SMALL, TrialPhase.SKIPPED), plan=plan())
 
-    assert sum(not it.is_skipped for it in trials) == 4
+    assert sum(not it.is_skipped for it in of_the_search(trials)) == 4
 
 
 def test_a_share_of_them_can_be_run_all_the_same_and_the_same_share_after_a_restart() -> None:
@@ -256,6 +287,7 @@ def test_the_planners_errors_are_counted() -> None:
     assert (counts.wrong_fits, counts.wrong_does_not_fit) == (1, 1)
 
 
+@settings(deadline=None)
 @given(
     repeats=st.integers(1, 3),
     max_trials=st.integers(1, 20),
@@ -303,3 +335,130 @@ def test_a_baseline_that_breaks_a_constraint_ends_the_experiment_at_once() -> No
 
     assert (step.phase, step.reason, step.start) == (ExperimentPhase.FAILED, "BaselineFailed", ())
     assert "Feasible" in step.message
+
+
+SPACE_OF_TWO = (SPACE.baseline, next(it for it in SPACE if it.values["whisperModel"] == "tiny"))
+
+
+def confirming(slower: float, baseline: float, fresh: int = FRESH) -> list[ObservedTrial]:
+    """A search in which tiny looked fine, and its fresh runs."""
+    small, tiny = SPACE_OF_TWO
+    trials = [trial(it, fitness=0.7 if it == tiny else 0.5) for it in SPACE]
+    for repeat in range(1, fresh + 1):
+        for candidate, level in ((small, baseline), (tiny, slower)):
+            found = replace(trial(candidate, repeat), purpose=Purpose.CONFIRMATION)
+            trials.append(replace(found, measurements=measured(level + 10 * repeat)))
+    return trials
+
+
+def only_tiny_looks_better(trials: list[ObservedTrial]) -> list[ObservedTrial]:
+    _, tiny = SPACE_OF_TWO
+    return [
+        replace(it, fitness=0.6 if it.candidate == tiny else 0.5) if it.purpose is Purpose.SEARCH else it
+        for it in trials
+    ]
+
+
+def test_the_best_of_the_search_and_the_baseline_take_turns_and_one_waits_for_the_other() -> None:
+    small, tiny = SPACE_OF_TWO
+    trials = only_tiny_looks_better([trial(it) for it in SPACE])
+    order: list[Candidate] = []
+    while (step := decide("voice", spec(), trials, 4)).phase is ExperimentPhase.RUNNING:
+        (planned,) = step.start
+        assert (planned.purpose, step.reason) == (Purpose.CONFIRMATION, "Confirming")
+        waiting = replace(trial(planned.candidate, planned.repeat, TrialPhase.STARTING), purpose=planned.purpose)
+        assert decide("voice", spec(), [*trials, waiting], 4).start == (), "one at a time, on however many cards"
+        order.append(planned.candidate)
+        trials.append(
+            replace(waiting, phase=TrialPhase.SUCCEEDED, fitness=0.5, measurements=measured(90.0 + len(order)))
+        )
+
+    assert order == [small, tiny, tiny, small, small, tiny]
+
+
+def test_the_same_trials_give_the_same_next_run_so_that_a_killed_operator_repeats_nothing() -> None:
+    trials = only_tiny_looks_better(confirming(80, 300, fresh=1))
+
+    first, again = (decide("voice", spec(), seen, 1).start for seen in (trials, trials[::-1]))
+
+    assert first == again
+    assert first[0].name not in {it.name for it in trials}
+
+
+def test_an_invalid_confirming_run_is_made_good_and_a_third_one_leaves_the_question_open() -> None:
+    small, _ = SPACE_OF_TWO
+    trials = only_tiny_looks_better(confirming(80, 300, fresh=1))
+    for repeat in (2, 3):
+        trials.append(replace(trial(small, repeat, TrialPhase.INVALID), purpose=Purpose.CONFIRMATION))
+    _, planned = decide("voice", spec(), trials, 1).start, decide("voice", spec(), trials, 1)
+    assert planned.reason == "Confirming"
+
+    trials.append(replace(trial(small, 4, TrialPhase.INVALID), purpose=Purpose.CONFIRMATION, reason="NotDrained"))
+    step = decide("voice", spec(), trials, 1)
+
+    assert (step.reason, step.outcome, step.winner) == ("WithinNoise", Outcome.CANNOT_TELL, None)
+    assert "NotDrained" in step.message
+
+
+@pytest.mark.parametrize(
+    ("tiny", "small", "reason", "outcome"),
+    [
+        (80.0, 300.0, "Winner", Outcome.BETTER),
+        (300.0, 80.0, "NotConfirmed", Outcome.NOT_BETTER),
+        (300.0, 301.0, "WithinNoise", Outcome.CANNOT_TELL),
+    ],
+)
+def test_what_fresh_runs_say_is_the_verdict_whatever_the_search_saw(
+    tiny: float, small: float, reason: str, outcome: Outcome
+) -> None:
+    step = decide("voice", spec(), only_tiny_looks_better(confirming(tiny, small)), 1)
+
+    assert (step.phase, step.reason, step.outcome) == (ExperimentPhase.SUCCEEDED, reason, outcome)
+    assert (step.winner is not None) == (step.winning is not None) == (outcome is Outcome.BETTER)
+    assert step.verdict is not None
+    assert step.verdict.gain is not None
+    assert (step.verdict.repeats, step.verdict.baseline_repeats) == (FRESH, FRESH)
+    speech = next(it for it in step.verdict.objectives if it.metric == "stt.latency.p95")
+    assert speech.change is not None
+    assert float(speech.change.lower) <= tiny - small <= float(speech.change.upper)
+
+
+def test_a_candidate_that_breaks_a_constraint_when_it_is_run_again_is_not_confirmed() -> None:
+    trials = only_tiny_looks_better(confirming(80, 300, fresh=1))
+    trials[-1] = replace(trials[-1], fitness=None)
+
+    step = decide("voice", spec(), trials, 1)
+
+    assert (step.reason, step.outcome, step.start) == ("NotConfirmed", Outcome.NOT_BETTER, ())
+    assert trials[-1].name in step.message
+
+
+def test_the_baseline_is_run_again_after_so_many_measured_trials() -> None:
+    experiment = spec().model_copy(update={"evaluation": Evaluation(repeats=2, confidence="0.6", baseline_every=4)})
+
+    step, trials = run(experiment, {})
+
+    drift = [index for index, it in enumerate(trials) if it.purpose is Purpose.DRIFT]
+    assert [it.candidate for it in trials if it.purpose is Purpose.DRIFT] == [SPACE.baseline] * 3
+    assert drift == [5, 10, 15]
+    assert step.reason == "Winner"
+
+
+def test_drift_and_noise_of_the_baseline_are_told() -> None:
+    def observed(fitnesses: list[float]) -> ExperimentStep:
+        trials = only_tiny_looks_better([trial(it) for it in SPACE])
+        trials += [
+            replace(trial(SPACE.baseline, it, fitness=value), purpose=Purpose.DRIFT, started=100.0 * it)
+            for it, value in enumerate(fitnesses, 1)
+        ]
+        return decide("voice", spec(), trials, 1)
+
+    drifting, steady = observed([0.50, 0.52, 0.54, 0.559]).noise, observed([0.50, 0.52, 0.49, 0.51]).noise
+
+    assert drifting is not None
+    assert drifting.drift is not None
+    assert float(drifting.drift.lower) > 0
+    assert steady is not None
+    assert steady.drift is not None
+    assert float(steady.drift.lower) < 0 < float(steady.drift.upper)
+    assert 0 < float(steady.standard_deviation) < float(drifting.standard_deviation)

@@ -385,6 +385,9 @@ def main(arguments: "list[str] | None" = None) -> int:
     environment = server_environment(scratch, scratch / "site" if options.bundle else None)
     launcher = Launcher(environment, scratch, options.ahead if options.start_method == WARM else 0)
     launcher.prepare()
+    architectures = sorted({name for it in chosen for name in models[it.model]["architectures"]})
+    subprocess.run([sys.executable, "-m", "gpu.inspect_models", *architectures], env=environment, check=True)
+    say(f"inspected {', '.join(architectures)}")
     card = Card()
     meta = describe(card, environment, wheels, card.used_mib())
     meta |= {"models": earlier.get("meta", {}).get("models", {}) | {it.model: models[it.model] for it in chosen}}

@@ -22,6 +22,7 @@ _MEMORY_AT_START = re.compile(r"Free memory on device (?:\S+ )?\(([\d.]+)/([\d.]
 _ERROR = re.compile(
     r"\b((?:torch\.|torch\.cuda\.)?(?:[A-Z][A-Za-z]*Error|OutOfMemoryError|[A-Z][A-Za-z]*Exception): .+)"
 )
+_BELOW_ERROR = re.compile(r"\b(?:DEBUG|INFO|WARNING) \d\d-\d\d ")
 _CONSEQUENCE = "Engine core initialization failed"
 _CACHE_CONFIG = re.compile(r"^vllm:cache_config_info\{(.*)\} ", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
@@ -105,7 +106,8 @@ def _whole(text: str) -> int:
 
 def _error(text: str) -> str | None:
     for line in text.splitlines():
-        found = _ERROR.search(line)
+        # A warning may quote an error that could come: `This can cause fd limit errors like ...`.
+        found = None if _BELOW_ERROR.search(line) else _ERROR.search(line)
         if found and _CONSEQUENCE not in line:
             return found[1].strip()
     return None

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from cotune.api import reference
 from cotune.api.crds import RESOURCES
-from cotune.api.experiment import ExperimentPhase
+from cotune.api.experiment import ExperimentPhase, Outcome
 from cotune.api.profile import ProfilePhase
 from cotune.api.trial import TrialPhase
 from cotune.fitness.ranking import Verdict
@@ -72,7 +72,7 @@ def _reasons() -> "set[str]":
                     for it in node.args
                     if isinstance(it, ast.Constant) and isinstance(it.value, str) and _REASON.fullmatch(it.value)
                 }
-    kinds: tuple[type[StrEnum], ...] = (Cause, Refusal, Verdict)
+    kinds: tuple[type[StrEnum], ...] = (Cause, Outcome, Refusal, Verdict)
     return (found | {str(it) for kind in kinds for it in kind}) - _CONDITIONS_AND_ACTIONS
 
 

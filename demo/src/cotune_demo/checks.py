@@ -14,7 +14,7 @@ _CACHE_BLOCKS = "No available memory for the cache blocks"
 
 def checks(summary: Summary) -> Iterator[Check]:
     """Every expectation, with what was seen."""
-    trials = summary.trials
+    trials = [it for it in summary.trials if it.purpose == "Search"]
     names = {tuple(sorted(it.parameters.items())) for it in trials}
     small = [it for it in trials if it.parameters["judgeMemory"] in _BELOW_THE_WEIGHTS]
     rest = [it for it in trials if it.parameters["judgeMemory"] not in _BELOW_THE_WEIGHTS]
@@ -61,6 +61,7 @@ def checks(summary: Summary) -> Iterator[Check]:
         holds=bool(rest) and all(it.phase == "Succeeded" and it.metrics for it in rest),
         seen=", ".join(sorted({it.phase for it in rest})),
     )
+    yield _confirmed_by_turns(summary)
     winner = summary.winner
     yield Check(
         what="the winner runs Whisper tiny and beats the baseline",
@@ -111,9 +112,22 @@ def checks(summary: Summary) -> Iterator[Check]:
     )
 
 
+def _confirmed_by_turns(summary: Summary) -> Check:
+    fresh = [it for it in summary.trials if it.purpose == "Confirmation"]
+    settings = [tuple(sorted(it.parameters.items())) for it in fresh]
+    counts = {it: settings.count(it) for it in settings}
+    return Check(
+        what="the best candidate and the baseline were run again as often as each other, once for each run",
+        holds=len(counts) == 2
+        and len(set(counts.values())) == 1
+        and all(it.phase == "Succeeded" and it.probe_pods == 1 for it in fresh),
+        seen=f"{len(fresh)} fresh runs",
+    )
+
+
 def real_checks(summary: Summary) -> Iterator[Check]:
     """What must hold of the real servers on the CPU, whatever their speed."""
-    trials = summary.trials
+    trials = [it for it in summary.trials if it.purpose == "Search"]
     yield Check(
         what="every candidate was measured once, without an error",
         holds=bool(trials)

@@ -36,6 +36,7 @@ def trial(body: Mapping[str, Any], probe_pods: int) -> TrialSummary:
         started_at=status.started_at,
         finished_at=status.finished_at,
         probe_pods=probe_pods,
+        purpose=str(spec.purpose),
         predicted="" if spec.prediction is None else "fits" if spec.prediction.fits else spec.prediction.reason,
     )
 

@@ -28,6 +28,8 @@ class TrialSummary(_Model):
     finished_at: datetime | None
     probe_pods: int
     """How many probe pods were seen for it: one, or the trial was run twice; none of a skipped one."""
+    purpose: str = "Search"
+    """`Search`, `Drift` or `Confirmation`."""
 
 
 class RefusedSummary(_Model):

@@ -53,6 +53,16 @@ class Prediction(ApiModel):
     """The language models, as far as the plan came."""
 
 
+class Purpose(StrEnum):
+    """What a trial is run for."""
+
+    SEARCH = "Search"
+    DRIFT = "Drift"
+    """The baseline once more, to see whether the card or the services have changed since the search began."""
+    CONFIRMATION = "Confirmation"
+    """The best candidate of the search or the baseline, for the verdict."""
+
+
 class TrialSpec(ApiModel):
     """What is run."""
 
@@ -61,8 +71,10 @@ class TrialSpec(ApiModel):
     experiment: DnsLabel
     """The experiment of the same namespace that owns the trial."""
     candidate: Annotated[tuple[Assignment, ...], Field(min_length=1, max_length=16, json_schema_extra=map_list("name"))]
-    repeat: Annotated[int, Field(ge=0, le=63)] = 0
+    repeat: Annotated[int, Field(ge=0, le=99_999)] = 0
     """Which of the candidate's repeats this is, counted from 0; invalid ones are counted and run again."""
+    purpose: Purpose = Purpose.SEARCH
+    """What it is run for: confirming runs are no part of the search, and the search's are none of the verdict."""
     generation: Annotated[int, Field(ge=0)] = 0
     parents: Annotated[tuple[DnsLabel, ...], Field(max_length=8, json_schema_extra=dict(SET_LIST))] = ()
     """The trials from which the search derived this one."""

@@ -9,16 +9,29 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from statistics import fmean
 
-from cotune.api.experiment import Algorithm, ExperimentPhase, ExperimentSpec, Search, TrialCounts, Winner
-from cotune.api.trial import Prediction, TrialPhase
+from cotune.api.experiment import (
+    Algorithm,
+    Estimate,
+    ExperimentPhase,
+    ExperimentSpec,
+    Noise,
+    ObjectiveEffect,
+    Outcome,
+    Search,
+    TrialCounts,
+    VerdictSummary,
+    Winner,
+)
+from cotune.api.trial import Prediction, Purpose, TrialPhase
+from cotune.experiments.confirmation import SECOND_CHANCES, Conclusion, conclude, proceed
+from cotune.experiments.observed import ObservedTrial
 from cotune.experiments.predictions import SpacePlan, unplanned
+from cotune.fitness.bootstrap import Interval
+from cotune.fitness.noise import Spread, drift, spread
 from cotune.fitness.ranking import Ranking, Result, Verdict, rank
 from cotune.search.grid import GridSampler
 from cotune.search.sampler import Observation, Sampler
 from cotune.search.space import Candidate, Space
-
-_SECOND_CHANCES = 2
-"""How many invalid repeats of a candidate are run again."""
 
 LISTED_SKIPS = 200
 """With more candidates that cannot start, they are counted by reason, and none of them becomes a trial."""
@@ -31,26 +44,6 @@ _FOR_WANT_OF_MEMORY = frozenset({"NoCacheBlocks", "ContextTooLong", "CardTaken",
 
 
 @dataclass(frozen=True)
-class ObservedTrial:
-    """One trial of the experiment, read once."""
-
-    name: str
-    candidate: Candidate
-    repeat: int
-    phase: TrialPhase
-    is_judged: bool
-    """A measured trial is judged when the baseline's result is known; all others at their end."""
-    fitness: float | None
-    """None: not judged yet, failed, invalid or infeasible."""
-    reason: str = ""
-    message: str = ""
-    prediction: Prediction | None = None
-    is_skipped: bool = False
-    seconds: float | None = None
-    """For which it held a card; None: it has not ended, or never had one."""
-
-
-@dataclass(frozen=True)
 class PlannedTrial:
     """A trial to be created; its name is the same in every pass."""
 
@@ -60,6 +53,7 @@ class PlannedTrial:
     prediction: Prediction | None = None
     is_skipped: bool = False
     """It is recorded with its prediction, and takes no card."""
+    purpose: Purpose = Purpose.SEARCH
 
 
 @dataclass(frozen=True)
@@ -77,6 +71,10 @@ class ExperimentStep:
     """By skipping; None: nothing was measured from which to estimate it."""
     winner: Winner | None = None
     winning: Candidate | None = None
+    verdict: VerdictSummary | None = None
+    outcome: Outcome | None = None
+    """What the experiment says of a gain; None: it has not ended, or ended without having searched."""
+    noise: Noise | None = None
 
 
 def decide(
@@ -93,7 +91,7 @@ def decide(
     """
     space = Space(spec.parameters)
     plan = plan or unplanned(space)
-    by_candidate = _by_candidate(trials)
+    by_candidate = _by_candidate([it for it in trials if it.purpose is Purpose.SEARCH])
     is_counted = plan.skipped > LISTED_SKIPS
     counts = _counts(trials, _counted(plan, trials) if is_counted else 0)
     saved = _gpu_seconds_saved(spec, trials, counts.skipped)
@@ -109,14 +107,28 @@ def decide(
         return ExperimentStep(ExperimentPhase.FAILED, "BaselineFailed", why, counts)
     on_cards = sum(not it.phase.is_finished() and not it.is_skipped for it in trials)
     unfinished = counts.total - counts.finished
-    start = _next(name, spec.search, space, by_candidate, cards - on_cards, plan)
-    record = () if is_counted else _to_record(name, spec.search, space, by_candidate, plan)
-    if start or record or unfinished or not all(it.is_judged for it in trials):
-        message = f"{counts.finished} of {counts.total} trials finished"
-        return ExperimentStep(
-            ExperimentPhase.RUNNING, "TrialsRunning", message, counts, start, record, gpu_seconds_saved=saved
-        )
-    return replace(_verdict(spec, space, by_candidate, counts), gpu_seconds_saved=saved)
+    pooled = _spread(trials)
+    noise = _noise(spec, space, trials, pooled)
+    confirming = [it for it in trials if it.purpose is Purpose.CONFIRMATION]
+    if not confirming:
+        again = _drift_check(name, spec, space, trials, plan) if cards > on_cards else ()
+        start = again + _next(name, spec.search, space, by_candidate, cards - on_cards - len(again), plan, pooled)
+        record = () if is_counted else _to_record(name, spec.search, space, by_candidate, plan)
+        if start or record or unfinished or not all(it.is_judged for it in trials):
+            message = f"{counts.finished} of {counts.total} trials finished"
+            return ExperimentStep(
+                ExperimentPhase.RUNNING,
+                "TrialsRunning",
+                message,
+                counts,
+                start,
+                record,
+                gpu_seconds_saved=saved,
+                noise=noise,
+            )
+    ranking = rank([_result(it, found) for it, found in by_candidate.items()], space.baseline)
+    step = _concluded(name, spec, space, ranking, trials, plan, counts)
+    return replace(step, gpu_seconds_saved=saved, noise=noise)
 
 
 def sampler(search: Search) -> Sampler:
@@ -139,6 +151,7 @@ def _next(
     by_candidate: Mapping[Candidate, Sequence[ObservedTrial]],
     limit: int,
     plan: SpacePlan,
+    pooled: Spread | None,
 ) -> tuple[PlannedTrial, ...]:
     """Missing repeats first, the baseline's before all: other candidates are judged by it.
 
@@ -157,7 +170,7 @@ def _next(
     if ran and not _is_complete(by_candidate.get(space.baseline, ()), search.repeats):
         wanted = [it for it in wanted if it[0] == space.baseline]
     else:
-        observed = [Observation(it, _fitness(trials)) for it, trials in by_candidate.items()]
+        observed = [_observation(it, trials, pooled) for it, trials in by_candidate.items()]
         room = min(limit - len(wanted), search.max_trials - len(ran)) if ran else 1
         fresh = sampler(search).propose(plan.allowed(space), observed, room) if room > 0 else ()
         wanted += [(it, 0) for it in fresh]
@@ -227,36 +240,135 @@ def _gpu_seconds_saved(spec: ExperimentSpec, trials: Sequence[ObservedTrial], sk
     return skipped * fmean(times)
 
 
-def _verdict(
+def _drift_check(
+    name: str, spec: ExperimentSpec, space: Space, trials: Sequence[ObservedTrial], plan: SpacePlan
+) -> tuple[PlannedTrial, ...]:
+    """The baseline once more, when enough of the search was measured since the last time.
+
+    What became of it is not asked: a run that failed or was invalid is a gap in the series, and is not made good.
+    """
+    every = spec.evaluation.baseline_every
+    measured = sum(
+        it.phase is TrialPhase.SUCCEEDED and it.purpose is Purpose.SEARCH and it.candidate != space.baseline
+        for it in trials
+    )
+    if every == 0 or measured // every <= sum(it.purpose is Purpose.DRIFT for it in trials):
+        return ()
+    return (_again(name, space.baseline, trials, plan, Purpose.DRIFT),)
+
+
+def _again(
+    name: str, candidate: Candidate, trials: Sequence[ObservedTrial], plan: SpacePlan, purpose: Purpose
+) -> PlannedTrial:
+    """One more run of a candidate, numbered after all that it had."""
+    repeat = 1 + max((it.repeat for it in trials if it.candidate == candidate), default=-1)
+    return PlannedTrial(candidate.trial_name(name, repeat), candidate, repeat, plan.predict(candidate), purpose=purpose)
+
+
+def _concluded(
+    name: str,
     spec: ExperimentSpec,
     space: Space,
-    by_candidate: Mapping[Candidate, Sequence[ObservedTrial]],
+    ranking: Ranking,
+    trials: Sequence[ObservedTrial],
+    plan: SpacePlan,
     counts: TrialCounts,
 ) -> ExperimentStep:
-    ranking = rank([_result(it, trials) for it, trials in by_candidate.items()], space.baseline)
-    reason = str(ranking.verdict)
-    match ranking.verdict:
-        case Verdict.WINNER:
-            best, reference = ranking.order[0], _baseline(ranking, space)
-            trial = min(by_candidate[best.candidate], key=lambda it: it.repeat).name
-            winner = Winner(trial=trial, fitness=f"{best.fitness:.6f}", baseline_fitness=f"{reference.fitness:.6f}")
-            values = ", ".join(f"{key}={value}" for key, value in best.candidate.values.items())
-            message = f"{values}: fitness {best.fitness:.3f}, baseline {reference.fitness:.3f}"
-            return ExperimentStep(
-                ExperimentPhase.SUCCEEDED, reason, message, counts, winner=winner, winning=best.candidate
-            )
-        case Verdict.BASELINE_IS_BEST:
-            return ExperimentStep(ExperimentPhase.SUCCEEDED, reason, "no candidate is better than the baseline", counts)
-        case Verdict.WITHIN_NOISE:
-            message = "the best candidate's repeats do not all beat the baseline's"
-            return ExperimentStep(ExperimentPhase.SUCCEEDED, reason, message, counts)
-        case Verdict.BASELINE_FAILED:
-            message = f"the baseline keeps to its constraints in none of {spec.search.repeats} repeats, or not in all"
-            return ExperimentStep(ExperimentPhase.FAILED, reason, message, counts)
+    """The search is over: confirm its best candidate, or say what came of that."""
+    ended = ExperimentPhase.SUCCEEDED
+    if ranking.baseline is None:
+        message = f"the baseline keeps to its constraints in none of {spec.search.repeats} repeats, or not in all"
+        return ExperimentStep(ExperimentPhase.FAILED, Verdict.BASELINE_FAILED, message, counts)
+    if ranking.challenger is None:
+        message = "the search saw no candidate above the baseline, so none was run again to make sure"
+        return ExperimentStep(ended, Verdict.BASELINE_IS_BEST, message, counts, outcome=Outcome.NOT_BETTER)
+    challenger = ranking.challenger.candidate
+    both = {space.baseline, challenger}
+    runs = [it for it in trials if it.purpose is Purpose.CONFIRMATION and it.candidate in both]
+    confirmation = proceed(space.baseline, challenger, runs, spec.evaluation.repeats)
+    values = ", ".join(f"{key}={value}" for key, value in challenger.values.items())
+    if not confirmation.is_over:
+        due = confirmation.next
+        start = () if due is None else (_again(name, due, trials, plan, Purpose.CONFIRMATION),)
+        measured = sum(it.phase is TrialPhase.SUCCEEDED for it in runs)
+        message = f"{values}: {measured} of {2 * spec.evaluation.repeats} fresh runs, the baseline's among them"
+        return ExperimentStep(ExperimentPhase.RUNNING, "Confirming", message, counts, start)
+    found = conclude(spec.objectives, spec.evaluation, space.baseline, challenger, runs)
+    trial = min((it for it in trials if it.candidate == challenger), key=lambda it: it.repeat).name
+    verdict, message = _summary(spec, found, trial), f"{values}: {found.message}"
+    if found.comparison is not None and found.outcome is Outcome.BETTER:
+        fitness, reference = found.comparison.fitness, found.comparison.baseline_fitness
+        winner = Winner(trial=trial, fitness=f"{fitness:.6f}", baseline_fitness=f"{reference:.6f}")
+        reason = Verdict.WINNER
+        return ExperimentStep(
+            ended, reason, message, counts, winner=winner, winning=challenger, verdict=verdict, outcome=found.outcome
+        )
+    reason = Verdict.WITHIN_NOISE if found.outcome is Outcome.CANNOT_TELL else Verdict.NOT_CONFIRMED
+    message = f"no profile is made; {message}"
+    return ExperimentStep(ended, reason, message, counts, verdict=verdict, outcome=found.outcome)
 
 
-def _baseline(ranking: Ranking, space: Space) -> Result:
-    return next(it for it in ranking.order if it.candidate == space.baseline)
+def _summary(spec: ExperimentSpec, found: Conclusion, trial: str) -> VerdictSummary:
+    verdict = VerdictSummary(
+        outcome=found.outcome, trial=trial, confidence=spec.evaluation.confidence, repeats=0, baseline_repeats=0
+    )
+    if (compared := found.comparison) is None:
+        return verdict
+    effects = [
+        ObjectiveEffect(
+            metric=it.metric,
+            baseline=f"{it.baseline:.6f}",
+            candidate=f"{it.candidate:.6f}",
+            change=_estimate(it.change),
+        )
+        for it in compared.effects
+    ]
+    return verdict.model_copy(
+        update={
+            "repeats": compared.candidate_repeats,
+            "baseline_repeats": compared.baseline_repeats,
+            "gain": _estimate(compared.gain),
+            "objectives": tuple(effects),
+        }
+    )
+
+
+def _estimate(interval: Interval | None) -> Estimate | None:
+    if interval is None:
+        return None
+    return Estimate(value=f"{interval.estimate:.6f}", lower=f"{interval.lower:.6f}", upper=f"{interval.upper:.6f}")
+
+
+def _spread(trials: Sequence[ObservedTrial]) -> Spread | None:
+    """Of all repeats of the same settings, whatever they were run for: every fitness has the same reference."""
+    groups: dict[Candidate, list[float]] = {}
+    for it in trials:
+        if it.fitness is not None:
+            groups.setdefault(it.candidate, []).append(it.fitness)
+    return spread(tuple(groups.values()))
+
+
+def _noise(spec: ExperimentSpec, space: Space, trials: Sequence[ObservedTrial], pooled: Spread | None) -> Noise | None:
+    if pooled is None:
+        return None
+    runs = [
+        (it.started, it.fitness)
+        for it in trials
+        if it.candidate == space.baseline and it.fitness is not None and it.started is not None
+    ]
+    times, values = [it[0] for it in runs], [it[1] for it in runs]
+    return Noise(
+        standard_deviation=f"{pooled.deviation:.6f}",
+        degrees_of_freedom=pooled.degrees,
+        drift=_estimate(drift(times, values, float(spec.evaluation.confidence))),
+    )
+
+
+def _observation(candidate: Candidate, trials: Sequence[ObservedTrial], pooled: Spread | None) -> Observation:
+    fitness = _fitness(trials)
+    measured = sum(it.fitness is not None for it in trials)
+    error = pooled.of_mean(measured) if pooled is not None and fitness is not None else None
+    return Observation(candidate, fitness, error)
 
 
 def _by_candidate(trials: Sequence[ObservedTrial]) -> Mapping[Candidate, Sequence[ObservedTrial]]:
@@ -272,7 +384,7 @@ def _has_failed(trials: Sequence[ObservedTrial]) -> bool:
     An invalid repeat says nothing of its candidate and is run again, but not for ever.
     """
     ended = [it for it in trials if it.phase.is_finished()]
-    return _invalid(ended) > _SECOND_CHANCES or any(
+    return _invalid(ended) > SECOND_CHANCES or any(
         it.phase not in {TrialPhase.SUCCEEDED, TrialPhase.INVALID} for it in ended
     )
 

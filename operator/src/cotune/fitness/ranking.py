@@ -1,4 +1,4 @@
-"""Which candidate wins, and whether it wins at all."""
+"""Which candidate of the search is worth confirming."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from cotune.search.space import Candidate
 
 @dataclass(frozen=True)
 class Result:
-    """All repeats of one candidate."""
+    """All repeats of one candidate in the search."""
 
     candidate: Candidate
     fitnesses: tuple[float, ...]
@@ -30,40 +30,32 @@ class Result:
 
 
 class Verdict(StrEnum):
-    """What the ranking says."""
+    """How an experiment ends."""
 
     WINNER = "Winner"
     BASELINE_IS_BEST = "BaselineIsBest"
     BASELINE_FAILED = "BaselineFailed"
     WITHIN_NOISE = "WithinNoise"
+    NOT_CONFIRMED = "NotConfirmed"
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The verdict and the feasible candidates, best first."""
+    """The feasible candidates, best first."""
 
-    verdict: Verdict
     order: tuple[Result, ...]
+    baseline: Result | None
+    """None: the baseline is not feasible."""
 
     @property
-    def winner(self) -> Result | None:
-        """The candidate to roll out, if there is one."""
-        return self.order[0] if self.verdict is Verdict.WINNER else None
+    def challenger(self) -> Result | None:
+        """The best candidate, where the search saw it above the baseline: luck may be part of it."""
+        if self.baseline is None or self.order[0].fitness <= self.baseline.fitness:
+            return None
+        return self.order[0]
 
 
 def rank(results: Sequence[Result], baseline: Candidate) -> Ranking:
-    """Order the candidates and judge the best against the baseline.
-
-    The best wins when every one of its repeats beats every repeat of the baseline; overlapping repeats are
-    `WithinNoise`. With a single repeat nothing is known of the noise and the larger fitness wins.
-    """
+    """Order the candidates, in the same order whatever that of their arrival."""
     order = tuple(sorted((it for it in results if it.is_feasible), key=lambda it: (-it.fitness, it.candidate.digest)))
-    reference = next((it for it in order if it.candidate == baseline), None)
-    if reference is None:
-        return Ranking(Verdict.BASELINE_FAILED, order)
-    best = order[0]
-    if best.candidate == baseline or best.fitness == reference.fitness:
-        return Ranking(Verdict.BASELINE_IS_BEST, order)
-    if min(best.fitnesses) <= max(reference.fitnesses):
-        return Ranking(Verdict.WITHIN_NOISE, order)
-    return Ranking(Verdict.WINNER, order)
+    return Ranking(order, next((it for it in order if it.candidate == baseline), None))

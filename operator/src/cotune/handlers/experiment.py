@@ -1,20 +1,22 @@
 """One pass over a GpuAllocationExperiment: look at its trials, start what comes next, name the winner."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from prometheus_client import Counter
 
 from cotune.api.conditions import Condition, with_condition
-from cotune.api.experiment import ExperimentPhase, ExperimentSpec, ExperimentStatus, SpaceSummary
+from cotune.api.experiment import ExperimentPhase, ExperimentSpec, ExperimentStatus, Noise, Outcome, SpaceSummary
 from cotune.api.trial import Prediction, TrialPhase, TrialSpec, TrialStatus
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import EXPERIMENT, PROFILE, TRIAL
 from cotune.cluster.nodes import nodes
 from cotune.cluster.objects import AlreadyExistsError, ForbiddenError, Object, Objects
 from cotune.cluster.stacks import NameTakenError
+from cotune.experiments.observed import ObservedTrial
 from cotune.experiments.predictions import SpaceTooLargeError
-from cotune.experiments.step import LISTED_SKIPS, NOTHING_FEASIBLE, ExperimentStep, ObservedTrial, PlannedTrial, decide
+from cotune.experiments.step import LISTED_SKIPS, NOTHING_FEASIBLE, ExperimentStep, PlannedTrial, decide
 from cotune.handlers.plans import MadePlan, PlanningInProgressError, Plans
 from cotune.handlers.statuses import condition, status_of, write_status
 from cotune.profiles.making import NamedProfile, make_profile
@@ -177,6 +179,9 @@ def _observed(body: Object) -> ObservedTrial:
         prediction=spec.prediction,
         is_skipped=spec.skipped,
         seconds=_seconds(spec, status),
+        purpose=spec.purpose,
+        started=status.started_at.timestamp() if status.started_at is not None else None,
+        measurements={it.metric: float(it.value) for it in status.measurements},
     )
 
 
@@ -221,6 +226,7 @@ def _trial(experiment: Object, planned: PlannedTrial) -> Object:
             "candidate": [{"name": name, "value": value} for name, value in planned.candidate.assignments],
             "repeat": planned.repeat,
             "skipped": planned.is_skipped,
+            "purpose": str(planned.purpose),
             **({"prediction": _as_json(planned.prediction)} if planned.prediction is not None else {}),
         },
     }
@@ -272,6 +278,25 @@ def _count(old: ExperimentStatus, new: ExperimentStatus) -> None:
     GPU_SECONDS_SAVED.inc(float(new.gpu_seconds_saved or 0))
 
 
+def _of_the_figures(step: ExperimentStep, generation: int, now: datetime) -> Iterator[Condition]:
+    """What is known of a gain, and of the ground it stands on."""
+    if step.outcome is not None:
+        holds = {Outcome.BETTER: True, Outcome.NOT_BETTER: False, Outcome.CANNOT_TELL: None}[step.outcome]
+        yield condition("Better", holds, generation, now, str(step.outcome), step.message)
+    if step.noise is not None and step.noise.drift is not None:
+        yield _steady(step.noise, generation, now)
+
+
+def _steady(noise: Noise, generation: int, now: datetime) -> Condition:
+    drift = noise.drift
+    if drift is None:
+        raise ValueError("without a drift nothing can be said of it")
+    message = f"the baseline's fitness changed by {drift.value} ({drift.lower} to {drift.upper}) from first to last run"
+    if float(drift.lower) <= 0 <= float(drift.upper):
+        return condition("Steady", True, generation, now, "NoDriftSeen", message)
+    return condition("Steady", False, generation, now, "BaselineDrifts", message)
+
+
 def _status(
     body: Object,
     old: ExperimentStatus,
@@ -289,6 +314,7 @@ def _status(
         condition("Progressing", not finished, generation, now, step.reason, step.message),
         condition("Ready", step.phase is ExperimentPhase.SUCCEEDED, generation, now, step.reason, step.message),
         condition("Stalled", step.phase is ExperimentPhase.FAILED, generation, now, step.reason, step.message),
+        *_of_the_figures(step, generation, now),
     ):
         conditions = with_condition(conditions, it)
     return ExperimentStatus(
@@ -299,6 +325,8 @@ def _status(
         plan=plan,
         gpu_seconds_saved=f"{step.gpu_seconds_saved:.1f}" if step.gpu_seconds_saved is not None else None,
         winner=step.winner,
+        verdict=step.verdict,
+        noise=step.noise,
         profile=profile.name if profile is not None else None,
         conditions=conditions,
     )

@@ -27,11 +27,15 @@ async def write_status(objects: Objects, kind: Kind, body: Object, old: ApiModel
     return True
 
 
-def condition(type_: str, holds: bool, generation: int, now: datetime, reason: str, message: str) -> Condition:
-    """A condition of this moment; the transition time is corrected when it is merged with the old one."""
+def condition(type_: str, holds: bool | None, generation: int, now: datetime, reason: str, message: str) -> Condition:
+    """A condition of this moment; the transition time is corrected when it is merged with the old one.
+
+    `holds` is None where nobody can tell.
+    """
+    known = ConditionStatus.TRUE if holds else ConditionStatus.FALSE
     return Condition(
         type=type_,
-        status=ConditionStatus.TRUE if holds else ConditionStatus.FALSE,
+        status=ConditionStatus.UNKNOWN if holds is None else known,
         observed_generation=generation,
         last_transition_time=now,
         reason=reason,

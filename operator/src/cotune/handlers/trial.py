@@ -8,7 +8,7 @@ from prometheus_client import Counter
 
 from cotune.api.conditions import with_condition
 from cotune.api.experiment import ExperimentPhase, ExperimentSpec, ExperimentStatus, Protocol
-from cotune.api.trial import Measurement, ObservedServer, TrialPhase, TrialSpec, TrialStatus
+from cotune.api.trial import Measurement, ObservedServer, Purpose, TrialPhase, TrialSpec, TrialStatus
 from cotune.cluster.cards import Cards, Holder
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import CONFIG_MAP, EXPERIMENT, TRIAL
@@ -221,11 +221,13 @@ class TrialReconciler:
         return True
 
     async def _baseline(self, namespace: str, experiment: str, baseline: Candidate) -> list[TrialStatus]:
+        """The search's own runs of it: a fitness must not depend on when it was judged."""
         trials = await self.objects.list(TRIAL, namespace, {LABEL_EXPERIMENT: experiment})
+        specs = [(TrialSpec.model_validate(it["spec"]), it) for it in trials]
         return [
             TrialStatus.model_validate(status_of(it))
-            for it in trials
-            if _candidate(TrialSpec.model_validate(it["spec"])) == baseline
+            for spec, it in specs
+            if spec.purpose is Purpose.SEARCH and _candidate(spec) == baseline
         ]
 
     async def _is_over(self, namespace: str, experiment: str) -> bool:

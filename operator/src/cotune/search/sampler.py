@@ -14,6 +14,8 @@ class Observation:
     candidate: Candidate
     fitness: float | None
     """None: failed, invalid or infeasible."""
+    standard_error: float | None = None
+    """Of the fitness, by what repeats of the same settings differ; None: nothing was measured twice yet."""
 
 
 class Sampler(Protocol):
