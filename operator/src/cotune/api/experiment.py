@@ -235,6 +235,11 @@ class Workload(ApiModel):
 
     warmup_seconds: Annotated[int, Field(ge=0, le=86_400)] = 20
     duration_seconds: Annotated[int, Field(ge=1, le=86_400)] = 60
+    minimum_samples: Annotated[int, Field(ge=1, le=1_000_000)] = 20
+    """What a percentile, an error rate or a word error rate must rest on, where an objective or constraint names it.
+
+    A p95 that decides wants 200 or more.
+    """
     streams: Annotated[tuple[Stream, ...], Field(min_length=1, max_length=32)]
 
 

@@ -1,6 +1,6 @@
 """One pass over a GpuTrial: hold the card, start the stack in order, keep the result, clean up."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -8,7 +8,7 @@ from prometheus_client import Counter
 
 from cotune.api.conditions import with_condition
 from cotune.api.experiment import ExperimentPhase, ExperimentSpec, ExperimentStatus, Protocol
-from cotune.api.trial import Measurement, ObservedServer, TrialPhase, TrialSpec, TrialStatus
+from cotune.api.trial import Measurement, ObservedServer, Prediction, TrialPhase, TrialSpec, TrialStatus
 from cotune.cluster.cards import Cards, Holder
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import CONFIG_MAP, EXPERIMENT, TRIAL
@@ -19,13 +19,14 @@ from cotune.fitness.judgement import Judgement, judge
 from cotune.handlers.experiment import LABEL_EXPERIMENT, spec_digest
 from cotune.handlers.settings import Settings
 from cotune.handlers.statuses import condition, status_of, write_status
+from cotune.measurement.contract import ProbeResult
 from cotune.planning.calibration import prediction_errors
 from cotune.search.space import Candidate, Space
 from cotune.trials.lifecycle import Deadlines, Observed, Step, decide, log_unreadable
-from cotune.trials.outcome import NoResultError, measurements, observed_server, probe_result
+from cotune.trials.outcome import ComponentRun, NoResultError, measurements, observed_server, probe_result
 from cotune.trials.placement import place
 from cotune.trials.pod_failure import PodFailure
-from cotune.trials.probe_pod import probe_pod
+from cotune.trials.probe_pod import PROBE, probe_pod
 from cotune.trials.render import (
     ANNOTATION_DIGEST,
     Manifest,
@@ -35,6 +36,7 @@ from cotune.trials.render import (
     component_service,
     environment,
 )
+from cotune.trials.truth import Breach, Evidence, breach
 
 _POLL, _LATER = timedelta(seconds=0.5), timedelta(seconds=5)
 _PROBE_SLACK = timedelta(seconds=90)
@@ -106,7 +108,7 @@ class TrialReconciler:
                 why = Step(TrialPhase.PENDING, "CorpusNotFound", f"no ConfigMap {missing} in {identity.namespace}")
                 return await self._put_off(body, identity, status, node, why, now)
             await self.stacks.ensure(identity, self._manifests(identity, spec, experiment, node, step))
-            step, measured, servers = await self._measured(status, step, experiment, stack, now)
+            step, measured, servers = await self._measured(status, step, experiment, stack, spec.prediction, now)
         except TemplateError as error:
             step = Step(TrialPhase.INVALID, "TemplateRefused", str(error))
         except NameTakenError as error:
@@ -167,6 +169,7 @@ class TrialReconciler:
         step: Step,
         experiment: ExperimentSpec,
         stack: ObservedStack,
+        prediction: Prediction | None,
         now: datetime,
     ) -> tuple[Step, tuple[Measurement, ...], tuple[ObservedServer, ...]]:
         """The measurements of a trial that has succeeded, and what servers have logged: stored before the pods go."""
@@ -183,8 +186,12 @@ class TrialReconciler:
                 raise
             elapsed = now - (status.phase_started_at or now)
             return log_unreadable(status.phase, elapsed, self._deadlines(experiment), "a component"), (), ()
-        servers = _servers(experiment, {name: run.log for name, run in runs.items()})
-        return step, measurements(experiment, result, runs), servers
+        measured = measurements(experiment, result, runs)
+        if (found := _breach(experiment, result, stack, runs, measured, prediction)) is not None:
+            # Nothing of it is kept: neither a judgement nor a later plan may rest on it.
+            phase = TrialPhase.FAILED if found.blames_the_candidate else TrialPhase.INVALID
+            return Step(phase, found.reason, found.message), (), ()
+        return step, measured, _servers(experiment, {name: run.log for name, run in runs.items()})
 
     async def _finish(
         self, body: Object, identity: TrialIdentity, spec: TrialSpec, status: TrialStatus, now: datetime
@@ -294,6 +301,21 @@ def _owns(experiment: Object, trial: Object) -> bool:
 def _servers(experiment: ExperimentSpec, logs: Mapping[str, str]) -> tuple[ObservedServer, ...]:
     names = [it.name for it in experiment.stack.components if it.protocol is Protocol.OPENAI_COMPLETIONS]
     return tuple(found for it in names if (found := observed_server(it, logs.get(it, ""))) is not None)
+
+
+def _breach(
+    experiment: ExperimentSpec,
+    result: ProbeResult,
+    stack: ObservedStack,
+    runs: Mapping[str, ComponentRun],
+    measured: Sequence[Measurement],
+    prediction: Prediction | None,
+) -> Breach | None:
+    if result.conduct is None or (result.conduct.card is None) != (experiment.gpu is None):
+        return Breach("NoResult", "the probe does not say how it has measured")
+    components = {PROBE: stack.probe_evidence(), **{name: it.evidence for name, it in runs.items()}}
+    by_metric = {it.metric: it for it in measured}
+    return breach(Evidence(experiment, result.conduct, components, by_metric, prediction))
 
 
 def _may_pass(error: ApiError) -> bool:
