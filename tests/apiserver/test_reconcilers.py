@@ -7,6 +7,7 @@ the pass after it is whole and goes on from what is left.
 import asyncio
 import copy
 import functools
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -36,6 +37,7 @@ from cotune.handlers.plans import Plans
 from cotune.handlers.profile import FINALIZER, ProfileReconciler
 from cotune.handlers.settings import Settings
 from cotune.handlers.trial import TrialReconciler
+from cotune.measurement.contract import CardConduct
 from cotune.trials.probe_pod import PROBE, ProbeImage
 from cotune.trials.render import LABEL_COMPONENT
 from support.api_server import ApiServer
@@ -45,6 +47,7 @@ from support.played_cluster import (
     deployment,
     eventually,
     new_namespace,
+    play_card,
     play_crashing,
     play_ended,
     play_kubelet,
@@ -71,6 +74,9 @@ RESULT = {
     "judge.kvCache.tokens": "6976",
     "gpu.utilization": "0.5",
 }
+
+CARD = "GPU-00000000-0000-0000-0000-000000000001"
+PROCESSES = [{"pid": 1, "leastMiB": 8_000}, {"pid": 2, "leastMiB": 900}]
 
 CALLS_OF_EXPERIMENT, CALLS_OF_TRIAL, CALLS_OF_PROFILE, CALLS_OF_DELETION = 6, 11, 17, 9
 """How many calls the longest pass makes."""
@@ -140,7 +146,9 @@ def experiment_reconciler(objects: PlayedObjects) -> ExperimentReconciler:
     return ExperimentReconciler(objects, Events(objects, "test"), Plans(objects))
 
 
-async def create_experiment(objects: PlayedObjects, namespace: str, product: str = PRODUCT) -> Object:
+async def create_experiment(
+    objects: PlayedObjects, namespace: str, product: str = PRODUCT, shares: bool = False
+) -> Object:
     """Two candidates, small (the baseline) and tiny, each of them run once."""
     await play_node(objects, "lab", LABELS)
     speech: Object = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "speech", "namespace": namespace}}
@@ -150,6 +158,8 @@ async def create_experiment(objects: PlayedObjects, namespace: str, product: str
     body["spec"]["gpu"]["product"] = product
     body["spec"]["parameters"] = [{**body["spec"]["parameters"][1], "values": ["tiny", "small"]}]
     body["spec"]["search"] = {"algorithm": "Grid", "maxTrials": 2, "repeats": 1}
+    for it in body["spec"]["stack"]["components"] if shares else ():
+        it["template"]["spec"]["containers"][0]["resources"] = {"limits": {"nvidia.com/gpu": "1"}}
     return await objects.create(EXPERIMENT, namespace, body)
 
 
@@ -337,6 +347,10 @@ def trial_reconciler(objects: PlayedObjects, namespace: str) -> TrialReconciler:
 async def create_trial(objects: PlayedObjects, namespace: str) -> str:
     """The first trial of an experiment, made by its own passes."""
     await create_experiment(objects, namespace)
+    return await first_trial(objects, namespace)
+
+
+async def first_trial(objects: PlayedObjects, namespace: str) -> str:
     for _ in range(2):
         body = await objects.get(EXPERIMENT, namespace, "voice")
         await experiment_reconciler(objects).reconcile(body, datetime.now(UTC))
@@ -344,17 +358,29 @@ async def create_trial(objects: PlayedObjects, namespace: str) -> str:
     return str(trial["metadata"]["name"])
 
 
-async def play_trial_pods(objects: PlayedObjects, namespace: str, trial: str) -> None:
-    """Every pod becomes ready; the probe ends when the trial measures."""
+async def play_trial_pods(objects: PlayedObjects, namespace: str, trial: str, **conduct: Any) -> None:
+    """Every pod becomes ready; the probe ends when the trial measures, and says how that went."""
     await play_kubelet(objects, namespace)
     phase = (await objects.get(TRIAL, namespace, trial)).get("status", {}).get("phase")
     for pod in await objects.list(POD, namespace, {LABEL_COMPONENT: PROBE}):
         if phase == "Measuring" and pod["status"]["phase"] != "Succeeded":
-            measurements = ",".join(
-                f'{{"metric": "{metric}", "value": "{value}", "samples": 9}}' for metric, value in RESULT.items()
-            )
-            objects.logs[pod["metadata"]["name"]] = f'{{"measurements": [{measurements}]}}'
+            objects.logs[pod["metadata"]["name"]] = result(**conduct)
             await play_ended(objects, pod)
+
+
+def result(**conduct: Any) -> str:
+    """The last line of a probe that has measured for a minute, years after every pod was started."""
+    measured = [{"metric": metric, "value": value, "samples": 200} for metric, value in RESULT.items()]
+    card = {"uuid": CARD, "readings": 600, "riseMiB": 9_000, "processes": PROCESSES, "areAllListed": True}
+    of_card = {key: value for key, value in conduct.items() if key in CardConduct.model_fields}
+    went = {
+        "startedAt": "2099-01-01T12:00:00Z",
+        "endedAt": "2099-01-01T12:01:00Z",
+        "punctuality": [{"component": it, "requests": 200, "late_p99_ms": 1.5} for it in ("judge", "stt")],
+        **{key: value for key, value in conduct.items() if key not in of_card},
+        "card": card | of_card,
+    }
+    return json.dumps({"measurements": measured, "conduct": went})
 
 
 async def trial_run(objects: PlayedObjects, namespace: str, dies_after: int | None) -> tuple[Driven, Object]:
@@ -423,6 +449,85 @@ def test_a_trials_result_is_stored_before_its_pods_go(api_server: ApiServer) -> 
 
         at_its_end = next(it for it in seen if it[1] > 0)
         assert at_its_end[0] == 3
+
+    within(api_server, scenario)
+
+
+async def an_idle_card(objects: PlayedObjects, namespace: str) -> Object:
+    return {"processes": PROCESSES[:1]}
+
+
+async def another_tenant(objects: PlayedObjects, namespace: str) -> Object:
+    return {"newcomers": [{"pid": 4711, "leastMiB": 512}]}
+
+
+async def a_hot_card(objects: PlayedObjects, namespace: str) -> Object:
+    return {"throttled": 300, "throttle_reasons": ["HwThermalSlowdown"]}
+
+
+async def a_starved_probe(objects: PlayedObjects, namespace: str) -> Object:
+    return {"punctuality": [{"component": "stt", "requests": 200, "late_p99_ms": 400}]}
+
+
+async def a_restart_within_the_window(objects: PlayedObjects, namespace: str) -> Object:
+    return {"startedAt": "2020-01-01T12:00:00Z"}
+
+
+async def two_cards(objects: PlayedObjects, namespace: str) -> Object:
+    for pod in await objects.list(POD, namespace):
+        if "containerStatuses" in pod.get("status", {}):
+            await play_card(objects, pod, CARD if pod["metadata"]["labels"][LABEL_COMPONENT] != "stt" else f"{CARD}2")
+    return {}
+
+
+GATES = {
+    "DeviceFallback": an_idle_card,
+    "SecondTenant": another_tenant,
+    "Throttled": a_hot_card,
+    "ProbeStarved": a_starved_probe,
+    "ComponentRestarted": a_restart_within_the_window,
+    "NotColocated": two_cards,
+}
+
+
+async def on_the_card(objects: PlayedObjects, namespace: str) -> str:
+    """The first trial of an experiment whose components ask for shares of the card."""
+    body = await create_experiment(objects, namespace, shares=True)
+    assert body["spec"]["stack"]["components"][0]["template"]["spec"]["containers"][0]["resources"]
+    return await first_trial(objects, namespace)
+
+
+@pytest.mark.parametrize(("why", "plant"), GATES.items())
+def test_a_trial_whose_figures_are_not_true_is_invalid_is_repeated_and_never_scores(
+    api_server: ApiServer, why: str, plant: Callable[[PlayedObjects, str], Awaitable[Object]]
+) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        name = await on_the_card(objects, namespace)
+        one_pass = trial_reconciler(objects, namespace).reconcile
+
+        async def play_lie(trial: str) -> None:
+            await play_trial_pods(objects, namespace, trial, **await plant(objects, namespace))
+
+        trials = [name]
+        while True:
+            play = functools.partial(play_lie, trials[-1])
+            await drive(objects, TRIAL, namespace, trials[-1], one_pass, play, None)
+            status = (await objects.get(TRIAL, namespace, trials[-1]))["status"]
+            assert (status["phase"], status["reason"]) == ("Invalid", why), status
+            assert status["measurements"] == []
+            assert "fitness" not in status
+            assert condition({"status": status}, "Ready")[:2] == ("False", why)
+            body = await objects.get(EXPERIMENT, namespace, "voice")
+            await experiment_reconciler(objects).reconcile(body, datetime.now(UTC))
+            made = [it["metadata"]["name"] for it in await objects.list(TRIAL, namespace)]
+            if not (new := set(made) - set(trials)):
+                break
+            trials += new
+
+        assert len(trials) == 3
+        after = (await objects.get(EXPERIMENT, namespace, "voice"))["status"]
+        assert (after["phase"], after["trials"]["finished"]) == ("Failed", 3)
+        assert f"{trials[-1]}: {why}: " in condition({"status": after}, "Stalled")[2]
 
     within(api_server, scenario)
 
