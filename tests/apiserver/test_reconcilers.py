@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from cotune.cluster.cards import Cards
+from cotune.cluster.cards import ANNOTATION_QUARANTINED_UNTIL, Cards
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import (
     CONFIG_MAP,
@@ -23,6 +23,7 @@ from cotune.cluster.kinds import (
     EXPERIMENT,
     GRANT,
     HORIZONTAL_POD_AUTOSCALER,
+    LEASE,
     POD,
     PROFILE,
     SERVICE,
@@ -528,6 +529,51 @@ def test_a_trial_whose_figures_are_not_true_is_invalid_is_repeated_and_never_sco
         after = (await objects.get(EXPERIMENT, namespace, "voice"))["status"]
         assert (after["phase"], after["trials"]["finished"]) == ("Failed", 3)
         assert f"{trials[-1]}: {why}: " in condition({"status": after}, "Stalled")[2]
+
+    within(api_server, scenario)
+
+
+def test_a_node_whose_card_is_not_drained_is_left_alone_for_a_while(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        first = await on_the_card(objects, namespace)
+        one_pass = trial_reconciler(objects, namespace).reconcile
+        start = datetime.now(UTC)
+
+        async def passed(trial: str, minutes: float) -> Object:
+            await one_pass(await objects.get(TRIAL, namespace, trial), start + timedelta(minutes=minutes))
+            body = await objects.get(EXPERIMENT, namespace, "voice")
+            await experiment_reconciler(objects).reconcile(body, start + timedelta(minutes=minutes))
+            return (await objects.get(TRIAL, namespace, trial))["status"]
+
+        for _ in range(2):
+            await passed(first, 0)
+        [probe] = await objects.list(POD, namespace)
+        objects.logs[probe["metadata"]["name"]] = "waiting\nwaiting for the card: 700 MiB used, 1 processes\n"
+        status = await passed(first, 2)
+        assert (status["phase"], status["reason"]) == ("Invalid", "NotDrained")
+        until = (start + timedelta(minutes=12)).isoformat(timespec="seconds")
+        seen = "the card was not drained within 60 s: waiting for the card: 700 MiB used, 1 processes"
+        assert status["message"] == f"{seen}; lab is in quarantine until {until}"
+        [second] = {it["metadata"]["name"] for it in await objects.list(TRIAL, namespace)} - {first}
+        for _ in range(3):
+            await passed(first, 3)
+        assert await objects.list(POD, namespace) == ()
+
+        status = await passed(second, 3)
+        assert (status["phase"], status["reason"], status["message"]) == (
+            "Pending",
+            "NodeQuarantined",
+            f"lab until {until}: {seen}",
+        )
+        experiment = await objects.get(EXPERIMENT, namespace, "voice")
+        assert condition(experiment, "Quarantined") == ("True", "NodeQuarantined", f"lab until {until}: {seen}")
+
+        status = await passed(second, 13)
+        assert (status["phase"], status["node"]) == ("Draining", "lab")
+        experiment = await objects.get(EXPERIMENT, namespace, "voice")
+        assert condition(experiment, "Quarantined")[:2] == ("False", "NoNodeQuarantined")
+        lease = await objects.get(LEASE, namespace, "card-lab")
+        assert ANNOTATION_QUARANTINED_UNTIL not in lease["metadata"].get("annotations", {})
 
     within(api_server, scenario)
 

@@ -62,6 +62,14 @@ class Stacks:
             except AlreadyExistsError:
                 await self._adopt(kind, trial, manifest)
 
+    async def last_line(self, stack: ObservedStack, component: str) -> str:
+        """What a component, or the probe, said last; empty when it has not said anything, or its log is not given."""
+        for pod in stack.pods:
+            if _component(pod) == component:
+                log = await self._logs(pod) or ""
+                return next((line.strip() for line in reversed(log.splitlines()) if line.strip()), "")
+        return ""
+
     async def clean_up(self, trial: TrialIdentity) -> bool:
         """Delete all of it; True when nothing is left."""
         pods = await self._pods(trial)

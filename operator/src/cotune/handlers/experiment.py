@@ -1,5 +1,6 @@
 """One pass over a GpuAllocationExperiment: look at its trials, start what comes next, name the winner."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -82,11 +83,13 @@ class ExperimentReconciler:
         name, namespace = body["metadata"]["name"], body["metadata"]["namespace"]
         found = await self._trials(body)
         made = await self.plans.of(namespace, spec, status.spec_digest or "", found)
-        step = decide(name, spec, [_observed(it) for it in found], len(placement.nodes), made.plan)
+        observed = [_observed(it) for it in found]
+        step = decide(name, spec, observed, len(placement.nodes), made.plan)
         for planned in (*step.start, *step.record):
             await self._start(body, planned)
         profile = await self._make_profile(namespace, name, spec, status, step)
         new = _status(body, status, step, profile, now, _summary(made), _planned(body, spec, made, now))
+        new = new.model_copy(update={"conditions": _with_quarantine(body, new.conditions, observed, now)})
         if not await write_status(self.objects, EXPERIMENT, body, status, new):
             return _SOON  # Phases differ from the recorded one: a finished experiment never comes here.
         _count(status, new)
@@ -248,6 +251,21 @@ def _planned(body: Object, spec: ExperimentSpec, made: MadePlan, now: datetime) 
     if plan.start_order:
         message += f"; more of them fit when they start in the order {', '.join(plan.start_order)}"
     return condition("Planned", True, generation, now, "SpacePlanned", message)
+
+
+def _with_quarantine(
+    body: Object, conditions: Sequence[Condition], trials: Sequence[ObservedTrial], now: datetime
+) -> tuple[Condition, ...]:
+    """Which nodes a trial would run on, but for somebody else who uses their cards."""
+    waiting = [it for it in trials if not it.phase.is_finished() and it.reason == "NodeQuarantined"]
+    generation = body["metadata"]["generation"]
+    if waiting:
+        why = waiting[0].message
+        return with_condition(conditions, condition("Quarantined", True, generation, now, "NodeQuarantined", why))
+    if any(it.type == "Quarantined" for it in conditions):
+        over = condition("Quarantined", False, generation, now, "NoNodeQuarantined", "no trial waits for a node")
+        return with_condition(conditions, over)
+    return tuple(conditions)
 
 
 def _summary(made: MadePlan) -> SpaceSummary | None:

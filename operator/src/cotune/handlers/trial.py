@@ -1,7 +1,7 @@
 """One pass over a GpuTrial: hold the card, start the stack in order, keep the result, clean up."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from prometheus_client import Counter
@@ -9,7 +9,7 @@ from prometheus_client import Counter
 from cotune.api.conditions import with_condition
 from cotune.api.experiment import ExperimentPhase, ExperimentSpec, ExperimentStatus, Protocol
 from cotune.api.trial import Measurement, ObservedServer, Prediction, TrialPhase, TrialSpec, TrialStatus
-from cotune.cluster.cards import Cards, Holder
+from cotune.cluster.cards import Cards, Holder, QuarantinedError
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import CONFIG_MAP, EXPERIMENT, TRIAL
 from cotune.cluster.nodes import nodes
@@ -39,6 +39,8 @@ from cotune.trials.render import (
 from cotune.trials.truth import Breach, Evidence, breach
 
 _POLL, _LATER = timedelta(seconds=0.5), timedelta(seconds=5)
+_QUARANTINE = timedelta(minutes=10)
+"""For which a card that was not drained in time is left alone."""
 _PROBE_SLACK = timedelta(seconds=90)
 """Beyond warm-up and window: each clip once, answers to the last requests, the probe's own start."""
 
@@ -86,11 +88,10 @@ class TrialReconciler:
         experiment: ExperimentSpec,
         now: datetime,
     ) -> timedelta | None:
-        node = status.node or await self._acquire_any(identity, experiment)
-        if node is None:
-            waiting = Step(TrialPhase.PENDING, "WaitingForCard", "another trial runs on every suitable card")
-            await self._write(body, status, waiting, now)
-            return _POLL
+        node = status.node or await self._acquire_any(identity, experiment, now)
+        if isinstance(node, Step):
+            await self._write(body, status, node, now)
+            return _LATER if node.reason == "NodeQuarantined" else _POLL
         stack = await self.stacks.observe(identity)
         holder = await self.cards.holder(node)
         step = decide(
@@ -109,6 +110,8 @@ class TrialReconciler:
                 return await self._put_off(body, identity, status, node, why, now)
             await self.stacks.ensure(identity, self._manifests(identity, spec, experiment, node, step))
             step, measured, servers = await self._measured(status, step, experiment, stack, spec.prediction, now)
+            if step.reason == "NotDrained":
+                step = await self._quarantined(identity, step, stack, node, now)
         except TemplateError as error:
             step = Step(TrialPhase.INVALID, "TemplateRefused", str(error))
         except NameTakenError as error:
@@ -137,12 +140,29 @@ class TrialReconciler:
         await self._write(body, status, why, now, status.model_copy(update={"node": None}))
         return _LATER
 
-    async def _acquire_any(self, identity: TrialIdentity, experiment: ExperimentSpec) -> str | None:
+    async def _acquire_any(self, identity: TrialIdentity, experiment: ExperimentSpec, now: datetime) -> str | Step:
+        """A node whose card the trial holds now, or the step of a trial that has none."""
         containers = len(experiment.stack.components) + 1
+        quarantined: list[str] = []
         for node in place(await nodes(self.objects), experiment.gpu, containers).nodes:
-            if await self.cards.acquire(node, identity):
-                return node
-        return None
+            try:
+                if await self.cards.acquire(node, identity, now):
+                    return node
+            except QuarantinedError as error:
+                quarantined.append(str(error))
+        if quarantined:
+            return Step(TrialPhase.PENDING, "NodeQuarantined", "; ".join(quarantined))
+        return Step(TrialPhase.PENDING, "WaitingForCard", "another trial runs on every suitable card")
+
+    async def _quarantined(
+        self, identity: TrialIdentity, step: Step, stack: ObservedStack, node: str, now: datetime
+    ) -> Step:
+        """Keep the next trial from waiting for a card that somebody else uses, and say what the probe saw there."""
+        seen = await self.stacks.last_line(stack, PROBE)
+        why = f"{step.message}: {seen}" if seen else step.message
+        until = now + _QUARANTINE
+        await self.cards.quarantine(node, identity, until, why)
+        return replace(step, message=f"{why}; {node} is in quarantine until {until.isoformat(timespec='seconds')}")
 
     def _manifests(
         self, identity: TrialIdentity, spec: TrialSpec, experiment: ExperimentSpec, node: str, step: Step
