@@ -148,7 +148,11 @@ def experiment_reconciler(objects: PlayedObjects) -> ExperimentReconciler:
 
 
 async def create_experiment(
-    objects: PlayedObjects, namespace: str, product: str = PRODUCT, shares: bool = False
+    objects: PlayedObjects,
+    namespace: str,
+    product: str = PRODUCT,
+    shares: bool = False,
+    template: Object | None = None,
 ) -> Object:
     """Two candidates, small (the baseline) and tiny, each of them run once."""
     await play_node(objects, "lab", LABELS)
@@ -159,6 +163,8 @@ async def create_experiment(
     body["spec"]["gpu"]["product"] = product
     body["spec"]["parameters"] = [{**body["spec"]["parameters"][1], "values": ["tiny", "small"]}]
     body["spec"]["search"] = {"algorithm": "Grid", "maxTrials": 2, "repeats": 1}
+    if template is not None:
+        body["spec"]["stack"]["components"][1]["template"] = {"metadata": None, "spec": template}
     for it in body["spec"]["stack"]["components"] if shares else ():
         it["template"]["spec"]["containers"][0]["resources"] = {"limits": {"nvidia.com/gpu": "1"}}
     return await objects.create(EXPERIMENT, namespace, body)
@@ -284,6 +290,49 @@ def test_an_experiment_whose_spec_is_not_the_recorded_one_starts_nothing(api_ser
         after = await objects.get(EXPERIMENT, namespace, "voice")
         assert condition(after, "Stalled")[:2] == ("True", "SpecChanged")
         assert await objects.list(TRIAL, namespace) == ()
+
+    within(api_server, scenario)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"containers": [{"name": "asr", "image": "x", "args": ["a", None]}]}, "template.spec.containers[0].args[1]"),
+        ({"containers": [None]}, "template.spec.containers[0]"),
+    ],
+)
+def test_a_null_that_means_nothing_stalls_the_experiment_with_its_path(
+    api_server: ApiServer, change: Object, message: str
+) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await create_experiment(objects, namespace, template=change)
+        for _ in range(2):
+            body = await objects.get(EXPERIMENT, namespace, "voice")
+            await experiment_reconciler(objects).reconcile(body, datetime.now(UTC))
+
+        after = await objects.get(EXPERIMENT, namespace, "voice")
+        assert condition(after, "Stalled") == (
+            "True",
+            "SpecInvalid",
+            f"spec.stack.components[1].template: Value error, {message} is null",
+        )
+        assert await objects.list(TRIAL, namespace) == ()
+
+    within(api_server, scenario)
+
+
+def test_a_null_field_of_a_template_counts_as_left_out(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        container = {"name": "asr", "image": "x", "env": None, "resources": None, "command": None}
+        await create_experiment(
+            objects, namespace, template={"containers": [container], "affinity": None, "tolerations": None}
+        )
+        name = await first_trial(objects, namespace)
+        play = functools.partial(play_trial_pods, objects, namespace, name)
+
+        await drive(objects, TRIAL, namespace, name, trial_reconciler(objects, namespace).reconcile, play, None)
+
+        assert (await objects.get(TRIAL, namespace, name))["status"]["phase"] == "Succeeded"
 
     within(api_server, scenario)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from prometheus_client import Counter
+from pydantic import ValidationError
 
 from cotune.api.conditions import Condition, with_condition
 from cotune.api.experiment import ExperimentPhase, ExperimentSpec, ExperimentStatus, SpaceSummary
@@ -50,10 +51,14 @@ class ExperimentReconciler:
 
     async def reconcile(self, body: Object, now: datetime) -> timedelta | None:
         """One pass over the experiment as it was just read."""
-        spec = ExperimentSpec.model_validate(body["spec"])
         status = ExperimentStatus.model_validate(status_of(body))
         if "deletionTimestamp" in body["metadata"] or status.phase in _FINISHED:
             return None  # The garbage collector takes the trials of a deleted experiment.
+        try:
+            spec = ExperimentSpec.model_validate(body["spec"])
+        except ValidationError as error:
+            # What the API server cannot see: a pod template is opaque to it.
+            return await self._stalled(body, status, "SpecInvalid", _first_error(error), now)
         digest = spec_digest(body)
         if status.spec_digest is None:
             # Written before the first trial exists, so that no trial ever runs a spec that nobody has recorded.
@@ -160,8 +165,18 @@ class ExperimentReconciler:
         return _LATER
 
 
+def _first_error(error: ValidationError) -> str:
+    first = error.errors()[0]
+    path = "".join(f"[{it}]" if isinstance(it, int) else f".{it}" for it in first["loc"])
+    return f"spec{path}: {first['msg']}"
+
+
 def spec_digest(body: Object) -> str:
-    """The digest of an experiment's spec as the API server has it."""
+    """The digest of an experiment's spec as the API server has it.
+
+    Raises:
+        ValidationError: it is none.
+    """
     return ExperimentSpec.model_validate(body["spec"]).digest()
 
 

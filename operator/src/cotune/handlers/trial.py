@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from prometheus_client import Counter
+from pydantic import ValidationError
 
 from cotune.api.conditions import with_condition
 from cotune.api.experiment import ExperimentPhase, ExperimentSpec, ExperimentStatus, Protocol
@@ -74,7 +75,7 @@ class TrialReconciler:
             # As a rule the garbage collector takes the trial with it; an orphan must not keep its card.
             step = Step(TrialPhase.INVALID, "ExperimentGone", "the experiment that owned this trial does not exist")
             return await self._write(body, status, step, now)
-        if spec_digest(experiment) != body["metadata"].get("annotations", {}).get(ANNOTATION_DIGEST):
+        if _digest_or_none(experiment) != body["metadata"].get("annotations", {}).get(ANNOTATION_DIGEST):
             step = Step(TrialPhase.INVALID, "SpecChanged", "the experiment's spec is not what this trial was made for")
             return await self._write(body, status, step, now)
         return await self._advance(body, identity, spec, status, ExperimentSpec.model_validate(experiment["spec"]), now)
@@ -311,6 +312,14 @@ class TrialReconciler:
 def _identity(body: Object, spec: TrialSpec) -> TrialIdentity:
     metadata = body["metadata"]
     return TrialIdentity(metadata["namespace"], metadata["name"], metadata["uid"], spec.experiment)
+
+
+def _digest_or_none(experiment: Object) -> str:
+    """Empty: the spec is not one that anything could run."""
+    try:
+        return spec_digest(experiment)
+    except ValidationError:
+        return ""
 
 
 def _owns(experiment: Object, trial: Object) -> bool:
