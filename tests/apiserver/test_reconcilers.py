@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from cotune.api.grant import GrantSpec
 from cotune.cluster.cards import ANNOTATION_QUARANTINED_UNTIL, Cards
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import (
@@ -31,6 +32,7 @@ from cotune.cluster.kinds import (
     Kind,
 )
 from cotune.cluster.objects import ApiError, ConflictError, ForbiddenError, Object
+from cotune.cluster.revisions import KEPT, Revisions
 from cotune.cluster.stacks import Stacks
 from cotune.cluster.workloads import ANNOTATION_REVISION
 from cotune.handlers.experiment import ExperimentReconciler, spec_digest
@@ -39,6 +41,7 @@ from cotune.handlers.profile import FINALIZER, ProfileReconciler
 from cotune.handlers.settings import Settings
 from cotune.handlers.trial import TrialReconciler
 from cotune.measurement.contract import CardConduct
+from cotune.rollout.state import Revision, WorkloadRevision
 from cotune.trials.probe_pod import PROBE, ProbeImage
 from cotune.trials.render import LABEL_COMPONENT
 from support.api_server import ApiServer
@@ -79,7 +82,7 @@ RESULT = {
 CARD = "GPU-00000000-0000-0000-0000-000000000001"
 PROCESSES = [{"pid": 1, "leastMiB": 8_000}, {"pid": 2, "leastMiB": 900}]
 
-CALLS_OF_EXPERIMENT, CALLS_OF_TRIAL, CALLS_OF_PROFILE, CALLS_OF_DELETION = 6, 11, 17, 9
+CALLS_OF_EXPERIMENT, CALLS_OF_TRIAL, CALLS_OF_PROFILE, CALLS_OF_DELETION = 6, 11, 18, 9
 """How many calls the longest pass makes."""
 
 Pass = Callable[[Object, datetime], Awaitable[timedelta | None]]
@@ -947,6 +950,37 @@ def test_a_stage_whose_change_would_fail_does_not_begin(
         assert after["status"]["phase"] == "Pending"
         assert await templates(objects, namespace) == before
         assert await objects.list(CONTROLLER_REVISION, namespace, {"app.kubernetes.io/managed-by": "cotune"}) == ()
+
+    within(api_server, scenario)
+
+
+def test_old_revisions_of_the_stack_are_pruned_but_none_that_is_in_use(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await create_stage(objects, namespace)
+        revisions = Revisions(objects, namespace)
+        (grant,) = await objects.list(GRANT, namespace)
+        targets = {it.component: it for it in GrantSpec.model_validate(grant["spec"]).targets}
+
+        def state(replicas: int, *names: str) -> Revision:
+            return Revision(tuple(WorkloadRevision(it, {}, replicas) for it in names))
+
+        # The oldest of all is the one that the templates are marked with.
+        marked = await revisions.ensure(state(99, "judge", "stt"), targets, None, "x/old")
+        old = [(await revisions.ensure(state(it, "judge", "stt"), targets, None, "x/old")).name for it in range(2, 16)]
+        other = await revisions.ensure(state(1, "judge"), targets, None, "x/other")
+        template = {"template": {"metadata": {"annotations": {ANNOTATION_REVISION: marked.name}}}}
+        await objects.merge(DEPLOYMENT, namespace, "whisper", {"spec": template})
+        await create_profile(objects, namespace, namespace)
+        play = functools.partial(play_workloads, objects, namespace, False)
+
+        await drive(objects, PROFILE, namespace, "p", profile_reconciler(objects).reconcile, play, None)
+
+        (stage,) = (await objects.get(PROFILE, namespace, "p"))["status"]["stages"]
+        found = await objects.list(CONTROLLER_REVISION, namespace, {"app.kubernetes.io/managed-by": "cotune"})
+        names = {it["metadata"]["name"] for it in found}
+        pair = {stage["revision"], stage["lastGoodRevision"]}
+        assert stage["phase"] == "Promoted"
+        assert names == {marked.name, other.name, *pair, *old[-(KEPT - 2) :]}
 
     within(api_server, scenario)
 

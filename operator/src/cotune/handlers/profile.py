@@ -123,6 +123,9 @@ class ProfileReconciler:
         markers = {it: found[it].marker for it in spec.start_order}
         last_good = await revisions.ensure(before, by_component, markers, profile)
         target = await revisions.ensure(after, by_component, None, profile)
+        # Nobody else is in the middle of a stage here: no other way back leads to one of them.
+        marked = {it for it in markers.values() if it is not None}
+        await revisions.prune(by_component, {last_good.name, target.name, *marked})
         body = await self._set_finalizer(body, wanted=True)
         state = StageStatus(
             name=stage.name,
