@@ -156,6 +156,7 @@ async def create_experiment(
     product: str = PRODUCT,
     shares: bool = False,
     template: Object | None = None,
+    window: int = 60,
 ) -> Object:
     """Two candidates, small (the baseline) and tiny, each of them run once."""
     await play_node(objects, "lab", LABELS)
@@ -166,6 +167,7 @@ async def create_experiment(
     body["spec"]["gpu"]["product"] = product
     body["spec"]["parameters"] = [{**body["spec"]["parameters"][1], "values": ["tiny", "small"]}]
     body["spec"]["search"] = {"algorithm": "Grid", "maxTrials": 2, "repeats": 1}
+    body["spec"]["workload"]["durationSeconds"] = window
     if template is not None:
         body["spec"]["stack"]["components"][1]["template"] = {"metadata": None, "spec": template}
     for it in body["spec"]["stack"]["components"] if shares else ():
@@ -369,6 +371,31 @@ def test_an_experiment_does_not_take_somebody_elses_trial_for_its_own(
             objects, namespace, TRIAL, name, {"experiment": "other", "candidate": candidate}
         )
         assert message == f"GpuTrial {name} exists and is not this experiment's"
+
+    within(api_server, scenario)
+
+
+@pytest.mark.parametrize(("phase", "made"), [("RolledBack", "False"), ("Promoted", "True")])
+def test_an_experiment_says_of_the_profile_that_it_finds_whether_it_was_taken_back(
+    api_server: ApiServer, whole_experiment: tuple[Driven, Object], phase: str, made: str
+) -> None:
+    name, spec = whole_experiment[1]["profiles"][0]
+    earlier = {key: value for key, value in spec.items() if key != "provenance"}
+
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await create_experiment(objects, namespace)
+        body: Object = {"apiVersion": PROFILE.api_version, "kind": PROFILE.name, "metadata": {"name": name}}
+        await objects.create(PROFILE, namespace, body | {"spec": earlier})
+        before = await objects.merge(PROFILE, namespace, name, {"status": {"phase": phase}}, subresource="status")
+        play = functools.partial(play_trials, objects, namespace)
+
+        await drive(objects, EXPERIMENT, namespace, "voice", experiment_reconciler(objects).reconcile, play, None)
+
+        after = await objects.get(EXPERIMENT, namespace, "voice")
+        assert (after["status"]["phase"], after["status"]["profile"]) == ("Succeeded", name)
+        reason = "ProfileRolledBack" if made == "False" else "ProfileMade"
+        assert condition(after, "ProfileMade")[:2] == (made, reason)
+        assert await objects.get(PROFILE, namespace, name) == before
 
     within(api_server, scenario)
 
@@ -630,6 +657,32 @@ def test_a_node_whose_card_is_not_drained_is_left_alone_for_a_while(api_server: 
     within(api_server, scenario)
 
 
+@pytest.mark.parametrize(
+    ("window", "minutes", "ends"), [(60, 3.2, False), (60, 3.5, True), (7200, 135, False), (7200, 137, True)]
+)
+def test_a_measurement_may_last_as_long_as_its_window_asks_for(
+    api_server: ApiServer, window: int, minutes: float, ends: bool
+) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await create_experiment(objects, namespace, window=window)
+        name = await first_trial(objects, namespace)
+        one_pass = trial_reconciler(objects, namespace).reconcile
+        start = datetime.now(UTC)
+
+        async def measures() -> bool:
+            await one_pass(await objects.get(TRIAL, namespace, name), start)
+            await play_kubelet(objects, namespace)
+            return (await objects.get(TRIAL, namespace, name))["status"]["phase"] == "Measuring"
+
+        await eventually(measures, "a window that has begun")
+        await one_pass(await objects.get(TRIAL, namespace, name), start + timedelta(minutes=minutes))
+
+        status = (await objects.get(TRIAL, namespace, name))["status"]
+        assert (status["phase"], status["reason"]) == (("Invalid", "ProbeTimedOut") if ends else ("Measuring", ""))
+
+    within(api_server, scenario)
+
+
 async def no_corpus_yet(objects: PlayedObjects, namespace: str) -> str:
     await objects.delete(CONFIG_MAP, namespace, "speech")
     return "CorpusNotFound"
@@ -812,6 +865,48 @@ def test_a_rollback_whose_passes_die_after_any_call_ends_the_same(
         assert end == whole_rollback[1]
 
     within(api_server, scenario)
+
+
+def test_every_condition_names_the_generation_that_was_looked_at_also_when_an_ended_profile_is_edited(
+    api_server: ApiServer,
+) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await profile_run(objects, namespace, None)
+        await objects.merge(PROFILE, namespace, "p", {"spec": {"rollout": {"paused": True}}})
+        body = await objects.get(PROFILE, namespace, "p")
+        assert body["status"]["observedGeneration"] < body["metadata"]["generation"]
+
+        for _ in range(2):
+            await profile_reconciler(objects).reconcile(await objects.get(PROFILE, namespace, "p"), datetime.now(UTC))
+
+        assert generations(await objects.get(PROFILE, namespace, "p")) == {body["metadata"]["generation"]}
+
+    within(api_server, scenario)
+
+
+def test_every_condition_of_an_edited_experiment_names_the_generation_that_was_looked_at(
+    api_server: ApiServer,
+) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await create_experiment(objects, namespace, product="Unknown")
+
+        async def seen() -> set[int]:
+            for _ in range(2):
+                body = await objects.get(EXPERIMENT, namespace, "voice")
+                await experiment_reconciler(objects).reconcile(body, datetime.now(UTC))
+            return generations(await objects.get(EXPERIMENT, namespace, "voice"))
+
+        assert await seen() == {1}
+        await objects.merge(EXPERIMENT, namespace, "voice", {"spec": {"search": {"repeats": 2}}})
+        assert await seen() == {2}
+
+    within(api_server, scenario)
+
+
+def generations(body: Object) -> set[int]:
+    status = body["status"]
+    assert status["conditions"]
+    return {status["observedGeneration"], *(it["observedGeneration"] for it in status["conditions"])}
 
 
 def test_a_profile_without_a_grant_touches_nothing(api_server: ApiServer) -> None:

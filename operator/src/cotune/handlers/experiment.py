@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 from prometheus_client import Counter
 from pydantic import ValidationError
 
-from cotune.api.conditions import Condition, with_condition
+from cotune.api.conditions import Condition, looked_at, with_condition
 from cotune.api.experiment import ExperimentPhase, ExperimentSpec, ExperimentStatus, SpaceSummary
+from cotune.api.profile import ProfilePhase, ProfileStatus
 from cotune.api.trial import Prediction, TrialPhase, TrialSpec, TrialStatus
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import EXPERIMENT, PROFILE, TRIAL
@@ -41,6 +42,30 @@ GPU_SECONDS_SAVED = Counter(
 )
 
 
+_TAKEN_BACK = frozenset({ProfilePhase.ROLLED_BACK, ProfilePhase.DEGRADED})
+
+
+@dataclass(frozen=True)
+class MadeProfile:
+    """The winner's profile as it is now there."""
+
+    profile: NamedProfile
+    is_ended: bool = False
+    """It was there before, and has been taken back: nothing will become of it by itself."""
+
+    @property
+    def reason(self) -> str:
+        """As condition and event have it."""
+        return "ProfileRolledBack" if self.is_ended else "ProfileMade"
+
+    @property
+    def message(self) -> str:
+        """For a person."""
+        if self.is_ended:
+            return f"GpuProfile {self.profile.name} was there before and was taken back: delete it to try again"
+        return f"GpuProfile {self.profile.name}"
+
+
 @dataclass(frozen=True)
 class ExperimentReconciler:
     """Reconciles experiments."""
@@ -62,7 +87,15 @@ class ExperimentReconciler:
         digest = spec_digest(body)
         if status.spec_digest is None:
             # Written before the first trial exists, so that no trial ever runs a spec that nobody has recorded.
-            new = status.model_copy(update={"phase": ExperimentPhase.PLANNING, "spec_digest": digest})
+            generation = body["metadata"]["generation"]
+            new = status.model_copy(
+                update={
+                    "phase": ExperimentPhase.PLANNING,
+                    "spec_digest": digest,
+                    "observed_generation": generation,
+                    "conditions": looked_at(status.conditions, generation),
+                }
+            )
             await write_status(self.objects, EXPERIMENT, body, status, new)
             return timedelta()
         if status.spec_digest != digest:
@@ -102,7 +135,7 @@ class ExperimentReconciler:
             failed = step.phase is ExperimentPhase.FAILED
             await self.events.tell(body, step.reason, step.message, "Rank", now, warning=failed)
             if profile is not None:
-                await self.events.tell(body, "ProfileMade", f"GpuProfile {profile.name}", "MakeProfile", now)
+                await self.events.tell(body, profile.reason, profile.message, "MakeProfile", now, profile.is_ended)
         return None if step.phase in _FINISHED else _SOON
 
     async def _trials(self, body: Object) -> tuple[Object, ...]:
@@ -122,7 +155,7 @@ class ExperimentReconciler:
 
     async def _make_profile(
         self, namespace: str, name: str, spec: ExperimentSpec, status: ExperimentStatus, step: ExperimentStep
-    ) -> NamedProfile | None:
+    ) -> MadeProfile | None:
         if step.winner is None or step.winning is None or status.spec_digest is None:
             return None
         profile = make_profile(spec, name, namespace, step.winning, step.winner.trial, status.spec_digest)
@@ -141,14 +174,17 @@ class ExperimentReconciler:
             if found is not None and found["spec"]["changes"] != body["spec"]["changes"]:
                 raise NameTakenError(f"GpuProfile {profile.name} exists and makes other changes") from None
             # The name is the hash of the changes: an earlier pass made it, or an experiment with the same winner.
-        return profile
+            phase = ProfileStatus.model_validate(status_of(found)).phase if found is not None else None
+            return MadeProfile(profile, is_ended=phase in _TAKEN_BACK)
+        return MadeProfile(profile)
 
     async def _planning(self, body: Object, spec: ExperimentSpec, status: ExperimentStatus, now: datetime) -> timedelta:
         """A plan in the making: nothing is started before it is there."""
         message = f"{len(Space(spec.parameters)):,} candidates are being planned"
         generation = body["metadata"]["generation"]
         progressing = condition("Progressing", True, generation, now, "PlanningSpace", message)
-        new = status.model_copy(update={"conditions": with_condition(status.conditions, progressing)})
+        conditions = looked_at(with_condition(status.conditions, progressing), generation)
+        new = status.model_copy(update={"conditions": conditions, "observed_generation": generation})
         await write_status(self.objects, EXPERIMENT, body, status, new)
         return _SOON
 
@@ -159,6 +195,7 @@ class ExperimentReconciler:
         conditions = status.conditions
         for type_, holds in (("Progressing", False), ("Ready", False), ("Stalled", True)):
             conditions = with_condition(conditions, condition(type_, holds, generation, now, reason, message))
+        conditions = looked_at(conditions, generation)
         new = status.model_copy(update={"conditions": conditions, "observed_generation": generation})
         if await write_status(self.objects, EXPERIMENT, body, status, new):
             await self.events.tell(body, reason, message, "Plan", now, warning=True)
@@ -305,7 +342,7 @@ def _status(
     body: Object,
     old: ExperimentStatus,
     step: ExperimentStep,
-    profile: NamedProfile | None,
+    made: MadeProfile | None,
     now: datetime,
     plan: SpaceSummary | None,
     planned: Condition,
@@ -320,6 +357,10 @@ def _status(
         condition("Stalled", step.phase is ExperimentPhase.FAILED, generation, now, step.reason, step.message),
     ):
         conditions = with_condition(conditions, it)
+    if made is not None:
+        conditions = with_condition(
+            conditions, condition("ProfileMade", not made.is_ended, generation, now, made.reason, made.message)
+        )
     return ExperimentStatus(
         phase=step.phase,
         observed_generation=generation,
@@ -328,6 +369,6 @@ def _status(
         plan=plan,
         gpu_seconds_saved=f"{step.gpu_seconds_saved:.1f}" if step.gpu_seconds_saved is not None else None,
         winner=step.winner,
-        profile=profile.name if profile is not None else None,
-        conditions=conditions,
+        profile=made.profile.name if made is not None else None,
+        conditions=looked_at(conditions, generation),
     )

@@ -23,7 +23,7 @@ from cotune.handlers.statuses import condition, status_of, write_status
 from cotune.measurement.contract import ProbeResult
 from cotune.planning.calibration import prediction_errors
 from cotune.search.space import Candidate, Space
-from cotune.trials.lifecycle import Deadlines, Observed, Step, decide, log_unreadable
+from cotune.trials.lifecycle import Deadlines, Observed, Step, decide, log_unreadable, measuring_deadline
 from cotune.trials.outcome import ComponentRun, NoResultError, measurements, observed_server, probe_result
 from cotune.trials.placement import place
 from cotune.trials.pod_failure import PodFailure
@@ -42,8 +42,6 @@ from cotune.trials.truth import Breach, Evidence, breach
 _POLL, _LATER = timedelta(seconds=0.5), timedelta(seconds=5)
 _QUARANTINE = timedelta(minutes=10)
 """For which a card that was not drained in time is left alone."""
-_PROBE_SLACK = timedelta(seconds=90)
-"""Beyond warm-up and window: each clip once, answers to the last requests, the probe's own start."""
 
 TRIALS = Counter("cotune_trials_total", "Trials that have finished.", ["phase", "reason"])
 
@@ -301,8 +299,7 @@ class TrialReconciler:
         return timedelta() if step.phase is not old.phase else _POLL
 
     def _deadlines(self, experiment: ExperimentSpec) -> Deadlines:
-        load = timedelta(seconds=experiment.workload.warmup_seconds + experiment.workload.duration_seconds)
-        return Deadlines(self.settings.drain, self.settings.start, load + _PROBE_SLACK)
+        return Deadlines(self.settings.drain, self.settings.start, measuring_deadline(experiment.workload))
 
     async def _tell_judgement(self, body: Object, judgement: Judgement, now: datetime) -> None:
         note = f"fitness {judgement.fitness}" if judgement.feasible else judgement.message

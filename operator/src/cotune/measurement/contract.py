@@ -15,6 +15,7 @@ from cotune.api.trial import Measurement
 
 CONFIGURATION_VARIABLE = "COTUNE_PROBE"
 HEALTH_PORT = 8080
+GRACE_SECONDS = 30.0
 LARGEST_ALLOCATION = "gpu.largestAllocMiB"
 DRAINED_PATH = "/drained"
 """Answers 200 once the card was seen drained (at once without a card), 503 before: the pod's readiness."""
@@ -48,7 +49,7 @@ class ProbeConfiguration(ApiModel):
     """Of the arrivals: the same for every candidate."""
     warmup_seconds: Annotated[float, Field(ge=0)]
     duration_seconds: Annotated[float, Field(gt=0)]
-    grace_seconds: Annotated[float, Field(ge=0)] = 30
+    grace_seconds: Annotated[float, Field(ge=0)] = GRACE_SECONDS
     """How long answers are waited for after the last request was sent."""
     streams: Annotated[tuple[ProbeStream, ...], Field(min_length=1)]
 
