@@ -87,8 +87,8 @@ def on_card(**seen: Any) -> Evidence:
     return replace(WELL, conduct=WELL.conduct.model_copy(update={"card": SEEN.model_copy(update=seen)}))
 
 
-def late(milliseconds: float, component: str = "stt") -> Evidence:
-    it = Punctuality(component=component, requests=120, late_p99_ms=milliseconds)
+def late(milliseconds: float, component: str = "stt", requests: int = 120) -> Evidence:
+    it = Punctuality(component=component, requests=requests, late_p99_ms=milliseconds)
     return replace(WELL, conduct=WELL.conduct.model_copy(update={"punctuality": (it,)}))
 
 
@@ -212,7 +212,14 @@ def test_a_service_that_ran_out_of_memory_within_the_window_has_failed() -> None
 
 @pytest.mark.parametrize(
     ("evidence", "expected"),
-    [(late(49), None), (late(51), "ProbeStarved"), (late(69, "judge"), None), (late(71, "judge"), "ProbeStarved")],
+    [
+        (late(49), None),
+        (late(51), "ProbeStarved"),
+        (late(69, "judge"), None),
+        (late(71, "judge"), "ProbeStarved"),
+        (late(249, requests=99), None),
+        (late(251, requests=99), "ProbeStarved"),
+    ],
 )
 def test_a_probe_that_sends_late_measures_itself(evidence: Evidence, expected: str | None) -> None:
     assert reason(evidence) == expected
@@ -240,11 +247,13 @@ def test_how_many_are_enough_is_the_experiments_to_say() -> None:
     assert breach(replace(with_samples(3, 3), spec=voice(minimumSamples=3))) is None
 
 
+@pytest.mark.parametrize("product", ["NVIDIA-GeForce-RTX-3060", "NVIDIA-H200"])
 @pytest.mark.parametrize("size", ["tiny", "base", "small"])
 def test_what_the_planner_looks_for_on_the_card_is_more_than_a_context_and_less_than_the_server_holds(
-    size: str,
+    size: str, product: str
 ) -> None:
     models, experiment = documents("voice-stack.yaml")[:2]
+    experiment["spec"]["gpu"]["product"] = product
     spec = ExperimentSpec.model_validate(experiment["spec"])
     (text,) = models["data"].values()
     plan = plan_experiment(spec, {"judge": read_model_config(text)}, {})
@@ -254,8 +263,7 @@ def test_what_the_planner_looks_for_on_the_card_is_more_than_a_context_and_less_
 
     assert prediction is not None
     least = {it.component: it.least_mib for it in prediction.holdings}
-    product = card_product("NVIDIA-GeForce-RTX-3060")
-    held = size_figures(size, product.product).resident_bytes
-    assert product.context_bytes < least["stt"] << 20 < held
+    held = size_figures(size, product).resident_bytes
+    assert card_product(product).context_bytes < least["stt"] << 20 < held
     assert least["neighbour"] == 1229 // 2
     assert 5_000 < least["judge"] < 6_000

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from statistics import median
 from typing import cast
 
 import pynvml
@@ -179,7 +180,8 @@ def card_conduct(uuid: str, drained: Reading, readings: Sequence[Reading]) -> Ca
         readings=len(readings),
         rise_mib=min(it.used_mib for it in readings) - drained.used_mib,
         processes=_processes(held),
-        are_all_listed=all(it.unlisted_mib <= drained.used_mib + _CONTEXT_MIB for it in readings),
+        # The two are read one after the other: a single reading may fall into an allocation.
+        are_all_listed=median(it.unlisted_mib for it in readings) <= drained.used_mib + _CONTEXT_MIB,
         newcomers=_processes(came),
         throttled=sum(any(it & bit for bit in _THROTTLING) for it in reasons) if reasons else None,
         throttle_reasons=tuple(sorted(seen)),

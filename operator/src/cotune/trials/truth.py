@@ -23,6 +23,8 @@ _THROTTLED_SHARE = 0.05
 """Of the readings: a single one may fall into a change of the clocks."""
 _LATE_MS, _LATE_SHARE = 50.0, 0.1
 """A probe is starved that sends later than both: so many milliseconds, and such a share of the p95 that it measures."""
+_FEW_REQUESTS, _LATE_MS_OF_FEW = 100, 250.0
+"""With fewer, the p99 is a single request, and one that is late is no starvation yet."""
 _SOMETHING_MIB = 1.0
 """What a component holds at least that is not planned, and asks for a card."""
 _RESTS_ON_ANSWERS = re.compile(r"\.(p50|p95|p99|wer|errorRate)$")
@@ -147,7 +149,8 @@ def probe_starved(evidence: Evidence) -> Breach | None:
     """The probe sends in time: what it sends late, it measures of itself."""
     for it in evidence.conduct.punctuality:
         latency = evidence.measurements.get(f"{it.component}.latency.p95")
-        bound = max(_LATE_MS, _LATE_SHARE * float(latency.value) if latency is not None else 0.0)
+        least = _LATE_MS if it.requests >= _FEW_REQUESTS else _LATE_MS_OF_FEW
+        bound = max(least, _LATE_SHARE * float(latency.value) if latency is not None else 0.0)
         if it.late_p99_ms > bound:
             return Breach(
                 "ProbeStarved",
