@@ -388,14 +388,14 @@ API nvmlReturn_t nvmlDeviceGetPerformanceState(nvmlDevice_t device, unsigned int
     return result;
 }
 
-/* 1 says that the clocks are low because the card is idle; no other reason is simulated. */
+/* 1 says that the clocks are low because the card is idle; other bits are what the daemon was told to show. */
 API nvmlReturn_t nvmlDeviceGetCurrentClocksEventReasons(nvmlDevice_t device, unsigned long long *reasons)
 {
-    unsigned int percent = 0;
-    nvmlReturn_t result = reasons ? device_number(device, "utilization_gpu", &percent) : NVML_ERROR_INVALID_ARGUMENT;
+    unsigned int bits = 0;
+    nvmlReturn_t result = reasons ? device_number(device, "clock_event_reasons", &bits) : NVML_ERROR_INVALID_ARGUMENT;
 
     if (result == NVML_SUCCESS)
-        *reasons = percent > 0 ? 0 : 1;
+        *reasons = bits;
     return result;
 }
 

@@ -189,6 +189,35 @@ def test_only_the_operator_makes_trials_and_results(cluster: ApiServer) -> None:
     assert removed.accepted, removed.text
 
 
+def test_the_operator_may_make_children_that_hold_back_the_deletion_of_their_owner(cluster: ApiServer) -> None:
+    _must(_create(cluster, "", resource(EXPERIMENT, "owner"), dry_run=False))
+    _must(_create(cluster, OPERATOR, resource(TRIAL, "owned"), dry_run=False))
+    experiment, trial = (_owner(cluster, kind, name) for kind, name in ((EXPERIMENT, "owner"), (TRIAL, "owned")))
+    pod: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "child", "namespace": LAB, "ownerReferences": [trial]},
+        "spec": {"containers": [{"name": "main", "image": "example/server:1"}]},
+    }
+    child = resource(TRIAL, "child")
+    child["metadata"]["ownerReferences"] = [experiment]
+
+    by_operator = [_create(cluster, OPERATOR, it) for it in (child, pod)]
+    by_author = _create(cluster, "lab-only", pod)
+
+    for it in by_operator:
+        assert it.accepted, it.text
+    assert "cannot set blockOwnerDeletion" in by_author.text, by_author.text
+
+
+def _owner(server: ApiServer, kind: str, name: str) -> dict[str, Any]:
+    found = server.run("get", kind, name, "-n", LAB, "-o", "yaml")
+    _must(found)
+    owner = yaml.safe_load(found.text)
+    names = {"apiVersion": owner["apiVersion"], "kind": kind, "name": name, "uid": owner["metadata"]["uid"]}
+    return {**names, "controller": True, "blockOwnerDeletion": True}
+
+
 def test_another_service_account_of_that_name_is_not_the_operator(cluster: ApiServer) -> None:
     impostor = f"system:serviceaccount:{LAB}:cotune"
 
@@ -325,8 +354,9 @@ def _as(user: str) -> list[str]:
     return [f"--as={user}"] if user else []
 
 
-def _create(server: ApiServer, user: str, made: dict[str, Any]) -> Answer:
-    return server.run("create", "--dry-run=server", "-f", "-", *_as(user), text=yaml.safe_dump(made))
+def _create(server: ApiServer, user: str, made: dict[str, Any], dry_run: bool = True) -> Answer:
+    options = ["--dry-run=server"] if dry_run else []
+    return server.run("create", *options, "-f", "-", *_as(user), text=yaml.safe_dump(made))
 
 
 def _patch(server: ApiServer, user: str, kind: str, name: str, change: dict[str, Any], *options: str) -> Answer:

@@ -1,6 +1,7 @@
 """Every rule of the resources, with an accepted and a refused example, against a real API server."""
 
 import copy
+import json
 from pathlib import Path
 from typing import Any, cast
 
@@ -339,3 +340,51 @@ def test_defaults_are_written_by_the_api_server(api_server: ApiServer) -> None:
     answer = api_server.run("get", "gae", "defaults", "-o", "jsonpath={.spec.search}")
 
     assert yaml.safe_load(answer.text) == {"algorithm": "Grid", "maxTrials": 100, "repeats": 1}
+
+
+NULLS_REFUSED = [
+    (EXPERIMENT, "stack", "spec.stack: "),
+    (EXPERIMENT, "stack.components", "spec.stack.components: "),
+    (EXPERIMENT, "stack.components.0", "spec.stack.components[0]: "),
+    (EXPERIMENT, "stack.components.0.name", "spec.stack.components[0].name: "),
+    (EXPERIMENT, "stack.components.0.template", "spec.stack.components[0].template: "),
+    (EXPERIMENT, "parameters.0.baseline", "spec.parameters[0].baseline: "),
+    (EXPERIMENT, "workload.streams.0.arrivals", "spec.workload.streams[0].arrivals: "),
+    (EXPERIMENT, "objectives.0.metric", "spec.objectives[0].metric: "),
+    (PROFILE, "changes.0.to", "spec.changes[0].to: "),
+    (PROFILE, "rollout", "spec.rollout: "),
+    (GRANT, "from", "spec.from: "),
+    (GRANT, "targets.0.container", "spec.targets[0].container: "),
+]
+
+
+@pytest.mark.parametrize(("kind", "path", "words"), NULLS_REFUSED)
+def test_a_null_for_what_is_needed_is_refused_with_its_path(
+    api_server: ApiServer, kind: str, path: str, words: str
+) -> None:
+    answer = api_server.apply(resource(kind, {path: None}), "--dry-run=server", "--validate=false")
+
+    assert not answer.accepted
+    assert words in answer.text, answer.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        (EXPERIMENT, "workload.durationSeconds"),
+        (EXPERIMENT, "workload.minimumSamples"),
+        (EXPERIMENT, "search"),
+        (EXPERIMENT, "search.repeats"),
+        (EXPERIMENT, "gpu.sharing"),
+        (PROFILE, "rollout.paused"),
+        (PROFILE, "rollout.stages.0.bakeSeconds"),
+    ],
+)
+def test_a_null_for_what_has_a_default_is_the_default(api_server: ApiServer, kind: str, path: str) -> None:
+    answer = api_server.apply(resource(kind, {path: None}), "--dry-run=server", "-o", "json", "--validate=false")
+
+    assert answer.accepted, answer.text
+    node: Any = json.loads(answer.text)["spec"]
+    for key in path.split("."):
+        node = node[int(key) if key.isdigit() else key]
+    assert node is not None

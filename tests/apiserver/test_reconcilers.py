@@ -7,13 +7,15 @@ the pass after it is whole and goes on from what is left.
 import asyncio
 import copy
 import functools
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from cotune.cluster.cards import Cards
+from cotune.api.grant import GrantSpec
+from cotune.cluster.cards import ANNOTATION_QUARANTINED_UNTIL, Cards
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import (
     CONFIG_MAP,
@@ -22,6 +24,7 @@ from cotune.cluster.kinds import (
     EXPERIMENT,
     GRANT,
     HORIZONTAL_POD_AUTOSCALER,
+    LEASE,
     POD,
     PROFILE,
     SERVICE,
@@ -29,6 +32,7 @@ from cotune.cluster.kinds import (
     Kind,
 )
 from cotune.cluster.objects import ApiError, ConflictError, ForbiddenError, Object
+from cotune.cluster.revisions import KEPT, Revisions
 from cotune.cluster.stacks import Stacks
 from cotune.cluster.workloads import ANNOTATION_REVISION
 from cotune.handlers.experiment import ExperimentReconciler, spec_digest
@@ -36,6 +40,8 @@ from cotune.handlers.plans import Plans
 from cotune.handlers.profile import FINALIZER, ProfileReconciler
 from cotune.handlers.settings import Settings
 from cotune.handlers.trial import TrialReconciler
+from cotune.measurement.contract import CardConduct
+from cotune.rollout.state import Revision, WorkloadRevision
 from cotune.trials.probe_pod import PROBE, ProbeImage
 from cotune.trials.render import LABEL_COMPONENT
 from support.api_server import ApiServer
@@ -45,6 +51,7 @@ from support.played_cluster import (
     deployment,
     eventually,
     new_namespace,
+    play_card,
     play_crashing,
     play_ended,
     play_kubelet,
@@ -72,7 +79,10 @@ RESULT = {
     "gpu.utilization": "0.5",
 }
 
-CALLS_OF_EXPERIMENT, CALLS_OF_TRIAL, CALLS_OF_PROFILE, CALLS_OF_DELETION = 6, 11, 17, 9
+CARD = "GPU-00000000-0000-0000-0000-000000000001"
+PROCESSES = [{"pid": 1, "leastMiB": 8_000}, {"pid": 2, "leastMiB": 900}]
+
+CALLS_OF_EXPERIMENT, CALLS_OF_TRIAL, CALLS_OF_PROFILE, CALLS_OF_DELETION = 6, 11, 18, 9
 """How many calls the longest pass makes."""
 
 Pass = Callable[[Object, datetime], Awaitable[timedelta | None]]
@@ -140,7 +150,14 @@ def experiment_reconciler(objects: PlayedObjects) -> ExperimentReconciler:
     return ExperimentReconciler(objects, Events(objects, "test"), Plans(objects))
 
 
-async def create_experiment(objects: PlayedObjects, namespace: str, product: str = PRODUCT) -> Object:
+async def create_experiment(
+    objects: PlayedObjects,
+    namespace: str,
+    product: str = PRODUCT,
+    shares: bool = False,
+    template: Object | None = None,
+    window: int = 60,
+) -> Object:
     """Two candidates, small (the baseline) and tiny: once in the search, then three times by turns."""
     await play_node(objects, "lab", LABELS)
     speech: Object = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "speech", "namespace": namespace}}
@@ -151,6 +168,11 @@ async def create_experiment(objects: PlayedObjects, namespace: str, product: str
     body["spec"]["parameters"] = [{**body["spec"]["parameters"][1], "values": ["tiny", "small"]}]
     body["spec"]["search"] = {"algorithm": "Grid", "maxTrials": 2, "repeats": 1}
     body["spec"]["evaluation"] = {"repeats": 3, "confidence": "0.9", "baselineEvery": 1}
+    body["spec"]["workload"]["durationSeconds"] = window
+    if template is not None:
+        body["spec"]["stack"]["components"][1]["template"] = {"metadata": None, "spec": template}
+    for it in body["spec"]["stack"]["components"] if shares else ():
+        it["template"]["spec"]["containers"][0]["resources"] = {"limits": {"nvidia.com/gpu": "1"}}
     return await objects.create(EXPERIMENT, namespace, body)
 
 
@@ -292,6 +314,49 @@ def test_an_experiment_whose_spec_is_not_the_recorded_one_starts_nothing(api_ser
     within(api_server, scenario)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"containers": [{"name": "asr", "image": "x", "args": ["a", None]}]}, "template.spec.containers[0].args[1]"),
+        ({"containers": [None]}, "template.spec.containers[0]"),
+    ],
+)
+def test_a_null_that_means_nothing_stalls_the_experiment_with_its_path(
+    api_server: ApiServer, change: Object, message: str
+) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await create_experiment(objects, namespace, template=change)
+        for _ in range(2):
+            body = await objects.get(EXPERIMENT, namespace, "voice")
+            await experiment_reconciler(objects).reconcile(body, datetime.now(UTC))
+
+        after = await objects.get(EXPERIMENT, namespace, "voice")
+        assert condition(after, "Stalled") == (
+            "True",
+            "SpecInvalid",
+            f"spec.stack.components[1].template: Value error, {message} is null",
+        )
+        assert await objects.list(TRIAL, namespace) == ()
+
+    within(api_server, scenario)
+
+
+def test_a_null_field_of_a_template_counts_as_left_out(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        container = {"name": "asr", "image": "x", "env": None, "resources": None, "command": None}
+        await create_experiment(
+            objects, namespace, template={"containers": [container], "affinity": None, "tolerations": None}
+        )
+        name = await first_trial(objects, namespace)
+        play = functools.partial(play_trial_pods, objects, namespace, name)
+
+        await drive(objects, TRIAL, namespace, name, trial_reconciler(objects, namespace).reconcile, play, None)
+
+        assert (await objects.get(TRIAL, namespace, name))["status"]["phase"] == "Succeeded"
+
+    within(api_server, scenario)
+
+
 async def stalled_by_name(objects: PlayedObjects, namespace: str, kind: Kind, name: str, spec: Object) -> str:
     """Passes of an experiment in whose way somebody's object stands; the message of its Stalled condition."""
     await create_experiment(objects, namespace)
@@ -325,6 +390,31 @@ def test_an_experiment_does_not_take_somebody_elses_trial_for_its_own(
     within(api_server, scenario)
 
 
+@pytest.mark.parametrize(("phase", "made"), [("RolledBack", "False"), ("Promoted", "True")])
+def test_an_experiment_says_of_the_profile_that_it_finds_whether_it_was_taken_back(
+    api_server: ApiServer, whole_experiment: tuple[Driven, Object], phase: str, made: str
+) -> None:
+    name, spec = whole_experiment[1]["profiles"][0]
+    earlier = {key: value for key, value in spec.items() if key != "provenance"}
+
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await create_experiment(objects, namespace)
+        body: Object = {"apiVersion": PROFILE.api_version, "kind": PROFILE.name, "metadata": {"name": name}}
+        await objects.create(PROFILE, namespace, body | {"spec": earlier})
+        before = await objects.merge(PROFILE, namespace, name, {"status": {"phase": phase}}, subresource="status")
+        play = functools.partial(play_trials, objects, namespace)
+
+        await drive(objects, EXPERIMENT, namespace, "voice", experiment_reconciler(objects).reconcile, play, None)
+
+        after = await objects.get(EXPERIMENT, namespace, "voice")
+        assert (after["status"]["phase"], after["status"]["profile"]) == ("Succeeded", name)
+        reason = "ProfileRolledBack" if made == "False" else "ProfileMade"
+        assert condition(after, "ProfileMade")[:2] == (made, reason)
+        assert await objects.get(PROFILE, namespace, name) == before
+
+    within(api_server, scenario)
+
+
 def test_an_experiment_does_not_take_a_profile_of_other_changes_for_its_own(
     api_server: ApiServer, whole_experiment: tuple[Driven, Object]
 ) -> None:
@@ -352,6 +442,10 @@ def trial_reconciler(objects: PlayedObjects, namespace: str) -> TrialReconciler:
 async def create_trial(objects: PlayedObjects, namespace: str) -> str:
     """The first trial of an experiment, made by its own passes."""
     await create_experiment(objects, namespace)
+    return await first_trial(objects, namespace)
+
+
+async def first_trial(objects: PlayedObjects, namespace: str) -> str:
     for _ in range(2):
         body = await objects.get(EXPERIMENT, namespace, "voice")
         await experiment_reconciler(objects).reconcile(body, datetime.now(UTC))
@@ -359,17 +453,29 @@ async def create_trial(objects: PlayedObjects, namespace: str) -> str:
     return str(trial["metadata"]["name"])
 
 
-async def play_trial_pods(objects: PlayedObjects, namespace: str, trial: str) -> None:
-    """Every pod becomes ready; the probe ends when the trial measures."""
+async def play_trial_pods(objects: PlayedObjects, namespace: str, trial: str, **conduct: Any) -> None:
+    """Every pod becomes ready; the probe ends when the trial measures, and says how that went."""
     await play_kubelet(objects, namespace)
     phase = (await objects.get(TRIAL, namespace, trial)).get("status", {}).get("phase")
     for pod in await objects.list(POD, namespace, {LABEL_COMPONENT: PROBE}):
         if phase == "Measuring" and pod["status"]["phase"] != "Succeeded":
-            measurements = ",".join(
-                f'{{"metric": "{metric}", "value": "{value}", "samples": 9}}' for metric, value in RESULT.items()
-            )
-            objects.logs[pod["metadata"]["name"]] = f'{{"measurements": [{measurements}]}}'
+            objects.logs[pod["metadata"]["name"]] = result(**conduct)
             await play_ended(objects, pod)
+
+
+def result(**conduct: Any) -> str:
+    """The last line of a probe that has measured for a minute, years after every pod was started."""
+    measured = [{"metric": metric, "value": value, "samples": 200} for metric, value in RESULT.items()]
+    card = {"uuid": CARD, "readings": 600, "riseMiB": 9_000, "processes": PROCESSES, "areAllListed": True}
+    of_card = {key: value for key, value in conduct.items() if key in CardConduct.model_fields}
+    went = {
+        "startedAt": "2099-01-01T12:00:00Z",
+        "endedAt": "2099-01-01T12:01:00Z",
+        "punctuality": [{"component": it, "requests": 200, "late_p99_ms": 1.5} for it in ("judge", "stt")],
+        **{key: value for key, value in conduct.items() if key not in of_card},
+        "card": card | of_card,
+    }
+    return json.dumps({"measurements": measured, "conduct": went})
 
 
 async def trial_run(objects: PlayedObjects, namespace: str, dies_after: int | None) -> tuple[Driven, Object]:
@@ -438,6 +544,156 @@ def test_a_trials_result_is_stored_before_its_pods_go(api_server: ApiServer) -> 
 
         at_its_end = next(it for it in seen if it[1] > 0)
         assert at_its_end[0] == 3
+
+    within(api_server, scenario)
+
+
+async def an_idle_card(objects: PlayedObjects, namespace: str) -> Object:
+    return {"processes": PROCESSES[:1]}
+
+
+async def another_tenant(objects: PlayedObjects, namespace: str) -> Object:
+    return {"newcomers": [{"pid": 4711, "leastMiB": 512}]}
+
+
+async def a_hot_card(objects: PlayedObjects, namespace: str) -> Object:
+    return {"throttled": 300, "throttle_reasons": ["HwThermalSlowdown"]}
+
+
+async def a_starved_probe(objects: PlayedObjects, namespace: str) -> Object:
+    return {"punctuality": [{"component": "stt", "requests": 200, "late_p99_ms": 400}]}
+
+
+async def a_restart_within_the_window(objects: PlayedObjects, namespace: str) -> Object:
+    return {"startedAt": "2020-01-01T12:00:00Z"}
+
+
+async def two_cards(objects: PlayedObjects, namespace: str) -> Object:
+    for pod in await objects.list(POD, namespace):
+        if "containerStatuses" in pod.get("status", {}):
+            await play_card(objects, pod, CARD if pod["metadata"]["labels"][LABEL_COMPONENT] != "stt" else f"{CARD}2")
+    return {}
+
+
+GATES = {
+    "DeviceFallback": an_idle_card,
+    "SecondTenant": another_tenant,
+    "Throttled": a_hot_card,
+    "ProbeStarved": a_starved_probe,
+    "ComponentRestarted": a_restart_within_the_window,
+    "NotColocated": two_cards,
+}
+
+
+async def on_the_card(objects: PlayedObjects, namespace: str) -> str:
+    """The first trial of an experiment whose components ask for shares of the card."""
+    body = await create_experiment(objects, namespace, shares=True)
+    assert body["spec"]["stack"]["components"][0]["template"]["spec"]["containers"][0]["resources"]
+    return await first_trial(objects, namespace)
+
+
+@pytest.mark.parametrize(("why", "plant"), GATES.items())
+def test_a_trial_whose_figures_are_not_true_is_invalid_is_repeated_and_never_scores(
+    api_server: ApiServer, why: str, plant: Callable[[PlayedObjects, str], Awaitable[Object]]
+) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        name = await on_the_card(objects, namespace)
+        one_pass = trial_reconciler(objects, namespace).reconcile
+
+        async def play_lie(trial: str) -> None:
+            await play_trial_pods(objects, namespace, trial, **await plant(objects, namespace))
+
+        trials = [name]
+        while True:
+            play = functools.partial(play_lie, trials[-1])
+            await drive(objects, TRIAL, namespace, trials[-1], one_pass, play, None)
+            status = (await objects.get(TRIAL, namespace, trials[-1]))["status"]
+            assert (status["phase"], status["reason"]) == ("Invalid", why), status
+            assert status["measurements"] == []
+            assert "fitness" not in status
+            assert condition({"status": status}, "Ready")[:2] == ("False", why)
+            body = await objects.get(EXPERIMENT, namespace, "voice")
+            await experiment_reconciler(objects).reconcile(body, datetime.now(UTC))
+            made = [it["metadata"]["name"] for it in await objects.list(TRIAL, namespace)]
+            if not (new := set(made) - set(trials)):
+                break
+            trials += new
+
+        assert len(trials) == 3
+        after = (await objects.get(EXPERIMENT, namespace, "voice"))["status"]
+        assert (after["phase"], after["trials"]["finished"]) == ("Failed", 3)
+        assert f"{trials[-1]}: {why}: " in condition({"status": after}, "Stalled")[2]
+
+    within(api_server, scenario)
+
+
+def test_a_node_whose_card_is_not_drained_is_left_alone_for_a_while(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        first = await on_the_card(objects, namespace)
+        one_pass = trial_reconciler(objects, namespace).reconcile
+        start = datetime.now(UTC)
+
+        async def passed(trial: str, minutes: float) -> Object:
+            await one_pass(await objects.get(TRIAL, namespace, trial), start + timedelta(minutes=minutes))
+            body = await objects.get(EXPERIMENT, namespace, "voice")
+            await experiment_reconciler(objects).reconcile(body, start + timedelta(minutes=minutes))
+            return (await objects.get(TRIAL, namespace, trial))["status"]
+
+        for _ in range(2):
+            await passed(first, 0)
+        [probe] = await objects.list(POD, namespace)
+        objects.logs[probe["metadata"]["name"]] = "waiting\nwaiting for the card: 700 MiB used, 1 processes\n"
+        status = await passed(first, 2)
+        assert (status["phase"], status["reason"]) == ("Invalid", "NotDrained")
+        until = (start + timedelta(minutes=12)).isoformat(timespec="seconds")
+        seen = "the card was not drained within 60 s: waiting for the card: 700 MiB used, 1 processes"
+        assert status["message"] == f"{seen}; lab is in quarantine until {until}"
+        [second] = {it["metadata"]["name"] for it in await objects.list(TRIAL, namespace)} - {first}
+        for _ in range(3):
+            await passed(first, 3)
+        assert await objects.list(POD, namespace) == ()
+
+        status = await passed(second, 3)
+        assert (status["phase"], status["reason"], status["message"]) == (
+            "Pending",
+            "NodeQuarantined",
+            f"lab until {until}: {seen}",
+        )
+        experiment = await objects.get(EXPERIMENT, namespace, "voice")
+        assert condition(experiment, "Quarantined") == ("True", "NodeQuarantined", f"lab until {until}: {seen}")
+
+        status = await passed(second, 13)
+        assert (status["phase"], status["node"]) == ("Draining", "lab")
+        experiment = await objects.get(EXPERIMENT, namespace, "voice")
+        assert condition(experiment, "Quarantined")[:2] == ("False", "NoNodeQuarantined")
+        lease = await objects.get(LEASE, namespace, "card-lab")
+        assert ANNOTATION_QUARANTINED_UNTIL not in lease["metadata"].get("annotations", {})
+
+    within(api_server, scenario)
+
+
+@pytest.mark.parametrize(
+    ("window", "minutes", "ends"), [(60, 3.2, False), (60, 3.5, True), (7200, 135, False), (7200, 137, True)]
+)
+def test_a_measurement_may_last_as_long_as_its_window_asks_for(
+    api_server: ApiServer, window: int, minutes: float, ends: bool
+) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await create_experiment(objects, namespace, window=window)
+        name = await first_trial(objects, namespace)
+        one_pass = trial_reconciler(objects, namespace).reconcile
+        start = datetime.now(UTC)
+
+        async def measures() -> bool:
+            await one_pass(await objects.get(TRIAL, namespace, name), start)
+            await play_kubelet(objects, namespace)
+            return (await objects.get(TRIAL, namespace, name))["status"]["phase"] == "Measuring"
+
+        await eventually(measures, "a window that has begun")
+        await one_pass(await objects.get(TRIAL, namespace, name), start + timedelta(minutes=minutes))
+
+        status = (await objects.get(TRIAL, namespace, name))["status"]
+        assert (status["phase"], status["reason"]) == (("Invalid", "ProbeTimedOut") if ends else ("Measuring", ""))
 
     within(api_server, scenario)
 
@@ -626,6 +882,48 @@ def test_a_rollback_whose_passes_die_after_any_call_ends_the_same(
     within(api_server, scenario)
 
 
+def test_every_condition_names_the_generation_that_was_looked_at_also_when_an_ended_profile_is_edited(
+    api_server: ApiServer,
+) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await profile_run(objects, namespace, None)
+        await objects.merge(PROFILE, namespace, "p", {"spec": {"rollout": {"paused": True}}})
+        body = await objects.get(PROFILE, namespace, "p")
+        assert body["status"]["observedGeneration"] < body["metadata"]["generation"]
+
+        for _ in range(2):
+            await profile_reconciler(objects).reconcile(await objects.get(PROFILE, namespace, "p"), datetime.now(UTC))
+
+        assert generations(await objects.get(PROFILE, namespace, "p")) == {body["metadata"]["generation"]}
+
+    within(api_server, scenario)
+
+
+def test_every_condition_of_an_edited_experiment_names_the_generation_that_was_looked_at(
+    api_server: ApiServer,
+) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await create_experiment(objects, namespace, product="Unknown")
+
+        async def seen() -> set[int]:
+            for _ in range(2):
+                body = await objects.get(EXPERIMENT, namespace, "voice")
+                await experiment_reconciler(objects).reconcile(body, datetime.now(UTC))
+            return generations(await objects.get(EXPERIMENT, namespace, "voice"))
+
+        assert await seen() == {1}
+        await objects.merge(EXPERIMENT, namespace, "voice", {"spec": {"search": {"repeats": 2}}})
+        assert await seen() == {2}
+
+    within(api_server, scenario)
+
+
+def generations(body: Object) -> set[int]:
+    status = body["status"]
+    assert status["conditions"]
+    return {status["observedGeneration"], *(it["observedGeneration"] for it in status["conditions"])}
+
+
 def test_a_profile_without_a_grant_touches_nothing(api_server: ApiServer) -> None:
     async def scenario(objects: PlayedObjects, namespace: str) -> None:
         uninvited = await new_namespace(objects)
@@ -762,6 +1060,37 @@ def test_a_stage_whose_change_would_fail_does_not_begin(
         assert after["status"]["phase"] == "Pending"
         assert await templates(objects, namespace) == before
         assert await objects.list(CONTROLLER_REVISION, namespace, {"app.kubernetes.io/managed-by": "cotune"}) == ()
+
+    within(api_server, scenario)
+
+
+def test_old_revisions_of_the_stack_are_pruned_but_none_that_is_in_use(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await create_stage(objects, namespace)
+        revisions = Revisions(objects, namespace)
+        (grant,) = await objects.list(GRANT, namespace)
+        targets = {it.component: it for it in GrantSpec.model_validate(grant["spec"]).targets}
+
+        def state(replicas: int, *names: str) -> Revision:
+            return Revision(tuple(WorkloadRevision(it, {}, replicas) for it in names))
+
+        # The oldest of all is the one that the templates are marked with.
+        marked = await revisions.ensure(state(99, "judge", "stt"), targets, None, "x/old")
+        old = [(await revisions.ensure(state(it, "judge", "stt"), targets, None, "x/old")).name for it in range(2, 16)]
+        other = await revisions.ensure(state(1, "judge"), targets, None, "x/other")
+        template = {"template": {"metadata": {"annotations": {ANNOTATION_REVISION: marked.name}}}}
+        await objects.merge(DEPLOYMENT, namespace, "whisper", {"spec": template})
+        await create_profile(objects, namespace, namespace)
+        play = functools.partial(play_workloads, objects, namespace, False)
+
+        await drive(objects, PROFILE, namespace, "p", profile_reconciler(objects).reconcile, play, None)
+
+        (stage,) = (await objects.get(PROFILE, namespace, "p"))["status"]["stages"]
+        found = await objects.list(CONTROLLER_REVISION, namespace, {"app.kubernetes.io/managed-by": "cotune"})
+        names = {it["metadata"]["name"] for it in found}
+        pair = {stage["revision"], stage["lastGoodRevision"]}
+        assert stage["phase"] == "Promoted"
+        assert names == {marked.name, other.name, *pair, *old[-(KEPT - 2) :]}
 
     within(api_server, scenario)
 

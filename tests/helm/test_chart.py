@@ -74,6 +74,8 @@ def test_in_a_lab_it_runs_pods_and_makes_trials(defaults: Rendered) -> None:
         "/configmaps": {"get"},
         "cotune.dev/gputrials": {"create"},
         "cotune.dev/gpuprofiles": {"create"},
+        "cotune.dev/gpuallocationexperiments/finalizers": {"update"},
+        "cotune.dev/gputrials/finalizers": {"update"},
         "/events": {"create"},
     }
 
@@ -83,7 +85,7 @@ def test_in_a_tuned_namespace_it_changes_deployments_and_creates_no_pods(default
         "apps/deployments": {"get", "patch"},
         "apps/deployments/scale": {"patch"},
         "autoscaling/horizontalpodautoscalers": {"list"},
-        "apps/controllerrevisions": {"get", "list", "create"},
+        "apps/controllerrevisions": {"get", "list", "create", "delete"},
         "/pods": {"list"},
         "/pods/log": {"get"},
     }

@@ -1,5 +1,6 @@
 """The probe as a process, from a card that is in use to the line with the result."""
 
+import asyncio
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from cotune.api.experiment import Arrivals, ArrivalType, Protocol
 from cotune.measurement.contract import CONFIGURATION_VARIABLE, ProbeConfiguration, ProbeResult, ProbeStream
+from cotune_simulation.card.identity import card_uuid
 from cotune_simulation.speech import write_corpus
 from support.simulated_card import REPOSITORY, RunningCard, build_nvml_library, start
 from support.simulated_server import Answer, RunningServer, free_port, running_server
@@ -173,6 +175,64 @@ def test_it_drains_waits_loads_all_services_and_reports(card: RunningCard, libra
     assert f'num_gpu_blocks="{found["judge.kvCache.tokens"] / 16:.0f}"' in exposition
     assert found["gpu.usedMiB"] > 5_000
     assert 0 < found["gpu.utilization"] <= 1
+    assert result.conduct is not None
+    assert {it.component: it.requests for it in result.conduct.punctuality} == {"judge": 16, "stt": 8}
+    seen = result.conduct.card
+    assert seen is not None
+    assert seen.uuid == card_uuid("lab")
+    assert seen.readings >= 15, "ten a second"
+    assert (len(seen.processes), seen.newcomers, seen.are_all_listed) == (2, (), True)
+    assert sum(it.least_mib for it in seen.processes) == pytest.approx(seen.rise_mib, abs=1)
+    assert (seen.throttled, seen.throttle_reasons, seen.uncorrected_ecc_errors) == (0, (), None)
+
+
+def test_what_is_wrong_with_the_card_in_the_window_is_in_the_result(
+    card: RunningCard, library: Path, tmp_path: Path
+) -> None:
+    write_corpus(tmp_path / "corpus")
+    stt = free_port()
+    configuration = configured(
+        stream("stt", Protocol.OPENAI_TRANSCRIPTIONS, stt, "4", corpus=str(tmp_path / "corpus")), gpu=True, seconds=4
+    )
+    environment = card.environment() | {"OUTPUT": str(tmp_path / "lines"), "LD_LIBRARY_PATH": str(library)}
+    environment["PYTHONPATH"] = str(REPOSITORY / "operator" / "src")
+    with ExitStack() as stack:
+        process, output = stack.enter_context(probe(configuration, **environment))
+        wait_for_line(output, "waiting for stt")
+        stack.enter_context(
+            running_server(
+                card.environment(),
+                "cotune_simulation.whisper",
+                *("--port", "PORT"),
+                at=stt,
+                ASR_WHISPER_SIZE="tiny",
+                COTUNE_SIMULATION_DEVICE_FALLBACK="always",
+            )
+        )
+        wait_for_line(output, "measuring")
+        time.sleep(1)
+        tenant = subprocess.Popen(
+            [sys.executable, "-c", HOLD], stdout=subprocess.PIPE, env=os.environ | card.environment()
+        )
+        stack.callback(tenant.communicate)
+        stack.callback(tenant.kill)
+        asyncio.run(throttle(card))
+        assert process.process.wait(60) == 0
+
+    conduct = ProbeResult.model_validate_json(output.read_text().splitlines()[-1]).conduct
+    assert conduct is not None
+    assert 4 <= (conduct.ended_at - conduct.started_at).total_seconds() < 15
+    seen = conduct.card
+    assert seen is not None
+    assert (seen.processes, seen.rise_mib) == ((), 0), "the speech server computes on the CPU"
+    assert [(it.pid, it.least_mib) for it in seen.newcomers] == [(tenant.pid, 512)]
+    assert seen.throttled
+    assert seen.throttle_reasons == ("SwThermalSlowdown",)
+
+
+async def throttle(card: RunningCard) -> None:
+    async with card.client() as client:
+        await client.throttle(0x20)
 
 
 def test_it_is_not_ready_while_somebody_holds_the_card(card: RunningCard, library: Path, tmp_path: Path) -> None:

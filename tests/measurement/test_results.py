@@ -1,4 +1,5 @@
-from cotune.measurement.card import Reading
+import pytest
+from cotune.measurement.card import Reading, card_conduct
 from cotune.measurement.clients import Answer
 from cotune.measurement.latency import Percentiles
 from cotune.measurement.open_loop import StreamResult
@@ -75,3 +76,39 @@ def test_a_card_is_idle_without_processes_and_without_memory_of_processes_that_a
     assert not Reading(615.0, 143_156.0, 143_771.0, 0.0, 1).is_idle
     assert not Reading(1500.0, 142_271.0, 143_771.0, 0.0, 0).is_idle
     assert not Reading(512.0, 11_776.0, 12_288.0, 0.0, 0).is_idle
+
+
+def read(used: float = 5_120.0, reasons: int | None = 0, **held: float) -> Reading:
+    processes = {int(pid.removeprefix("p")): mib for pid, mib in held.items()}
+    return Reading(used, 12_288.0 - used, 12_288.0, 0.5, len(processes), processes, reasons)
+
+
+def test_a_window_keeps_the_least_that_each_process_held_and_who_came_in_it() -> None:
+    readings = [read(p1=5_000.0), read(p1=4_000.0, p2=60.0), read(p1=5_000.0, p2=70.0)]
+
+    found = card_conduct("GPU-1", read(120.0), readings)
+
+    assert [(it.pid, it.least_mib) for it in found.processes] == [(1, 4_000.0)]
+    assert [(it.pid, it.least_mib) for it in found.newcomers] == [(2, 60.0)]
+    assert found.rise_mib == 5_000.0
+
+
+def test_a_process_that_ends_in_the_window_held_nothing_at_its_end() -> None:
+    found = card_conduct("GPU-1", read(120.0), [read(p1=5_000.0), read(120.0)])
+
+    assert [(it.pid, it.least_mib) for it in found.processes] == [(1, 0.0)]
+
+
+@pytest.mark.parametrize(("held", "are_all"), [(5_000.0, True), (4_000.0, False)])
+def test_memory_that_no_listed_process_holds_is_that_of_one_that_is_not_listed(held: float, are_all: bool) -> None:
+    assert card_conduct("GPU-1", read(120.0), [read(p1=held)]).are_all_listed == are_all
+
+
+def test_only_what_slows_the_card_against_its_will_is_throttling() -> None:
+    idle, capped, hot, braked = 0x1, 0x4, 0x20 | 0x4, 0x80
+
+    found = card_conduct("GPU-1", read(120.0), [read(reasons=it) for it in (idle, capped, hot, braked)])
+
+    assert (found.readings, found.throttled) == (4, 2)
+    assert found.throttle_reasons == ("HwPowerBrakeSlowdown", "SwThermalSlowdown")
+    assert card_conduct("GPU-1", read(120.0), [read(reasons=None)]).throttled is None

@@ -118,6 +118,9 @@ async def main():
     assert 15000 < pynvml.nvmlDeviceGetPowerUsage(card) <= 170000
     assert pynvml.nvmlDeviceGetTemperature(card, pynvml.NVML_TEMPERATURE_GPU) == 66
     assert pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(card) == 0
+    await client.throttle(0x20)
+    assert pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(card) & 0x20
+    assert pynvml.nvmlDeviceGetClockInfo(card, pynvml.NVML_CLOCK_SM) == 888
     assert pynvml.nvmlDeviceGetGraphicsRunningProcesses(card) == []
     assert refused(pynvml.nvmlDeviceGetHandleByUUID, "GPU-other") == "NVMLError_NotFound"
     assert refused(pynvml.nvmlDeviceGetHandleByIndex, 1) == "NVMLError_InvalidArgument"

@@ -133,14 +133,27 @@ async def play_node(objects: Objects, name: str, labels: dict[str, str], dedicat
     await objects.merge(NODE, "", name, {"status": status}, subresource="status")
 
 
-async def play_ready(objects: Objects, pod: Object) -> None:
-    """The kubelet says that a pod is ready."""
+async def play_ready(objects: Objects, pod: Object, card: str | None = None) -> None:
+    """The kubelet says that a pod is ready and, with `card`, of which card it has given a share to it."""
     await _play(objects, pod, "Running", {"running": {"startedAt": _now()}}, ready=True)
+    if card is not None:
+        await play_card(objects, pod, card)
+
+
+async def play_card(objects: Objects, pod: Object, card: str) -> None:
+    """The kubelet says which share of which card the containers of a pod have been given."""
+    metadata = pod["metadata"]
+    found = await objects.get(POD, metadata["namespace"], metadata["name"])
+    share = {"name": "nvidia.com/gpu", "resources": [{"resourceID": f"{card}::3", "health": "Healthy"}]}
+    statuses = [it | {"allocatedResourcesStatus": [share]} for it in found["status"]["containerStatuses"]]
+    patch = {"status": {"containerStatuses": statuses}}
+    await objects.merge(POD, metadata["namespace"], metadata["name"], patch, subresource="status")
 
 
 async def play_ended(objects: Objects, pod: Object, exit_code: int = 0) -> None:
     """The kubelet says that a pod has ended."""
-    state = {"terminated": {"exitCode": exit_code, "reason": "Completed" if exit_code == 0 else "Error"}}
+    reason = "Completed" if exit_code == 0 else "Error"
+    state = {"terminated": {"exitCode": exit_code, "reason": reason, "startedAt": _now(), "finishedAt": _now()}}
     await _play(objects, pod, "Failed" if exit_code else "Succeeded", state, ready=False)
 
 

@@ -127,7 +127,7 @@ def _control_plane(instance: Instance, programs: Programs) -> Iterator[ProcessSp
             f"--secure-port={API_PORT}",
             f"--service-cluster-ip-range={SERVICE_NETWORK}",
             "--authorization-mode=Node,RBAC",
-            "--enable-admission-plugins=NodeRestriction",
+            "--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement",
             "--allow-privileged=true",
             f"--client-ca-file={certificates / 'authority.crt'}",
             f"--tls-cert-file={certificates / 'kube-apiserver.crt'}",

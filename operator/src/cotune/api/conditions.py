@@ -44,3 +44,10 @@ def with_condition(conditions: Sequence[Condition], new: Condition) -> tuple[Con
     if old.status == new.status:
         new = new.model_copy(update={"last_transition_time": old.last_transition_time})
     return tuple(new if it.type == new.type else it for it in conditions)
+
+
+def looked_at(conditions: Sequence[Condition], generation: int) -> tuple[Condition, ...]:
+    """The list after a pass over this generation: what the pass has not said anew still holds."""
+    return tuple(
+        it.model_copy(update={"observed_generation": max(it.observed_generation, generation)}) for it in conditions
+    )

@@ -3,9 +3,9 @@
 import hashlib
 import json
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from cotune.api.base import (
     SET_LIST,
@@ -93,6 +93,30 @@ class Memory(ApiModel):
     """The variable that names the size, such as `tiny` or `large-v3`."""
 
 
+def _without_nulls(template: object) -> object:
+    return without_nulls(template, "template")
+
+
+def without_nulls(value: object, path: str) -> object:
+    """What YAML says, where a field that is null counts as left out, as it does everywhere else in Kubernetes.
+
+    Raises:
+        ValueError: an item of a list is null; nobody knows what that means. `path` begins the message.
+    """
+    match value:
+        case dict():
+            fields = cast("dict[str, object]", value)
+            return {key: without_nulls(it, f"{path}.{key}") for key, it in fields.items() if it is not None}
+        case list():
+            items = cast("list[object]", value)
+            for index, it in enumerate(items):
+                if it is None:
+                    raise ValueError(f"{path}[{index}] is null")
+            return [without_nulls(it, f"{path}[{index}]") for index, it in enumerate(items)]
+        case _:
+            return value
+
+
 class Component(ApiModel):
     """One service of the stack."""
 
@@ -104,7 +128,11 @@ class Component(ApiModel):
     """Components that must be ready before this one starts; they stand earlier in the list."""
     memory: Memory | None = None
     """Left out: the planner knows nothing of the component, and plans without it."""
-    template: Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
+    template: Annotated[
+        dict[str, Any],
+        BeforeValidator(_without_nulls),
+        Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}),
+    ]
     """The pod template: metadata and spec, as in a Deployment."""
 
 
@@ -235,6 +263,11 @@ class Workload(ApiModel):
 
     warmup_seconds: Annotated[int, Field(ge=0, le=86_400)] = 20
     duration_seconds: Annotated[int, Field(ge=1, le=86_400)] = 60
+    minimum_samples: Annotated[int, Field(ge=1, le=1_000_000)] = 20
+    """What a percentile, an error rate or a word error rate must rest on, where an objective or constraint names it.
+
+    A p95 that decides wants 200 or more.
+    """
     streams: Annotated[tuple[Stream, ...], Field(min_length=1, max_length=32)]
 
 

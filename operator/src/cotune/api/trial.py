@@ -34,6 +34,14 @@ class PredictedServer(ApiModel):
     """What earlier starts took beyond the formulas; `kvCacheBytes` has it subtracted already."""
 
 
+class PredictedHolding(ApiModel):
+    """By what one component is known to be on the card."""
+
+    component: ComponentName
+    least_mib: Annotated[int, Field(ge=0, alias="leastMiB")]
+    """What its processes hold at least once it serves: weights and a CUDA context, or half of what was declared."""
+
+
 class Prediction(ApiModel):
     """What the planner says of a candidate before it runs."""
 
@@ -51,6 +59,10 @@ class Prediction(ApiModel):
     """What is left of the card when all components have started."""
     servers: Annotated[tuple[PredictedServer, ...], Field(max_length=16, json_schema_extra=map_list("component"))] = ()
     """The language models, as far as the plan came."""
+    holdings: Annotated[
+        tuple[PredictedHolding, ...], Field(max_length=16, json_schema_extra=map_list("component"))
+    ] = ()
+    """Of the components whose memory is planned, as far as the plan came."""
 
 
 class Purpose(StrEnum):

@@ -3,14 +3,27 @@
 The holder is a trial, not a process: a restarted operator finds its trials still holding their cards, and nothing
 expires while it is away. A card whose holder has gone, or has finished without giving it back, is taken over once no
 pod of that holder is left: a pass that died before it wrote down which card it had taken leaves such a holder.
+
+A card that was not drained in time is in quarantine for a while: annotations of its Lease say until when, and why.
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from cotune.api.trial import TrialStatus
 from cotune.cluster.kinds import LEASE, POD, TRIAL
 from cotune.cluster.objects import AlreadyExistsError, ConflictError, ForbiddenError, NotFoundError, Object, Objects
 from cotune.trials.render import LABEL_TRIAL, TrialIdentity
+
+ANNOTATION_QUARANTINED_UNTIL = "cotune.dev/quarantined-until"
+ANNOTATION_QUARANTINED_BECAUSE = "cotune.dev/quarantined-because"
+
+
+class QuarantinedError(Exception):
+    """The card was found in use by somebody else, and is left alone for a while."""
+
+    def __init__(self, node: str, until: str, why: str) -> None:
+        super().__init__(f"{node} until {until}: {why}")
 
 
 @dataclass(frozen=True)
@@ -48,8 +61,12 @@ class Cards:
         lease = await self._objects.find(LEASE, self._namespace, _name(node))
         return _holder(lease) if lease is not None else None
 
-    async def acquire(self, node: str, trial: TrialIdentity) -> bool:
-        """Whether the trial holds the card now. Asking again does no harm."""
+    async def acquire(self, node: str, trial: TrialIdentity, now: datetime | None = None) -> bool:
+        """Whether the trial holds the card now. Asking again does no harm.
+
+        Raises:
+            QuarantinedError: the card is in quarantine at `now`; without a time nobody asks.
+        """
         mine = Holder.of(trial)
         lease = await self._objects.find(LEASE, self._namespace, _name(node))
         try:
@@ -61,6 +78,8 @@ class Cards:
                 return True
             if current is not None and not await self._is_gone(current):
                 return False
+            if now is not None:
+                lease = _out_of_quarantine(lease, node, now)
             await self._objects.replace(LEASE, lease | {"spec": lease.get("spec", {}) | {"holderIdentity": str(mine)}})
         except (AlreadyExistsError, ConflictError, NotFoundError):
             return False  # Another trial was faster.
@@ -71,6 +90,23 @@ class Cards:
         lease = await self._objects.find(LEASE, self._namespace, _name(node))
         if lease is not None and _holder(lease) == Holder.of(trial):
             await self._objects.replace(LEASE, lease | {"spec": lease["spec"] | {"holderIdentity": ""}})
+
+    async def quarantine(self, node: str, trial: TrialIdentity, until: datetime, why: str) -> None:
+        """Have nobody acquire the card for a while; the trial that holds it gives it back as ever.
+
+        Raises:
+            ConflictError: the Lease was changed meanwhile.
+        """
+        lease = await self._objects.find(LEASE, self._namespace, _name(node))
+        if lease is None or _holder(lease) != Holder.of(trial):
+            return
+        said = {
+            ANNOTATION_QUARANTINED_UNTIL: until.isoformat(timespec="seconds"),
+            ANNOTATION_QUARANTINED_BECAUSE: why,
+        }
+        metadata = lease["metadata"]
+        annotations = metadata.get("annotations", {}) | said
+        await self._objects.replace(LEASE, lease | {"metadata": metadata | {"annotations": annotations}})
 
     async def _is_gone(self, holder: Holder) -> bool:
         trial = await self._objects.find(TRIAL, holder.namespace, holder.name)
@@ -93,6 +129,31 @@ def _name(node: str) -> str:
 def _holder(lease: Object) -> Holder | None:
     identity = lease.get("spec", {}).get("holderIdentity")
     return Holder.parse(identity) if identity else None
+
+
+def _out_of_quarantine(lease: Object, node: str, now: datetime) -> Object:
+    """The Lease without a quarantine that is over; what a person has made of the time counts as over, too.
+
+    Raises:
+        QuarantinedError: it is not over.
+    """
+    metadata = lease["metadata"]
+    annotations: dict[str, str] = metadata.get("annotations", {})
+    until = annotations.get(ANNOTATION_QUARANTINED_UNTIL)
+    if until is None:
+        return lease
+    if _is_later(until, now):
+        raise QuarantinedError(node, until, annotations.get(ANNOTATION_QUARANTINED_BECAUSE, ""))
+    ours = {ANNOTATION_QUARANTINED_UNTIL, ANNOTATION_QUARANTINED_BECAUSE}
+    rest = {key: value for key, value in annotations.items() if key not in ours}
+    return lease | {"metadata": metadata | {"annotations": rest}}
+
+
+def _is_later(text: str, now: datetime) -> bool:
+    try:
+        return datetime.fromisoformat(text) > now
+    except (TypeError, ValueError):  # No time, or one without a zone.
+        return False
 
 
 def _lease(namespace: str, node: str, holder: Holder) -> Object:

@@ -5,16 +5,20 @@ The name is the hash of the content: the same state is the same revision, howeve
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from cotune.api.grant import GrantTarget, WorkloadRef
 from cotune.cluster.kinds import CONTROLLER_REVISION
-from cotune.cluster.objects import AlreadyExistsError, NotFoundError, Object, Objects
+from cotune.cluster.objects import AlreadyExistsError, ForbiddenError, NotFoundError, Object, Objects
 from cotune.rollout.state import Revision, WorkloadRevision
 
 LABELS = {"app.kubernetes.io/managed-by": "cotune"}
 ANNOTATION_PROFILE = "cotune.dev/profile"
+
+KEPT = 10
+"""Revisions of a stack that stay when a new one is stored, as with a Deployment's `revisionHistoryLimit`."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,28 @@ class Revisions:
             except AlreadyExistsError:
                 return await self.get(name)
         return _parse(name, data)
+
+    async def prune(self, targets: Mapping[str, GrantTarget], in_use: Collection[str]) -> None:
+        """Delete the oldest revisions of a stack beyond the newest few; what others are bound to is left alone.
+
+        Without the right to delete they stay, and do no harm.
+
+        Args:
+            targets: component to workload: what is the same stack.
+            in_use: names that stay whatever their age: the way back, the way forward, what templates are marked with.
+        """
+        workloads = {(name, it.workload_ref.name) for name, it in targets.items()}
+        found = [
+            it
+            for it in await self._objects.list(CONTROLLER_REVISION, self._namespace, LABELS)
+            if {(each["component"], each["workload"]) for each in it["data"]["workloads"]} == workloads
+        ]
+        newest_first = sorted(found, key=lambda it: -int(it["revision"]))
+        for it in newest_first[KEPT:]:
+            name = it["metadata"]["name"]
+            if name not in in_use:
+                with suppress(ForbiddenError):
+                    await self._objects.delete(CONTROLLER_REVISION, self._namespace, name, uid=it["metadata"]["uid"])
 
 
 def as_stored(

@@ -8,9 +8,11 @@ from cotune.cluster.kinds import POD, SERVICE, Kind
 from cotune.cluster.objects import AlreadyExistsError, ApiError, ForbiddenError, Object, Objects
 from cotune.trials.lifecycle import ObservedPod, PodState
 from cotune.trials.outcome import ComponentRun
+from cotune.trials.placement import GPU_RESOURCE
 from cotune.trials.pod_failure import hindrance, pod_failure
 from cotune.trials.probe_pod import PROBE
 from cotune.trials.render import ANNOTATION_DIGEST, LABEL_COMPONENT, LABEL_TRIAL, Manifest, TrialIdentity
+from cotune.trials.truth import ComponentEvidence
 
 _TAIL_LINES = 2000
 _HEAD_BYTES = 1 << 20
@@ -27,6 +29,11 @@ class ObservedStack:
     pods: tuple[Object, ...]
     probe: ObservedPod | None
     components: dict[str, ObservedPod]
+
+    def probe_evidence(self) -> ComponentEvidence:
+        """What the kubelet says of the probe's own share of the card."""
+        cards = (card for it in self.pods if _component(it) == PROBE for card in allocated_cards(it))
+        return ComponentEvidence(frozenset(cards))
 
 
 class Stacks:
@@ -54,6 +61,14 @@ class Stacks:
                 await self._objects.create(kind, trial.namespace, manifest)
             except AlreadyExistsError:
                 await self._adopt(kind, trial, manifest)
+
+    async def last_line(self, stack: ObservedStack, component: str) -> str:
+        """What a component, or the probe, said last; empty when it has not said anything, or its log is not given."""
+        for pod in stack.pods:
+            if _component(pod) == component:
+                log = await self._logs(pod) or ""
+                return next((line.strip() for line in reversed(log.splitlines()) if line.strip()), "")
+        return ""
 
     async def clean_up(self, trial: TrialIdentity) -> bool:
         """Delete all of it; True when nothing is left."""
@@ -138,7 +153,9 @@ class Stacks:
         started = [it["state"]["running"]["startedAt"] for it in statuses if "running" in it.get("state", {})]
         ready = _ready_since(pod)
         startup = (_time(ready) - _time(min(started))).total_seconds() if started and ready else None
-        return ComponentRun(await self._whole_log(pod), sum(it.get("restartCount", 0) for it in statuses), startup)
+        log = await self._whole_log(pod)
+        evidence = ComponentEvidence(allocated_cards(pod), _moments(pod), log)
+        return ComponentRun(log, sum(it.get("restartCount", 0) for it in statuses), startup, evidence)
 
 
 def _component(pod: Object) -> str:
@@ -158,6 +175,29 @@ def _ready_since(pod: Object) -> str | None:
         if condition["type"] == "Ready" and condition["status"] == "True":
             return str(condition["lastTransitionTime"])
     return None
+
+
+def allocated_cards(pod: Object) -> frozenset[str]:
+    """UUIDs of the cards that the kubelet has given to the pod's containers; empty where it does not say.
+
+    The replicas of a shared card are `UUID::n`. A kubelet says it where its gate ResourceHealthStatus is on.
+    """
+    return frozenset(
+        str(device["resourceID"]).partition("::")[0]
+        for container in pod.get("status", {}).get("containerStatuses", ())
+        for resource in container.get("allocatedResourcesStatus", ())
+        for device in resource.get("resources", ())
+        if resource["name"] == GPU_RESOURCE and str(device["resourceID"]).startswith("GPU-")
+    )
+
+
+def _moments(pod: Object) -> tuple[datetime, ...]:
+    """When its containers have started or ended; sidecars (init containers that restart) among them."""
+    status = pod.get("status", {})
+    containers = [*status.get("containerStatuses", ()), *status.get("initContainerStatuses", ())]
+    states = [state for it in containers for which in ("state", "lastState") for state in it.get(which, {}).values()]
+    times = [state.get(which) for state in states for which in ("startedAt", "finishedAt")]
+    return tuple(_time(it) for it in times if it is not None)
 
 
 def _time(text: str) -> datetime:

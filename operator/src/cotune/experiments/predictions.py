@@ -11,13 +11,13 @@ from cotune.api.experiment import (
     RefusedCandidates,
     SpaceSummary,
 )
-from cotune.api.trial import ObservedServer, PredictedServer, Prediction
+from cotune.api.trial import ObservedServer, PredictedHolding, PredictedServer, Prediction
 from cotune.planning.calibration import ComparedStart, Offsets, Subject, compared, model_digest
 from cotune.planning.candidates import LARGEST_SPACE, PlanningError, SpacePlanner, server_image
 from cotune.planning.cards import Card, card
 from cotune.planning.model_config import ModelConfig
 from cotune.planning.sizes import MIB
-from cotune.planning.stack import StackPlan
+from cotune.planning.stack import OTHERS, Part, StackPlan
 from cotune.search.space import Candidate, Space
 
 _LONGEST_EXAMPLE = 1024
@@ -154,7 +154,7 @@ def plan_experiment(spec: ExperimentSpec, configs: Mapping[str, ModelConfig], of
     planner = SpacePlanner(spec, product, configs, known)
 
     def predict(candidate: Candidate) -> Prediction:
-        return _prediction(planner.plan(candidate), subjects, known)
+        return _prediction(planner.plan(candidate), subjects, known, product)
 
     plan = survey(space, float(spec.planning.probe_skipped), predict)
     order = planner.better_order(plan.examples)
@@ -182,7 +182,9 @@ def _is_language_model(component: Component) -> bool:
     return component.memory is not None and component.memory.model is MemoryModel.VLLM
 
 
-def _prediction(plan: StackPlan, subjects: Mapping[str, Subject], offsets: Mapping[str, int]) -> Prediction:
+def _prediction(
+    plan: StackPlan, subjects: Mapping[str, Subject], offsets: Mapping[str, int], product: Card
+) -> Prediction:
     models = plan.language_models.values()
     return Prediction(
         fits=plan.fits,
@@ -203,7 +205,27 @@ def _prediction(plan: StackPlan, subjects: Mapping[str, Subject], offsets: Mappi
             )
             for component, it in plan.language_models.items()
         ),
+        holdings=tuple(
+            PredictedHolding(component=it.component, least_mib=least // MIB)
+            for it in plan.parts
+            if (least := _least_held(it, product)) is not None
+        ),
     )
+
+
+def _least_held(part: Part, product: Card) -> int | None:
+    """What shows that a component is on the card, in bytes; None: this part of it does not.
+
+    A bare context is no proof, and holds more than the weights of a small model. Of a declared service it is not known
+    what of it are weights.
+    """
+    match part.what:
+        case "weights":
+            return part.size + product.context_bytes
+        case "held" if part.component != OTHERS:
+            return part.size // 2
+        case _:
+            return None
 
 
 def _words(candidate: Candidate) -> str:

@@ -1,13 +1,15 @@
 """One pass over a GpuAllocationExperiment: look at its trials, start what comes next, name the winner."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from prometheus_client import Counter
+from pydantic import ValidationError
 
-from cotune.api.conditions import Condition, with_condition
+from cotune.api.conditions import Condition, looked_at, with_condition
 from cotune.api.experiment import ExperimentPhase, ExperimentSpec, ExperimentStatus, Noise, Outcome, SpaceSummary
+from cotune.api.profile import ProfilePhase, ProfileStatus
 from cotune.api.trial import Prediction, TrialPhase, TrialSpec, TrialStatus
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import EXPERIMENT, PROFILE, TRIAL
@@ -41,6 +43,30 @@ GPU_SECONDS_SAVED = Counter(
 )
 
 
+_TAKEN_BACK = frozenset({ProfilePhase.ROLLED_BACK, ProfilePhase.DEGRADED})
+
+
+@dataclass(frozen=True)
+class MadeProfile:
+    """The winner's profile as it is now there."""
+
+    profile: NamedProfile
+    is_ended: bool = False
+    """It was there before, and has been taken back: nothing will become of it by itself."""
+
+    @property
+    def reason(self) -> str:
+        """As condition and event have it."""
+        return "ProfileRolledBack" if self.is_ended else "ProfileMade"
+
+    @property
+    def message(self) -> str:
+        """For a person."""
+        if self.is_ended:
+            return f"GpuProfile {self.profile.name} was there before and was taken back: delete it to try again"
+        return f"GpuProfile {self.profile.name}"
+
+
 @dataclass(frozen=True)
 class ExperimentReconciler:
     """Reconciles experiments."""
@@ -51,14 +77,26 @@ class ExperimentReconciler:
 
     async def reconcile(self, body: Object, now: datetime) -> timedelta | None:
         """One pass over the experiment as it was just read."""
-        spec = ExperimentSpec.model_validate(body["spec"])
         status = ExperimentStatus.model_validate(status_of(body))
         if "deletionTimestamp" in body["metadata"] or status.phase in _FINISHED:
             return None  # The garbage collector takes the trials of a deleted experiment.
+        try:
+            spec = ExperimentSpec.model_validate(body["spec"])
+        except ValidationError as error:
+            # What the API server cannot see: a pod template is opaque to it.
+            return await self._stalled(body, status, "SpecInvalid", _first_error(error), now)
         digest = spec_digest(body)
         if status.spec_digest is None:
             # Written before the first trial exists, so that no trial ever runs a spec that nobody has recorded.
-            new = status.model_copy(update={"phase": ExperimentPhase.PLANNING, "spec_digest": digest})
+            generation = body["metadata"]["generation"]
+            new = status.model_copy(
+                update={
+                    "phase": ExperimentPhase.PLANNING,
+                    "spec_digest": digest,
+                    "observed_generation": generation,
+                    "conditions": looked_at(status.conditions, generation),
+                }
+            )
             await write_status(self.objects, EXPERIMENT, body, status, new)
             return timedelta()
         if status.spec_digest != digest:
@@ -84,11 +122,13 @@ class ExperimentReconciler:
         name, namespace = body["metadata"]["name"], body["metadata"]["namespace"]
         found = await self._trials(body)
         made = await self.plans.of(namespace, spec, status.spec_digest or "", found)
-        step = decide(name, spec, [_observed(it) for it in found], len(placement.nodes), made.plan)
+        observed = [_observed(it) for it in found]
+        step = decide(name, spec, observed, len(placement.nodes), made.plan)
         for planned in (*step.start, *step.record):
             await self._start(body, planned)
         profile = await self._make_profile(namespace, name, spec, status, step)
         new = _status(body, status, step, profile, now, _summary(made, step), _planned(body, spec, made, now))
+        new = new.model_copy(update={"conditions": _with_quarantine(body, new.conditions, observed, now)})
         if not await write_status(self.objects, EXPERIMENT, body, status, new):
             return _SOON  # Phases differ from the recorded one: a finished experiment never comes here.
         _count(status, new)
@@ -96,7 +136,7 @@ class ExperimentReconciler:
             failed = step.phase is ExperimentPhase.FAILED
             await self.events.tell(body, step.reason, step.message, "Rank", now, warning=failed)
             if profile is not None:
-                await self.events.tell(body, "ProfileMade", f"GpuProfile {profile.name}", "MakeProfile", now)
+                await self.events.tell(body, profile.reason, profile.message, "MakeProfile", now, profile.is_ended)
         return None if step.phase in _FINISHED else _SOON
 
     async def _trials(self, body: Object) -> tuple[Object, ...]:
@@ -116,7 +156,7 @@ class ExperimentReconciler:
 
     async def _make_profile(
         self, namespace: str, name: str, spec: ExperimentSpec, status: ExperimentStatus, step: ExperimentStep
-    ) -> NamedProfile | None:
+    ) -> MadeProfile | None:
         if step.winner is None or step.winning is None or status.spec_digest is None:
             return None
         profile = make_profile(spec, name, namespace, step.winning, step.winner.trial, status.spec_digest)
@@ -135,14 +175,17 @@ class ExperimentReconciler:
             if found is not None and found["spec"]["changes"] != body["spec"]["changes"]:
                 raise NameTakenError(f"GpuProfile {profile.name} exists and makes other changes") from None
             # The name is the hash of the changes: an earlier pass made it, or an experiment with the same winner.
-        return profile
+            phase = ProfileStatus.model_validate(status_of(found)).phase if found is not None else None
+            return MadeProfile(profile, is_ended=phase in _TAKEN_BACK)
+        return MadeProfile(profile)
 
     async def _planning(self, body: Object, spec: ExperimentSpec, status: ExperimentStatus, now: datetime) -> timedelta:
         """A plan in the making: nothing is started before it is there."""
         message = f"{len(Space(spec.parameters)):,} candidates are being planned"
         generation = body["metadata"]["generation"]
         progressing = condition("Progressing", True, generation, now, "PlanningSpace", message)
-        new = status.model_copy(update={"conditions": with_condition(status.conditions, progressing)})
+        conditions = looked_at(with_condition(status.conditions, progressing), generation)
+        new = status.model_copy(update={"conditions": conditions, "observed_generation": generation})
         await write_status(self.objects, EXPERIMENT, body, status, new)
         return _SOON
 
@@ -153,14 +196,25 @@ class ExperimentReconciler:
         conditions = status.conditions
         for type_, holds in (("Progressing", False), ("Ready", False), ("Stalled", True)):
             conditions = with_condition(conditions, condition(type_, holds, generation, now, reason, message))
+        conditions = looked_at(conditions, generation)
         new = status.model_copy(update={"conditions": conditions, "observed_generation": generation})
         if await write_status(self.objects, EXPERIMENT, body, status, new):
             await self.events.tell(body, reason, message, "Plan", now, warning=True)
         return _LATER
 
 
+def _first_error(error: ValidationError) -> str:
+    first = error.errors()[0]
+    path = "".join(f"[{it}]" if isinstance(it, int) else f".{it}" for it in first["loc"])
+    return f"spec{path}: {first['msg']}"
+
+
 def spec_digest(body: Object) -> str:
-    """The digest of an experiment's spec as the API server has it."""
+    """The digest of an experiment's spec as the API server has it.
+
+    Raises:
+        ValidationError: it is none.
+    """
     return ExperimentSpec.model_validate(body["spec"]).digest()
 
 
@@ -256,6 +310,21 @@ def _planned(body: Object, spec: ExperimentSpec, made: MadePlan, now: datetime) 
     return condition("Planned", True, generation, now, "SpacePlanned", message)
 
 
+def _with_quarantine(
+    body: Object, conditions: Sequence[Condition], trials: Sequence[ObservedTrial], now: datetime
+) -> tuple[Condition, ...]:
+    """Which nodes a trial would run on, but for somebody else who uses their cards."""
+    waiting = [it for it in trials if not it.phase.is_finished() and it.reason == "NodeQuarantined"]
+    generation = body["metadata"]["generation"]
+    if waiting:
+        why = waiting[0].message
+        return with_condition(conditions, condition("Quarantined", True, generation, now, "NodeQuarantined", why))
+    if any(it.type == "Quarantined" for it in conditions):
+        over = condition("Quarantined", False, generation, now, "NoNodeQuarantined", "no trial waits for a node")
+        return with_condition(conditions, over)
+    return tuple(conditions)
+
+
 def _summary(made: MadePlan, step: ExperimentStep) -> SpaceSummary | None:
     plan = made.plan.summary
     if plan is None:
@@ -301,7 +370,7 @@ def _status(
     body: Object,
     old: ExperimentStatus,
     step: ExperimentStep,
-    profile: NamedProfile | None,
+    made: MadeProfile | None,
     now: datetime,
     plan: SpaceSummary | None,
     planned: Condition,
@@ -317,6 +386,10 @@ def _status(
         *_of_the_figures(step, generation, now),
     ):
         conditions = with_condition(conditions, it)
+    if made is not None:
+        conditions = with_condition(
+            conditions, condition("ProfileMade", not made.is_ended, generation, now, made.reason, made.message)
+        )
     return ExperimentStatus(
         phase=step.phase,
         observed_generation=generation,
@@ -327,6 +400,6 @@ def _status(
         winner=step.winner,
         verdict=step.verdict,
         noise=step.noise,
-        profile=profile.name if profile is not None else None,
-        conditions=conditions,
+        profile=made.profile.name if made is not None else None,
+        conditions=looked_at(conditions, generation),
     )

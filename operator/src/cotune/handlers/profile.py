@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from prometheus_client import Counter
 
-from cotune.api.conditions import with_condition
+from cotune.api.conditions import looked_at, with_condition
 from cotune.api.grant import GrantSpec, GrantTarget
 from cotune.api.profile import ProfilePhase, ProfileSpec, ProfileStatus, Stage, StageStatus
 from cotune.cluster.events import Events
@@ -58,7 +58,9 @@ class ProfileReconciler:
         if is_deleted and state is not None and state.phase is ProfilePhase.DEGRADED:
             begun = False  # A person has taken over: the way back did not lead there in time.
         if not begun and (stage is None or is_deleted):
-            await self._set_finalizer(body, wanted=False)
+            body = await self._set_finalizer(body, wanted=False)
+            if not is_deleted:
+                await self._look_again(body, status)
             return None
         assert stage is not None  # A stage that has begun is a stage.
         if state is not None and begun:
@@ -75,6 +77,13 @@ class ProfileReconciler:
             obstacle = _obstacle(error)
             waiting = Waiting(obstacle.reason, obstacle.message, is_stalled=True)
         return await self._wait(body, spec, status, waiting, now)
+
+    async def _look_again(self, body: Object, status: ProfileStatus) -> None:
+        """An ended profile was edited: that has been seen, and changes nothing."""
+        generation = body["metadata"]["generation"]
+        conditions = looked_at(status.conditions, generation)
+        new = status.model_copy(update={"observed_generation": generation, "conditions": conditions})
+        await write_status(self.objects, PROFILE, body, status, new)
 
     async def _targets(self, body: Object, spec: ProfileSpec, stage: Stage) -> Targets | Refusal:
         grants = [GrantSpec.model_validate(it["spec"]) for it in await self.objects.list(GRANT, stage.namespace)]
@@ -123,6 +132,9 @@ class ProfileReconciler:
         markers = {it: found[it].marker for it in spec.start_order}
         last_good = await revisions.ensure(before, by_component, markers, profile)
         target = await revisions.ensure(after, by_component, None, profile)
+        # Nobody else is in the middle of a stage here: no other way back leads to one of them.
+        marked = {it for it in markers.values() if it is not None}
+        await revisions.prune(by_component, {last_good.name, target.name, *marked})
         body = await self._set_finalizer(body, wanted=True)
         state = StageStatus(
             name=stage.name,
@@ -231,6 +243,7 @@ class ProfileReconciler:
         ):
             conditions = with_condition(conditions, it)
         phase = waiting.phase or overall(spec, status.stages)
+        conditions = looked_at(conditions, generation)
         new = status.model_copy(update={"phase": phase, "conditions": conditions, "observed_generation": generation})
         if await write_status(self.objects, PROFILE, body, status, new):
             await self.events.tell(body, waiting.reason, waiting.message, "Rollout", now, warning=waiting.is_stalled)

@@ -1,15 +1,16 @@
 """One pass over a GpuTrial: hold the card, start the stack in order, keep the result, clean up."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from prometheus_client import Counter
+from pydantic import ValidationError
 
 from cotune.api.conditions import with_condition
 from cotune.api.experiment import ExperimentPhase, ExperimentSpec, ExperimentStatus, Protocol
-from cotune.api.trial import Measurement, ObservedServer, Purpose, TrialPhase, TrialSpec, TrialStatus
-from cotune.cluster.cards import Cards, Holder
+from cotune.api.trial import Measurement, ObservedServer, Prediction, Purpose, TrialPhase, TrialSpec, TrialStatus
+from cotune.cluster.cards import Cards, Holder, QuarantinedError
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import CONFIG_MAP, EXPERIMENT, TRIAL
 from cotune.cluster.nodes import nodes
@@ -19,13 +20,14 @@ from cotune.fitness.judgement import Judgement, judge
 from cotune.handlers.experiment import LABEL_EXPERIMENT, spec_digest
 from cotune.handlers.settings import Settings
 from cotune.handlers.statuses import condition, status_of, write_status
+from cotune.measurement.contract import ProbeResult
 from cotune.planning.calibration import prediction_errors
 from cotune.search.space import Candidate, Space
-from cotune.trials.lifecycle import Deadlines, Observed, Step, decide, log_unreadable
-from cotune.trials.outcome import NoResultError, measurements, observed_server, probe_result
+from cotune.trials.lifecycle import Deadlines, Observed, Step, decide, log_unreadable, measuring_deadline
+from cotune.trials.outcome import ComponentRun, NoResultError, measurements, observed_server, probe_result
 from cotune.trials.placement import place
 from cotune.trials.pod_failure import PodFailure
-from cotune.trials.probe_pod import probe_pod
+from cotune.trials.probe_pod import PROBE, probe_pod
 from cotune.trials.render import (
     ANNOTATION_DIGEST,
     Manifest,
@@ -35,10 +37,11 @@ from cotune.trials.render import (
     component_service,
     environment,
 )
+from cotune.trials.truth import Breach, Evidence, breach
 
 _POLL, _LATER = timedelta(seconds=0.5), timedelta(seconds=5)
-_PROBE_SLACK = timedelta(seconds=90)
-"""Beyond warm-up and window: each clip once, answers to the last requests, the probe's own start."""
+_QUARANTINE = timedelta(minutes=10)
+"""For which a card that was not drained in time is left alone."""
 
 TRIALS = Counter("cotune_trials_total", "Trials that have finished.", ["phase", "reason"])
 
@@ -70,7 +73,7 @@ class TrialReconciler:
             # As a rule the garbage collector takes the trial with it; an orphan must not keep its card.
             step = Step(TrialPhase.INVALID, "ExperimentGone", "the experiment that owned this trial does not exist")
             return await self._write(body, status, step, now)
-        if spec_digest(experiment) != body["metadata"].get("annotations", {}).get(ANNOTATION_DIGEST):
+        if _digest_or_none(experiment) != body["metadata"].get("annotations", {}).get(ANNOTATION_DIGEST):
             step = Step(TrialPhase.INVALID, "SpecChanged", "the experiment's spec is not what this trial was made for")
             return await self._write(body, status, step, now)
         return await self._advance(body, identity, spec, status, ExperimentSpec.model_validate(experiment["spec"]), now)
@@ -84,11 +87,10 @@ class TrialReconciler:
         experiment: ExperimentSpec,
         now: datetime,
     ) -> timedelta | None:
-        node = status.node or await self._acquire_any(identity, experiment)
-        if node is None:
-            waiting = Step(TrialPhase.PENDING, "WaitingForCard", "another trial runs on every suitable card")
-            await self._write(body, status, waiting, now)
-            return _POLL
+        node = status.node or await self._acquire_any(identity, experiment, now)
+        if isinstance(node, Step):
+            await self._write(body, status, node, now)
+            return _LATER if node.reason == "NodeQuarantined" else _POLL
         stack = await self.stacks.observe(identity)
         holder = await self.cards.holder(node)
         step = decide(
@@ -106,7 +108,9 @@ class TrialReconciler:
                 why = Step(TrialPhase.PENDING, "CorpusNotFound", f"no ConfigMap {missing} in {identity.namespace}")
                 return await self._put_off(body, identity, status, node, why, now)
             await self.stacks.ensure(identity, self._manifests(identity, spec, experiment, node, step))
-            step, measured, servers = await self._measured(status, step, experiment, stack, now)
+            step, measured, servers = await self._measured(status, step, experiment, stack, spec.prediction, now)
+            if step.reason == "NotDrained":
+                step = await self._quarantined(identity, step, stack, node, now)
         except TemplateError as error:
             step = Step(TrialPhase.INVALID, "TemplateRefused", str(error))
         except NameTakenError as error:
@@ -135,12 +139,29 @@ class TrialReconciler:
         await self._write(body, status, why, now, status.model_copy(update={"node": None}))
         return _LATER
 
-    async def _acquire_any(self, identity: TrialIdentity, experiment: ExperimentSpec) -> str | None:
+    async def _acquire_any(self, identity: TrialIdentity, experiment: ExperimentSpec, now: datetime) -> str | Step:
+        """A node whose card the trial holds now, or the step of a trial that has none."""
         containers = len(experiment.stack.components) + 1
+        quarantined: list[str] = []
         for node in place(await nodes(self.objects), experiment.gpu, containers).nodes:
-            if await self.cards.acquire(node, identity):
-                return node
-        return None
+            try:
+                if await self.cards.acquire(node, identity, now):
+                    return node
+            except QuarantinedError as error:
+                quarantined.append(str(error))
+        if quarantined:
+            return Step(TrialPhase.PENDING, "NodeQuarantined", "; ".join(quarantined))
+        return Step(TrialPhase.PENDING, "WaitingForCard", "another trial runs on every suitable card")
+
+    async def _quarantined(
+        self, identity: TrialIdentity, step: Step, stack: ObservedStack, node: str, now: datetime
+    ) -> Step:
+        """Keep the next trial from waiting for a card that somebody else uses, and say what the probe saw there."""
+        seen = await self.stacks.last_line(stack, PROBE)
+        why = f"{step.message}: {seen}" if seen else step.message
+        until = now + _QUARANTINE
+        await self.cards.quarantine(node, identity, until, why)
+        return replace(step, message=f"{why}; {node} is in quarantine until {until.isoformat(timespec='seconds')}")
 
     def _manifests(
         self, identity: TrialIdentity, spec: TrialSpec, experiment: ExperimentSpec, node: str, step: Step
@@ -167,6 +188,7 @@ class TrialReconciler:
         step: Step,
         experiment: ExperimentSpec,
         stack: ObservedStack,
+        prediction: Prediction | None,
         now: datetime,
     ) -> tuple[Step, tuple[Measurement, ...], tuple[ObservedServer, ...]]:
         """The measurements of a trial that has succeeded, and what servers have logged: stored before the pods go."""
@@ -183,8 +205,12 @@ class TrialReconciler:
                 raise
             elapsed = now - (status.phase_started_at or now)
             return log_unreadable(status.phase, elapsed, self._deadlines(experiment), "a component"), (), ()
-        servers = _servers(experiment, {name: run.log for name, run in runs.items()})
-        return step, measurements(experiment, result, runs), servers
+        measured = measurements(experiment, result, runs)
+        if (found := _breach(experiment, result, stack, runs, measured, prediction)) is not None:
+            # Nothing of it is kept: neither a judgement nor a later plan may rest on it.
+            phase = TrialPhase.FAILED if found.blames_the_candidate else TrialPhase.INVALID
+            return Step(phase, found.reason, found.message), (), ()
+        return step, measured, _servers(experiment, {name: run.log for name, run in runs.items()})
 
     async def _finish(
         self, body: Object, identity: TrialIdentity, spec: TrialSpec, status: TrialStatus, now: datetime
@@ -275,8 +301,7 @@ class TrialReconciler:
         return timedelta() if step.phase is not old.phase else _POLL
 
     def _deadlines(self, experiment: ExperimentSpec) -> Deadlines:
-        load = timedelta(seconds=experiment.workload.warmup_seconds + experiment.workload.duration_seconds)
-        return Deadlines(self.settings.drain, self.settings.start, load + _PROBE_SLACK)
+        return Deadlines(self.settings.drain, self.settings.start, measuring_deadline(experiment.workload))
 
     async def _tell_judgement(self, body: Object, judgement: Judgement, now: datetime) -> None:
         note = f"fitness {judgement.fitness}" if judgement.feasible else judgement.message
@@ -288,6 +313,14 @@ def _identity(body: Object, spec: TrialSpec) -> TrialIdentity:
     return TrialIdentity(metadata["namespace"], metadata["name"], metadata["uid"], spec.experiment)
 
 
+def _digest_or_none(experiment: Object) -> str:
+    """Empty: the spec is not one that anything could run."""
+    try:
+        return spec_digest(experiment)
+    except ValidationError:
+        return ""
+
+
 def _owns(experiment: Object, trial: Object) -> bool:
     uid = experiment["metadata"]["uid"]
     return any(it["uid"] == uid for it in trial["metadata"].get("ownerReferences", ()))
@@ -296,6 +329,21 @@ def _owns(experiment: Object, trial: Object) -> bool:
 def _servers(experiment: ExperimentSpec, logs: Mapping[str, str]) -> tuple[ObservedServer, ...]:
     names = [it.name for it in experiment.stack.components if it.protocol is Protocol.OPENAI_COMPLETIONS]
     return tuple(found for it in names if (found := observed_server(it, logs.get(it, ""))) is not None)
+
+
+def _breach(
+    experiment: ExperimentSpec,
+    result: ProbeResult,
+    stack: ObservedStack,
+    runs: Mapping[str, ComponentRun],
+    measured: Sequence[Measurement],
+    prediction: Prediction | None,
+) -> Breach | None:
+    if result.conduct is None or (result.conduct.card is None) != (experiment.gpu is None):
+        return Breach("NoResult", "the probe does not say how it has measured")
+    components = {PROBE: stack.probe_evidence(), **{name: it.evidence for name, it in runs.items()}}
+    by_metric = {it.metric: it for it in measured}
+    return breach(Evidence(experiment, result.conduct, components, by_metric, prediction))
 
 
 def _may_pass(error: ApiError) -> bool:

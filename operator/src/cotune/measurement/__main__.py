@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from cotune.measurement.card import Card, CardError
 from cotune.measurement.contract import CONFIGURATION_VARIABLE, DRAINED_PATH, HEALTH_PORT, ProbeConfiguration
-from cotune.measurement.probe import Corpora, Progress, read_corpora, run_probe
+from cotune.measurement.probe import Corpora, DrainedCard, Progress, read_corpora, run_probe
 
 _TERMINATED = 128 + signal.SIGTERM
 
@@ -54,16 +54,18 @@ async def _run(configuration: ProbeConfiguration, corpora: Corpora, port: int) -
 async def _probe(configuration: ProbeConfiguration, corpora: Corpora, port: int) -> str:
     drained = asyncio.Event()
     async with _health(drained, port):
-        card = Card() if configuration.gpu else None
-        if card is not None:
+        drained_card: DrainedCard | None = None
+        if configuration.gpu:
+            card = Card()
             progress = Progress(_say)
             progress("waiting for the card to be drained")
             reading = await card.drained(
                 lambda it: progress(f"waiting for the card: {it.used_mib:.0f} MiB used, {it.processes} processes")
             )
             _say(f"the card is drained: {reading.used_mib:.0f} of {reading.total_mib:.0f} MiB used, no process")
+            drained_card = DrainedCard(card, reading)
         drained.set()
-        result = await run_probe(configuration, corpora, card, _say)
+        result = await run_probe(configuration, corpora, drained_card, _say)
     return result.model_dump_json(by_alias=True)
 
 

@@ -6,17 +6,35 @@
 
 import asyncio
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from statistics import median
+from typing import cast
 
 import pynvml
+
+from cotune.measurement.contract import CardConduct, CardProcess
 
 _MIB = 1 << 20
 _IDLE_SHARE = 0.006
 """Of its memory an idle card may show as used by its driver: an H200 shows 615 of 143,771 MiB."""
+_CONTEXT_MIB = 128
+"""Unlisted memory above this is that of a process which NVML does not list: no CUDA context is smaller."""
 _IDLE_LEAST_MIB = 256
 """What a small card's driver may take; the context of any CUDA process takes as much on top of it."""
-_SAMPLES_A_SECOND = 4
+_SAMPLES_A_SECOND = 10
+
+_THROTTLING = {
+    0x08: "HwSlowdown",
+    0x20: "SwThermalSlowdown",
+    0x40: "HwThermalSlowdown",
+    0x80: "HwPowerBrakeSlowdown",
+}
+"""NVML's clock event reasons that say something of the machine's state on that day.
+
+A card at its power cap (0x04) is not among them: that is what the load makes of this card, whenever it is run.
+"""
 
 
 class CardError(RuntimeError):
@@ -33,6 +51,20 @@ class Reading:
     utilization: float
     """0 to 1: the share of the last moments in which some kernel ran."""
     processes: int
+    held: Mapping[int, float] = field(default_factory=dict[int, float])
+    """Process id to MiB, for the processes that NVML lists with their memory."""
+    throttle_reasons: int | None = None
+    """NVML's bits; None: the driver does not say. So with the following."""
+    sm_clock_mhz: int | None = None
+    power_watts: float | None = None
+    temperature_celsius: int | None = None
+    uncorrected_ecc_errors: int | None = None
+    """Since the driver was loaded."""
+
+    @property
+    def unlisted_mib(self) -> float:
+        """What is used and not accounted for by a listed process."""
+        return max(0.0, self.used_mib - sum(self.held.values()))
 
     @property
     def is_idle(self) -> bool:
@@ -58,6 +90,7 @@ class Card:
             if count != 1:
                 raise CardError(f"the pod sees {count} cards, and a trial runs on one")
             self._handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+            self.uuid = _text(pynvml.nvmlDeviceGetUUID(self._handle))
         except pynvml.NVMLError as error:
             raise CardError(f"NVML: {error}") from error
 
@@ -79,6 +112,20 @@ class Card:
             total_mib=int(memory.total) / _MIB,
             utilization=int(rates.gpu) / 100,
             processes=len(processes),
+            held={int(it.pid): int(it.usedGpuMemory) / _MIB for it in processes if it.usedGpuMemory is not None},
+            throttle_reasons=_known(lambda: pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._handle)),
+            sm_clock_mhz=_known(lambda: pynvml.nvmlDeviceGetClockInfo(self._handle, pynvml.NVML_CLOCK_SM)),
+            power_watts=milliwatts / 1000
+            if (milliwatts := _known(lambda: pynvml.nvmlDeviceGetPowerUsage(self._handle))) is not None
+            else None,
+            temperature_celsius=_known(
+                lambda: pynvml.nvmlDeviceGetTemperature(self._handle, pynvml.NVML_TEMPERATURE_GPU)
+            ),
+            uncorrected_ecc_errors=_known(
+                lambda: pynvml.nvmlDeviceGetTotalEccErrors(
+                    self._handle, pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, pynvml.NVML_VOLATILE_ECC
+                )
+            ),
         )
 
     async def drained(self, seen: Callable[[Reading], None], interval_seconds: float = 0.25) -> Reading:
@@ -99,10 +146,62 @@ class Card:
             await asyncio.sleep(interval_seconds)
 
     async def watch(self, seconds: float) -> list[Reading]:
-        """Read the card a few times a second for so long; at least once."""
+        """Read the card ten times a second for so long; at least once."""
         readings: list[Reading] = []
-        end = time.monotonic() + seconds
-        while not readings or time.monotonic() < end:
+        start = time.monotonic()
+        while not readings or time.monotonic() < start + seconds:
             readings.append(await asyncio.to_thread(self.read))
-            await asyncio.sleep(1 / _SAMPLES_A_SECOND)
+            # From the start on, so that slow readings do not add up.
+            due = start + len(readings) / _SAMPLES_A_SECOND
+            await asyncio.sleep(max(0.0, min(due, start + seconds) - time.monotonic()))
         return readings
+
+
+def card_conduct(uuid: str, drained: Reading, readings: Sequence[Reading]) -> CardConduct:
+    """What the readings of a window say beside its metrics.
+
+    Args:
+        uuid: the card's.
+        drained: the card before the stack was started.
+        readings: of the window, at least one.
+    """
+    first = readings[0]
+    pids = {pid for it in readings for pid in it.held}
+    held = {pid: min(it.held.get(pid, 0.0) for it in readings) for pid in first.held}
+    came = {pid: min(it.held[pid] for it in readings if pid in it.held) for pid in sorted(pids - first.held.keys())}
+    reasons = [it.throttle_reasons for it in readings if it.throttle_reasons is not None]
+    seen = {name for bit, name in _THROTTLING.items() if any(it & bit for it in reasons)}
+    before, after = readings[0].uncorrected_ecc_errors, readings[-1].uncorrected_ecc_errors
+    clocks = [it.sm_clock_mhz for it in readings if it.sm_clock_mhz is not None]
+    watts = [it.power_watts for it in readings if it.power_watts is not None]
+    degrees = [it.temperature_celsius for it in readings if it.temperature_celsius is not None]
+    return CardConduct(
+        uuid=uuid,
+        readings=len(readings),
+        rise_mib=min(it.used_mib for it in readings) - drained.used_mib,
+        processes=_processes(held),
+        # The two are read one after the other: a single reading may fall into an allocation.
+        are_all_listed=median(it.unlisted_mib for it in readings) <= drained.used_mib + _CONTEXT_MIB,
+        newcomers=_processes(came),
+        throttled=sum(any(it & bit for bit in _THROTTLING) for it in reasons) if reasons else None,
+        throttle_reasons=tuple(sorted(seen)),
+        sm_clock_mhz=min(clocks, default=None),
+        power_watts=max(watts, default=None),
+        temperature_celsius=max(degrees, default=None),
+        uncorrected_ecc_errors=max(after - before, 0) if before is not None and after is not None else None,
+    )
+
+
+def _processes(held: Mapping[int, float]) -> tuple[CardProcess, ...]:
+    return tuple(CardProcess(pid=pid, least_mib=round(mib, 1)) for pid, mib in sorted(held.items())[:256])
+
+
+def _known(read: Callable[[], object]) -> int | None:
+    """What the driver says; None where this card or this driver says nothing of it."""
+    with suppress(pynvml.NVMLError):
+        return cast("int", read())
+    return None
+
+
+def _text(said: str | bytes) -> str:
+    return said.decode() if isinstance(said, bytes) else said

@@ -4,6 +4,7 @@ The configuration travels as JSON in the environment variable `COTUNE_PROBE`; th
 prints, as one line of JSON.
 """
 
+from datetime import datetime
 from typing import Annotated
 
 from pydantic import Field
@@ -14,6 +15,7 @@ from cotune.api.trial import Measurement
 
 CONFIGURATION_VARIABLE = "COTUNE_PROBE"
 HEALTH_PORT = 8080
+GRACE_SECONDS = 30.0
 LARGEST_ALLOCATION = "gpu.largestAllocMiB"
 DRAINED_PATH = "/drained"
 """Answers 200 once the card was seen drained (at once without a card), 503 before: the pod's readiness."""
@@ -47,9 +49,64 @@ class ProbeConfiguration(ApiModel):
     """Of the arrivals: the same for every candidate."""
     warmup_seconds: Annotated[float, Field(ge=0)]
     duration_seconds: Annotated[float, Field(gt=0)]
-    grace_seconds: Annotated[float, Field(ge=0)] = 30
+    grace_seconds: Annotated[float, Field(ge=0)] = GRACE_SECONDS
     """How long answers are waited for after the last request was sent."""
     streams: Annotated[tuple[ProbeStream, ...], Field(min_length=1)]
+
+
+class CardProcess(ApiModel):
+    """A process on the card as NVML lists it; whose it is, is not known here."""
+
+    pid: int
+    least_mib: Annotated[float, Field(ge=0, alias="leastMiB")]
+    """The least that it held in any reading of the window."""
+
+
+class CardConduct(ApiModel):
+    """What else NVML showed over the window: by it the operator judges whether the figures may count."""
+
+    uuid: Annotated[str, Field(max_length=96)]
+    readings: Annotated[int, Field(ge=1)]
+    rise_mib: Annotated[float, Field(alias="riseMiB")]
+    """The card's least used memory over the window, less what was used when it was seen drained."""
+    processes: Annotated[tuple[CardProcess, ...], Field(max_length=256)]
+    """Listed in the first reading."""
+    are_all_listed: bool
+    """Whether the listed processes account for what is used: those of other containers are not always listed."""
+    newcomers: Annotated[tuple[CardProcess, ...], Field(max_length=256)] = ()
+    """Listed in the window and not in its first reading."""
+    throttled: Annotated[int | None, Field(ge=0)] = None
+    """Readings in which heat or the board's power supply slowed the clocks; None: the driver does not say."""
+    throttle_reasons: Annotated[tuple[str, ...], Field(max_length=8)] = ()
+    sm_clock_mhz: Annotated[int | None, Field(ge=0)] = None
+    """The least; None: the driver does not say. So with the following."""
+    power_watts: Annotated[float | None, Field(ge=0)] = None
+    """The greatest."""
+    temperature_celsius: int | None = None
+    """The greatest."""
+    uncorrected_ecc_errors: Annotated[int | None, Field(ge=0)] = None
+    """New ones in the window."""
+
+
+class Punctuality(ApiModel):
+    """How well the probe kept one component's schedule."""
+
+    component: ComponentName
+    requests: Annotated[int, Field(ge=0)]
+    """That were due in the window."""
+    late_p99_ms: Annotated[float, Field(ge=0)]
+    """How late the probe itself sent."""
+
+
+class Conduct(ApiModel):
+    """How the measurement went: not what it says, but whether it may be believed."""
+
+    started_at: datetime
+    ended_at: datetime
+    """Of the window."""
+    punctuality: Annotated[tuple[Punctuality, ...], Field(max_length=16)] = ()
+    card: CardConduct | None = None
+    """None without a card."""
 
 
 class ProbeResult(ApiModel):
@@ -58,3 +115,5 @@ class ProbeResult(ApiModel):
     measurements: Annotated[tuple[Measurement, ...], Field(max_length=256, json_schema_extra=map_list("metric"))]
     errors: Annotated[tuple[str, ...], Field(max_length=16)] = ()
     """The first errors of requests, each at most 300 characters: what a person reads first when errorRate is not 0."""
+    conduct: Conduct | None = None
+    """None: an older probe, of whose figures nothing can be said."""

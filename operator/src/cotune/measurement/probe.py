@@ -6,15 +6,16 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
 
 from cotune.api.experiment import Protocol
 from cotune.measurement.arrivals import schedule
-from cotune.measurement.card import Card, Reading
+from cotune.measurement.card import Card, Reading, card_conduct
 from cotune.measurement.clients import Answer, Client, CompletionsClient, HttpClient, TranscriptionsClient
-from cotune.measurement.contract import ProbeConfiguration, ProbeResult, ProbeStream
+from cotune.measurement.contract import Conduct, ProbeConfiguration, ProbeResult, ProbeStream, Punctuality
 from cotune.measurement.corpus import Clip, read_corpus
 from cotune.measurement.largest_allocation import measure_largest_allocation
 from cotune.measurement.open_loop import StreamResult, run_open_loop
@@ -89,7 +90,18 @@ def read_corpora(configuration: ProbeConfiguration) -> Corpora:
     return {it.corpus: read_corpus(Path(it.corpus)) for it in configuration.streams if it.corpus is not None}
 
 
-async def run_probe(configuration: ProbeConfiguration, corpora: Corpora, card: Card | None, say: Say) -> ProbeResult:
+@dataclass(frozen=True)
+class DrainedCard:
+    """The card of a trial."""
+
+    card: Card
+    drained: Reading
+    """Before any service was started."""
+
+
+async def run_probe(
+    configuration: ProbeConfiguration, corpora: Corpora, card: DrainedCard | None, say: Say
+) -> ProbeResult:
     """Wait for the services, warm them up, measure.
 
     Args:
@@ -157,7 +169,7 @@ async def _warm_up(sources: Sequence[_Source], corpora: Corpora, configuration: 
 async def _measure(
     sources: Sequence[_Source],
     session: aiohttp.ClientSession,
-    card: Card | None,
+    card: DrainedCard | None,
     configuration: ProbeConfiguration,
     say: Say,
 ) -> ProbeResult:
@@ -168,7 +180,17 @@ async def _measure(
         _load([(it.client, it.window) for it in group], record, seconds, configuration.grace_seconds)
         for group, record in zip(groups, records, strict=True)
     )
+    started_at = datetime.now(UTC)
     readings, loops = await asyncio.gather(_watched(card, seconds), asyncio.gather(*loads))
+    conduct = Conduct(
+        started_at=started_at,
+        ended_at=datetime.now(UTC),
+        punctuality=tuple(
+            Punctuality(component=group[0].stream.component, requests=it.requests, late_p99_ms=it.schedule_error_p99)
+            for group, it in zip(groups, loops, strict=True)
+        ),
+        card=card_conduct(card.card.uuid, card.drained, readings) if card is not None else None,
+    )
     measurements = list(card_measurements(readings))
     for group, record, loop in zip(groups, records, loops, strict=True):
         stream = group[0].stream
@@ -187,13 +209,13 @@ async def _measure(
         for group, record in zip(groups, records, strict=True)
         for it in record.errors
     ]
-    return ProbeResult(measurements=tuple(measurements), errors=tuple(it[:300] for it in errors[:16]))
+    return ProbeResult(measurements=tuple(measurements), errors=tuple(it[:300] for it in errors[:16]), conduct=conduct)
 
 
-async def _watched(card: Card | None, seconds: float) -> list[Reading]:
+async def _watched(card: DrainedCard | None, seconds: float) -> list[Reading]:
     if card is None:
         return []
-    return await card.watch(seconds)
+    return await card.card.watch(seconds)
 
 
 def _by_component(sources: Sequence[_Source]) -> list[list[_Source]]:

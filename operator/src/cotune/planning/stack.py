@@ -44,6 +44,9 @@ class DeclaredService:
     starts_beside: bool = False
 
 
+OTHERS = "others"
+"""Whoever holds something before the stack starts, as the component of a part."""
+
 Server = VllmServer | WhisperServer | DeclaredService
 
 
@@ -98,7 +101,7 @@ def plan_stack(
             cleared away, say.
         client_limit: bytes that one client may hold under MPS (`Card.client_limit`); None: no limit.
     """
-    parts = [Part("others", "held", taken)] if taken else []
+    parts = [Part(OTHERS, "held", taken)] if taken else []
     language_models: dict[str, VllmPlan] = {}
     free, doubts = card.total_bytes - taken, list[str]()
     for index, server in enumerate(servers):
@@ -183,7 +186,7 @@ def _plan_whisper(server: WhisperServer, card: Card) -> WhisperPlan:
 
 def _returned(parts: Sequence[Part], size: int) -> list[Part]:
     """The parts once others have given so much back."""
-    return [Part(it.component, it.what, it.size - size) if it.component == "others" else it for it in parts]
+    return [Part(it.component, it.what, it.size - size) if it.component == OTHERS else it for it in parts]
 
 
 def _vllm_parts(component: str, plan: VllmPlan, card: Card) -> tuple[Part, ...]:

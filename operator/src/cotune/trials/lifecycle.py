@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from cotune.api.experiment import Component
+from cotune.api.experiment import Component, Workload
 from cotune.api.trial import TrialPhase
+from cotune.measurement.contract import GRACE_SECONDS
 from cotune.trials.pod_failure import PodFailure
 from cotune.trials.root_cause import root_cause
 
@@ -57,6 +58,20 @@ class Deadlines:
     drain: timedelta
     start: timedelta
     measure: timedelta
+
+
+_LEAST_SLACK, _MOST_SLACK = timedelta(seconds=60), timedelta(minutes=15)
+
+
+def measuring_deadline(workload: Workload) -> timedelta:
+    """How long a probe may take for a workload.
+
+    Warm-up and window, with the answers that are waited for after each of them; and for its own start and the first
+    request with every clip, which a slow server takes longer for, half as long again, within bounds.
+    """
+    load = timedelta(seconds=workload.warmup_seconds + workload.duration_seconds)
+    slack = min(max(load / 2, _LEAST_SLACK), _MOST_SLACK)
+    return load + 2 * timedelta(seconds=GRACE_SECONDS) + slack
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
 from cotune.api.experiment import ExperimentSpec, Protocol
 from cotune.api.trial import Measurement, ObservedServer
 from cotune.measurement.contract import ProbeResult
+from cotune.trials.truth import ComponentEvidence
 
 _OUT_OF_MEMORY = re.compile(r"(torch\.)?(cuda\.)?OutOfMemoryError: CUDA out of memory")
 _KV_CACHE_TOKENS = re.compile(r"GPU KV cache size: ([0-9,]+) tokens")
@@ -34,6 +35,8 @@ class ComponentRun:
     restarts: int
     startup_seconds: float | None
     """From the start of its container to readiness."""
+    evidence: ComponentEvidence = field(default_factory=ComponentEvidence)
+    """By which it is judged whether the figures count."""
 
 
 class NoResultError(ValueError):

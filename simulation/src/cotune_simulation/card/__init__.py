@@ -10,6 +10,7 @@ JSON object per line each way; a reply carries the `id` of its request, replies 
     {"id": 5, "op": "run", "kernel_ms": 2.0, "launches": 20, "gap_ms": 0.8}   answered when the last kernel has ended
     {"id": 6, "op": "memory"}                                -> {"free": bytes, "held": bytes by this connection}
     {"id": 7, "op": "restore", "bytes": 1048576}             what a process says again after the daemon was restarted
+    {"id": 8, "op": "throttle", "reasons": 32}               NVML's clock event reasons, shown until told otherwise
 
 An error is `{"id": 3, "error": "out_of_memory", "free": bytes, "total": bytes}` or `{"error": "bad_request", ...}`.
 

@@ -89,6 +89,10 @@ class CardClient:
         """What nobody holds on the card."""
         return (await self._call("memory")).integer("free")
 
+    async def throttle(self, reasons: int) -> None:
+        """Have the card show these clock event reasons (NVML's bits) from now on; 0: none."""
+        await self._call("throttle", reasons=reasons)
+
     @property
     def held_bytes(self) -> int:
         """What this process holds."""

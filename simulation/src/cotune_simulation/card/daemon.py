@@ -36,6 +36,7 @@ class CardDaemon:
         self._settled_at = now + settling_seconds
         self._epoch_offset = time.time() - now
         self._numbers = count(1)
+        self._throttle_reasons = 0
         self._pids: dict[int, int] = {}
         self._waiting: dict[Job, asyncio.Future[None]] = {}
         self._wake_up: asyncio.TimerHandle | None = None
@@ -105,6 +106,9 @@ class CardDaemon:
                 return {"allocation": self._ledger.restore(client, _not_negative(request.integer("bytes")))}
             case "free":
                 self._ledger.free(client, request.integer("allocation"))
+                return {}
+            case "throttle":
+                self._throttle_reasons = _not_negative(request.integer("reasons"))
                 return {}
             case "run":
                 return self._start(client, request)
@@ -182,7 +186,10 @@ class CardDaemon:
             # Modelled: kernels read or write memory in half of their time.
             "utilization_memory": percent // 2,
             "clock_graphics": product.graphics_clock_mhz,
-            "clock_sm": product.sm_clock_mhz,
+            # Modelled: a throttled card runs at half of its clock; kernels take as long as ever.
+            "clock_sm": product.sm_clock_mhz // 2 if self._throttle_reasons else product.sm_clock_mhz,
+            # NVML's bit 0: it has nothing to do.
+            "clock_event_reasons": self._throttle_reasons | (0 if percent else 1),
             "clock_memory": product.memory_clock_mhz,
             "clock_video": product.video_clock_mhz,
             "power": round(product.idle_milliwatts + load * (product.busy_milliwatts - product.idle_milliwatts)),

@@ -1,7 +1,8 @@
 """`python -m cotune_simulation.whisper`: the simulated Whisper server.
 
 `ASR_WHISPER_SIZE` chooses the size. `COTUNE_SIMULATION_DEVICE_FALLBACK=1` makes it load on the CPU without a word
-where the card is absent or full, as servers with `device = "cuda" if available else "cpu"` do.
+where the card is absent or full, as servers with `device = "cuda" if available else "cpu"` do; `always` plants that lie
+wherever it runs.
 """
 
 import argparse
@@ -57,12 +58,16 @@ async def _run(size: str, host: str, port: int) -> int:
 
 
 async def _loaded(size: str) -> Transcriber:
+    on_cpu = Transcriber(size_figures(size, CPU_FIGURES_CARD), card=None)
+    fallback = os.environ.get(FALLBACK_VARIABLE)
+    if fallback == "always":
+        return on_cpu
     try:
         return await _load_on_card(size)
     except (NoCardError, TorchOutOfMemoryError):
-        if os.environ.get(FALLBACK_VARIABLE) != "1":
+        if fallback != "1":
             raise
-    return Transcriber(size_figures(size, CPU_FIGURES_CARD), card=None)
+    return on_cpu
 
 
 async def _load_on_card(size: str) -> Transcriber:
