@@ -55,7 +55,7 @@ def test_the_full_stack_measures_long_enough_for_a_p95() -> None:
 
     assert full.search.repeats >= 2
     for stream in full.workload.streams:
-        assert float(stream.arrivals.rate_per_second) * full.workload.duration_seconds >= _FEWEST_SAMPLES
+        assert float(stream.arrivals.rate_per_second or 0) * full.workload.duration_seconds >= _FEWEST_SAMPLES
 
 
 def test_only_files_that_say_so_use_the_simulation() -> None:

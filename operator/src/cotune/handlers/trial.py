@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from prometheus_client import Counter
 
 from cotune.api.conditions import with_condition
-from cotune.api.experiment import ExperimentPhase, ExperimentSpec, ExperimentStatus, Protocol
+from cotune.api.experiment import ExperimentPhase, ExperimentSpec, ExperimentStatus
 from cotune.api.trial import Measurement, ObservedServer, TrialPhase, TrialSpec, TrialStatus
 from cotune.cluster.cards import Cards, Holder
 from cotune.cluster.events import Events
@@ -156,7 +156,7 @@ class TrialReconciler:
 
     async def _missing_corpus(self, identity: TrialIdentity, experiment: ExperimentSpec) -> str | None:
         """A pod whose volume is missing would wait for it without a word."""
-        for name in sorted({it.corpus_ref.config_map for it in experiment.workload.streams if it.corpus_ref}):
+        for name in experiment.workload.config_maps:
             if await self.objects.find(CONFIG_MAP, identity.namespace, name) is None:
                 return name
         return None
@@ -273,7 +273,7 @@ class TrialReconciler:
         return timedelta() if step.phase is not old.phase else _POLL
 
     def _deadlines(self, experiment: ExperimentSpec) -> Deadlines:
-        load = timedelta(seconds=experiment.workload.warmup_seconds + experiment.workload.duration_seconds)
+        load = timedelta(seconds=experiment.workload.load_seconds)
         return Deadlines(self.settings.drain, self.settings.start, load + _PROBE_SLACK)
 
     async def _tell_judgement(self, body: Object, judgement: Judgement, now: datetime) -> None:
@@ -292,7 +292,7 @@ def _owns(experiment: Object, trial: Object) -> bool:
 
 
 def _servers(experiment: ExperimentSpec, logs: Mapping[str, str]) -> tuple[ObservedServer, ...]:
-    names = [it.name for it in experiment.stack.components if it.protocol is Protocol.OPENAI_COMPLETIONS]
+    names = [it.name for it in experiment.stack.components if it.protocol.is_language_model]
     return tuple(found for it in names if (found := observed_server(it, logs.get(it, ""))) is not None)
 
 
