@@ -131,7 +131,8 @@ def test_a_completion_asks_for_the_served_model_an_exact_length_and_a_new_prompt
     [
         (streaming(token("a"), token("b")), "Truncated: the stream was cut"),
         (streaming(token("a"), ENDED), "Truncated: the stream was cut"),
-        (streaming(token("a"), token("b"), "[DONE]"), "Truncated: .* no reason to end"),
+        (streaming(token("a"), token("b"), "[DONE]"), "Truncated: .* reason to end is None"),
+        (streaming(token("a"), token("", "abort"), "[DONE]"), "Truncated: .* reason to end is abort"),
         (streaming(token("a"), ENDED, usage(2), "[DONE]"), "Truncated: .* 2 of 3 tokens"),
         (streaming("[DONE]"), "Empty: the stream ended without a token"),
         (streaming(token("a"), {"error": {"message": "no memory"}}), "ErrorBody: .*no memory"),
@@ -146,6 +147,10 @@ def test_an_answer_that_is_none_is_an_error(handler: Handler, words: str) -> Non
         completed(handler)
 
     assert re.search(words, f"{raised.value.kind}: {raised.value}")
+
+
+def test_an_answer_that_stops_by_itself_is_not_cut() -> None:
+    assert completed(streaming(token("a"), token("", "stop"), usage(1), "[DONE]")).tokens == 1
 
 
 def chatted(handler: Handler, dataset: Sequence[Sample] = ()) -> Answer:

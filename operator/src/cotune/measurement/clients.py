@@ -18,6 +18,8 @@ from cotune.measurement.requests import Request, Sample
 
 _MODELS = "/v1/models"
 _MODELS_TIMEOUT = aiohttp.ClientTimeout(total=30)
+_GIVEN_UP = {"abort", "error"}
+"""What vLLM gives as the reason to end where it gave a request up."""
 _EVENT_STREAM, _JSON = "text/event-stream", "application/json"
 
 
@@ -255,7 +257,7 @@ def _no_error(body: bytes) -> object:
 async def _read_stream(response: aiohttp.ClientResponse, answer: Answer, expected: int | None) -> None:
     """Server-sent events up to `[DONE]`: without it, without a reason to end or with too few tokens it was cut."""
     latest: float | None = None
-    finished = False
+    reason: str | None = None
     usage: dict[str, Any] = {}
     async for data, now in _events(response):
         if data == b"[DONE]":
@@ -273,16 +275,16 @@ async def _read_stream(response: aiohttp.ClientResponse, answer: Answer, expecte
             else:
                 answer.between_tokens.append(now - latest)
             latest = now
-        finished = finished or any(it.get("finish_reason") is not None for it in choices)
+        reason = next((str(it["finish_reason"]) for it in choices if it.get("finish_reason") is not None), reason)
         usage = event.get("usage") or usage
     else:
         raise AnswerError("the stream was cut before its end", ErrorKind.TRUNCATED)
     if latest is None:
         raise AnswerError("the stream ended without a token", ErrorKind.EMPTY)
-    if not finished:
-        raise AnswerError("the stream was cut: it says no reason to end", ErrorKind.TRUNCATED)
+    if reason is None or reason in _GIVEN_UP:
+        raise AnswerError(f"the stream was cut: its reason to end is {reason}", ErrorKind.TRUNCATED)
     tokens, prompt_tokens = usage.get("completion_tokens"), usage.get("prompt_tokens")
-    if tokens is not None and expected is not None and int(tokens) < expected:
+    if reason != "stop" and tokens is not None and expected is not None and int(tokens) < expected:
         raise AnswerError(f"the stream was cut: {tokens} of {expected} tokens", ErrorKind.TRUNCATED)
     answer.tokens = None if tokens is None else int(tokens)
     answer.prompt_tokens = None if prompt_tokens is None else int(prompt_tokens)
