@@ -81,6 +81,9 @@ class Outcome:
     seen_error_p99: float
     cpu_per_request: float
     """Processor time of all of the tool's processes, in the middle of the run."""
+    others_share: float
+    """Of the tool's core, taken by whatever else runs on the machine: beyond a few hundredths the schedule error is
+    that of the machine and not of the tool."""
 
 
 class _Server:
@@ -163,11 +166,37 @@ def _cpu_seconds(root: int) -> float:
     return total
 
 
+@dataclass(frozen=True)
+class _Run:
+    """What one run of a tool left behind."""
+
+    output: str
+    cpu_per_request: float
+    """Milliseconds."""
+    others_share: float
+    seen: "list[float]"
+    """When the server saw the window's requests, in seconds of its clock."""
+
+
+def _busy_seconds(core: int) -> float:
+    """For which a core has worked since the machine started; time stolen by its host counts."""
+    lines = Path("/proc/stat").read_text().splitlines()
+    fields = next(it.split()[1:9] for it in lines if it.startswith(f"cpu{core} "))
+    user, nice, system, _idle, _waiting, *rest = (int(it) for it in fields)
+    return (user + nice + system + sum(rest)) / _TICK
+
+
+def _children_seconds() -> float:
+    """Processor time of the processes that have ended and been waited for."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
 def _run(
     command: Sequence[str], core: int, server: _Server, load: Load, environment: dict[str, str], folder: Path
-) -> tuple[str, float, list[float]]:
-    """Its output, its processor time a request, and when the server saw the window's requests."""
+) -> _Run:
     server.get("/arrivals")
+    begin, busy, own = time.monotonic(), _busy_seconds(core), _children_seconds()
     with (folder / "output").open("w+") as output:
         process = subprocess.Popen(
             [sys.executable, "-c", _PINNED, str(core), *command],
@@ -183,13 +212,16 @@ def _run(
         finally:
             process.kill()
             processor.stop()
+        took = time.monotonic() - begin
+        others = (_busy_seconds(core) - busy - (_children_seconds() - own)) / took
         output.seek(0)
         text = output.read()
     if code != 0:
         raise RuntimeError(f"{command[0]} ended with {code}: {text[-2000:]}")
     seen = cast("list[float]", server.get("/arrivals"))
     warm_up = len(seen) - load.requests
-    return text, processor.per_request(warm_up + load.requests // 10, warm_up + load.requests * 9 // 10), seen[warm_up:]
+    cpu = processor.per_request(warm_up + load.requests // 10, warm_up + load.requests * 9 // 10)
+    return _Run(text, cpu, max(others, 0.0), seen[warm_up:])
 
 
 def _lateness(seen: Sequence[float], rate: int) -> list[float]:
@@ -226,11 +258,11 @@ def _probe(load: Load, server: _Server, core: int, folder: Path) -> Outcome:
         "PYTHONPATH": str(Path(__file__).parents[3] / "operator" / "src"),
     }
     command = [sys.executable, "-m", "cotune.measurement"]
-    text, cpu, seen = _run(command, core, server, load, environment, folder)
-    result = ProbeResult.model_validate_json(text.splitlines()[-1])
+    run = _run(command, core, server, load, environment, folder)
+    result = ProbeResult.model_validate_json(run.output.splitlines()[-1])
     found = {it.metric: float(it.value) for it in result.measurements}
     (stream,) = result.streams
-    late = _lateness(seen, load.rate)
+    late = _lateness(run.seen, load.rate)
     errors = sum(it.count for it in stream.errors)
     return Outcome(
         requests=stream.requests - errors,
@@ -242,7 +274,8 @@ def _probe(load: Load, server: _Server, core: int, folder: Path) -> Outcome:
         schedule_error_p99=stream.schedule_error.p99 if stream.schedule_error is not None else None,
         seen_error_p50=_percentile(late, 50),
         seen_error_p99=_percentile(late, 99),
-        cpu_per_request=cpu,
+        cpu_per_request=run.cpu_per_request,
+        others_share=run.others_share,
     )
 
 
@@ -262,7 +295,7 @@ def _aiperf(program: Path, load: Load, server: _Server, core: int, folder: Path)
         *("--warmup-request-count", str(load.rate * _WARM_UP_SECONDS)),
         *("--artifact-dir", "result", "--ui", "none"),
     ]
-    _, cpu, seen = _run(command, core, server, load, {}, folder)
+    run = _run(command, core, server, load, {}, folder)
     lines = (folder / "result" / "profile_export.jsonl").read_text().splitlines()
     records = [cast("dict[str, Any]", json.loads(it)) for it in lines]
     good = [
@@ -273,7 +306,7 @@ def _aiperf(program: Path, load: Load, server: _Server, core: int, folder: Path)
     begins = [it["metadata"]["request_start_ns"] for it in good]
     ends = [it["metadata"]["request_end_ns"] for it in good]
     seconds = (max(ends) - min(begins)) / 1e9
-    late = _lateness(seen, load.rate)
+    late = _lateness(run.seen, load.rate)
     return Outcome(
         requests=len(good),
         errors=load.requests - len(good),
@@ -284,7 +317,8 @@ def _aiperf(program: Path, load: Load, server: _Server, core: int, folder: Path)
         schedule_error_p99=None,
         seen_error_p50=_percentile(late, 50),
         seen_error_p99=_percentile(late, 99),
-        cpu_per_request=cpu,
+        cpu_per_request=run.cpu_per_request,
+        others_share=run.others_share,
     )
 
 
@@ -309,6 +343,7 @@ _LABELS = {
     "seen_error_p50": "schedule error p50 as the server sees it, ms",
     "seen_error_p99": "schedule error p99 as the server sees it, ms",
     "cpu_per_request": "processor time a request, ms",
+    "others_share": "share of its core taken by other work",
 }
 _COMPARED = ("ttft_p50", "itl_p50", "requests_per_second", "tokens_per_second")
 
