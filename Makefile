@@ -9,7 +9,7 @@ export PYTHONPATH := operator/src:local-cluster/src:simulation/src:demo/src:benc
 LOCAL_CLUSTER = $(BIN)/python -m localcluster
 
 .PHONY: help demo demo-real setup programs requirements lint crds crds-check docs docs-check test-fast test-helm test-apiserver test \
-        bench-planner bench-plan-scale bench-verdict gpu-bundle cluster-up cluster-status cluster-down images clean
+        bench-planner bench-plan-scale bench-load bench-verdict gpu-bundle cluster-up cluster-status cluster-down images clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -50,6 +50,9 @@ requirements: setup ## compile requirements/*.in again (needs uv)
 	    --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
 	    -o requirements/$$name.txt --custom-compile-command 'make requirements'; \
 	done
+	uv pip compile requirements/bench-load.in --generate-hashes --no-emit-index-url --no-emit-find-links --quiet \
+	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 -o requirements/bench-load.txt \
+	  --custom-compile-command 'make requirements'
 	uv pip compile requirements/gpu.in --no-deps --generate-hashes --no-emit-index-url --no-emit-find-links --quiet \
 	  --python-version 3.12 --python-platform x86_64-manylinux_2_28 -o requirements/gpu.txt \
 	  --custom-compile-command 'make requirements'
@@ -93,6 +96,14 @@ bench-plan-scale: setup ## 10,000 candidates planned, 100,000 surveyed (LARGE=1:
 
 bench-verdict: setup ## false winners of 1,000 A/A experiments; repeats that find a gain of 10 %
 	@$(BIN)/python -m cotune_bench.verdict
+
+build/bench/aiperf/.complete: requirements/bench-load.txt
+	@rm -rf build/bench/aiperf && $(PYTHON_FOR_VENV) -m venv build/bench/aiperf
+	@build/bench/aiperf/bin/python -m pip install --quiet --require-hashes -r requirements/bench-load.txt
+	@touch $@
+
+bench-load: setup build/bench/aiperf/.complete ## the probe and aiperf against one deterministic server (about six minutes, two cores)
+	@$(BIN)/python -m cotune_bench.load --aiperf build/bench/aiperf/bin/aiperf $(if $(ROUNDS),--rounds $(ROUNDS))
 
 gpu-bundle: setup ## a real vLLM for a machine with an NVIDIA H100 and no network, in build/gpu-bundle (tests/gpu/README.md)
 	@PYTHONPATH=tests $(BIN)/python -m gpu.bundle

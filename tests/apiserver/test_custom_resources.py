@@ -44,6 +44,10 @@ SECOND_JUDGE: dict[str, Any] = {
 JUDGE_STREAM = {"component": "judge", "arrivals": {"ratePerSecond": "1"}, "promptTokens": 1, "outputTokens": 1}
 STT_STREAM = {"component": "stt", "arrivals": {"ratePerSecond": "1"}, "corpusRef": {"configMap": "speech"}}
 CPU_OBJECTIVES = [{"metric": "stt.latency.p95", "goal": "Minimize", "weight": "1"}]
+FILE = {"configMap": "load", "key": "prompts.jsonl"}
+BURSTS = {"type": "Burst", "ratePerSecond": "10", "burstSize": 5}
+TRACE = {"type": "Trace", "traceRef": {"configMap": "load", "key": "trace.jsonl"}}
+SWEEP = {"type": "ClosedLoop", "concurrency": [1, 2, 4]}
 RANGE = {"min": "0.40", "max": "0.60", "step": "0.05"}
 CHANGE = {"component": "stt", "env": "ASR_WHISPER_SIZE", "from": "small", "to": "tiny"}
 
@@ -56,6 +60,12 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     (EXPERIMENT, {"parameters.1.baseline": "tiny"}),
     (EXPERIMENT, {"workload.streams.0.arrivals.type": "Constant"}),
     (EXPERIMENT, {"workload.streams.0.arrivals.ratePerSecond": "1000"}),
+    (EXPERIMENT, {"workload.cooldownSeconds": 10, "workload.streams.0.warmupSeconds": 5}),
+    (EXPERIMENT, {"workload.streams.0.timeoutSeconds": 3}),
+    *((EXPERIMENT, {"workload.streams.0.arrivals": arrivals}) for arrivals in (BURSTS, TRACE, SWEEP)),
+    (EXPERIMENT, {"stack.components.0.protocol": "OpenAIChat"}),
+    (EXPERIMENT, {"workload.streams.1.promptTokens": ABSENT, "workload.streams.1.datasetRef": FILE}),
+    (EXPERIMENT, {"workload.streams.1.lengthSpread": "0.5", "workload.streams.1.sharedPrefixTokens": 511}),
     (EXPERIMENT, {"constraints.0": {"metric": "gpu.freeMiB", "min": "100", "max": "100"}}),
     (EXPERIMENT, {"profileTemplate": ABSENT}),
     (EXPERIMENT, {"stack.components.0.memory": {"model": "VLLM", "configRef": {"configMap": "models"}}}),
@@ -128,6 +138,46 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     (EXPERIMENT, {"workload.streams": [JUDGE_STREAM]}, "spec.workload.streams", "every component needs a stream"),
     (EXPERIMENT, {"workload.streams.0.corpusRef": ABSENT}, "spec.workload.streams", "needs corpusRef"),
     (EXPERIMENT, {"workload.streams.1.promptTokens": ABSENT}, "spec.workload.streams", "needs promptTokens"),
+    (
+        EXPERIMENT,
+        {"stack.components.0.protocol": "OpenAIChat", "workload.streams.1.outputTokens": ABSENT},
+        "spec.workload.streams",
+        "needs promptTokens (or datasetRef) and outputTokens",
+    ),
+    *(
+        (EXPERIMENT, {"workload.streams.0.arrivals": arrivals}, "spec.workload.streams[0].arrivals", words)
+        for arrivals, words in (
+            ({"type": "Poisson"}, "ratePerSecond belongs to"),
+            (TRACE | {"ratePerSecond": "1"}, "ratePerSecond belongs to"),
+            (BURSTS | {"type": "Constant"}, "burstSize belongs to"),
+            ({"type": "Burst", "ratePerSecond": "1"}, "burstSize belongs to"),
+            ({"type": "Trace"}, "traceRef belongs to"),
+            ({"type": "ClosedLoop"}, "concurrency belongs to"),
+            (SWEEP | {"type": "Poisson", "ratePerSecond": "1"}, "concurrency belongs to"),
+        )
+    ),
+    (
+        EXPERIMENT,
+        {"workload.streams.1.sharedPrefixTokens": 512},
+        "spec.workload.streams[1].sharedPrefixTokens",
+        "smaller than promptTokens",
+    ),
+    (
+        EXPERIMENT,
+        {"workload.streams.1.lengthSpread": "2.1"},
+        "spec.workload.streams[1].lengthSpread",
+        "between 0 and 2",
+    ),
+    (
+        EXPERIMENT,
+        {
+            "workload.streams.0.arrivals.ratePerSecond": "1000",
+            "workload.durationSeconds": 900,
+            "workload.cooldownSeconds": 90,
+        },
+        "spec.workload.streams",
+        "more than 1000000 requests",
+    ),
     (
         EXPERIMENT,
         {"workload.streams.0.arrivals.ratePerSecond": "0"},

@@ -1,17 +1,20 @@
 """The examples agree with the models, and with each other."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from cotune.api.experiment import ExperimentSpec
 from cotune.api.grant import GrantSpec
 from cotune.api.profile import ProfileSpec
+from cotune.measurement.requests import read_dataset, read_trace
 from support.examples import FILES, documents, one
 
 MODELS = {"GpuAllocationExperiment": ExperimentSpec, "GpuProfile": ProfileSpec, "GpuTuningGrant": GrantSpec}
 STACKS = ["voice-stack.yaml", "voice-stack-full.yaml"]
 NOTHING_FITS = "nothing-fits.yaml"
 REAL = "real-cpu/experiment.yaml"
+LOADS = "load-shapes.yaml"
 STAGES = {
     "simulated/voice-staging.yaml": "voice-stack.yaml",
     "simulated/voice-prod.yaml": "voice-stack.yaml",
@@ -28,7 +31,7 @@ def experiment(file: str) -> ExperimentSpec:
 
 
 def test_no_example_is_forgotten_here() -> None:
-    assert sorted([*STACKS, NOTHING_FITS, REAL, *STAGES, *BROKEN]) == FILES
+    assert sorted([*STACKS, NOTHING_FITS, REAL, LOADS, *STAGES, *BROKEN]) == FILES
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -64,7 +67,19 @@ def test_the_full_stack_measures_long_enough_for_a_p95() -> None:
 
     assert full.search.repeats >= 2
     for stream in full.workload.streams:
-        assert float(stream.arrivals.rate_per_second) * full.workload.duration_seconds >= _FEWEST_SAMPLES
+        assert float(stream.arrivals.rate_per_second or 0) * full.workload.duration_seconds >= _FEWEST_SAMPLES
+
+
+def test_the_files_that_streams_name_are_there_and_the_probe_can_read_them(tmp_path: Path) -> None:
+    data = one(LOADS, "ConfigMap")["data"]
+    for name, text in data.items():
+        (tmp_path / name).write_text(text)
+    streams = experiment(LOADS).workload.streams
+    traces = [read_trace(tmp_path / it.arrivals.trace_ref.key) for it in streams if it.arrivals.trace_ref]
+    datasets = [read_dataset(tmp_path / it.dataset_ref.key) for it in streams if it.dataset_ref]
+
+    assert {it.component for it in streams} == {"chat"}
+    assert [len(it) for it in (*traces, *datasets)] == [6, 2]
 
 
 def test_only_files_that_say_so_use_the_simulation() -> None:

@@ -41,3 +41,13 @@ def test_another_seed_is_another_schedule() -> None:
 def test_a_rate_of_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="greater than 0"):
         schedule(Arrivals(rate_per_second="0"), 1.0, seed=1)
+
+
+def test_bursts_come_at_once_at_the_mean_rate_and_their_seed_repeats_them() -> None:
+    arrivals = Arrivals(type=ArrivalType.BURST, rate_per_second="50", burst_size=5)
+    times = schedule(arrivals, 200.0, seed=7)
+
+    assert len(times) == pytest.approx(10_000, rel=0.07)
+    assert all(len(set(times[it : it + 5])) == 1 for it in range(0, len(times), 5))
+    assert len(set(times)) == len(times) // 5
+    assert times == schedule(arrivals, 200.0, seed=7)

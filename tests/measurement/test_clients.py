@@ -2,15 +2,25 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import re
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 import pytest
 from aiohttp import ClientError, ClientSession, ClientTimeout, web
-from cotune.measurement.clients import Answer, AnswerError, CompletionsClient, HttpClient, TranscriptionsClient
+from cotune.measurement.clients import (
+    Answer,
+    AnswerError,
+    ErrorKind,
+    HttpClient,
+    LanguageModelClient,
+    TranscriptionsClient,
+)
 from cotune.measurement.corpus import Clip
 from cotune.measurement.prompts import prompt
+from cotune.measurement.requests import Message, Request, Sample
 from cotune.measurement.vllm_metrics import CacheFacts, cache_facts
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -62,8 +72,15 @@ def token(text: str, finish: str | None = None) -> dict[str, object]:
     return {"choices": [{"text": text, "finish_reason": finish}]}
 
 
+ENDED = token("", "length")
+
+
 def usage(tokens: int) -> dict[str, object]:
     return {"choices": [], "usage": {"completion_tokens": tokens}}
+
+
+def request(number: int = 0) -> Request:
+    return Request(key=1 + number, number=number, prompt_tokens=8, output_tokens=3)
 
 
 def completed(handler: Handler, times: int = 1, give_up: float | None = None) -> Answer:
@@ -71,11 +88,11 @@ def completed(handler: Handler, times: int = 1, give_up: float | None = None) ->
 
     async def run() -> Answer:
         async with serving(v1_models=answering(MODELS), v1_completions=handler) as (session, url):
-            client = CompletionsClient(session, url, prompt_tokens=8, output_tokens=3, seed=1)
+            client = LanguageModelClient(session, url)
             answer = Answer()
-            for _ in range(times):
+            for number in range(times):
                 answer = Answer()
-                sending = asyncio.create_task(client.send(answer))
+                sending = asyncio.create_task(client.send(client.prepare(request(number)), answer))
                 await asyncio.wait([sending], timeout=give_up)
                 sending.cancel()
                 outcome = (await asyncio.gather(sending, return_exceptions=True))[0]
@@ -94,13 +111,13 @@ def test_a_streamed_completion_says_when_its_tokens_came() -> None:
     assert (len(answer.between_tokens), answer.tokens) == (2, 3)
 
 
-def test_without_usage_the_events_are_the_tokens() -> None:
-    assert completed(streaming(token("a"), token("b"), "[DONE]")).tokens == 2
+def test_without_usage_the_tokens_are_not_known_for_an_event_may_carry_several() -> None:
+    assert completed(streaming(token("a"), token("b"), ENDED, "[DONE]")).tokens is None
 
 
 def test_a_completion_asks_for_the_served_model_an_exact_length_and_a_new_prompt_each_time() -> None:
     seen: list[Any] = []
-    completed(streaming(token("a"), "[DONE]", seen=seen), times=2)
+    completed(streaming(token("a"), ENDED, "[DONE]", seen=seen), times=2)
 
     first, second = seen
     assert first["model"] == "qwen"
@@ -112,20 +129,73 @@ def test_a_completion_asks_for_the_served_model_an_exact_length_and_a_new_prompt
 @pytest.mark.parametrize(
     ("handler", "words"),
     [
-        (streaming(token("a"), token("b")), "cut"),
-        (streaming("[DONE]"), "without a token"),
-        (streaming(token("a"), {"error": {"message": "no memory"}}), "no memory"),
-        (answering("busy", 503), "503 busy"),
+        (streaming(token("a"), token("b")), "Truncated: the stream was cut"),
+        (streaming(token("a"), ENDED), "Truncated: the stream was cut"),
+        (streaming(token("a"), token("b"), "[DONE]"), "Truncated: .* reason to end is None"),
+        (streaming(token("a"), token("", "abort"), "[DONE]"), "Truncated: .* reason to end is abort"),
+        (streaming(token("a"), ENDED, usage(2), "[DONE]"), "Truncated: .* 2 of 3 tokens"),
+        (streaming("[DONE]"), "Empty: the stream ended without a token"),
+        (streaming(token("a"), {"error": {"message": "no memory"}}), "ErrorBody: .*no memory"),
+        (answering({"error": {"message": "no memory"}}), "ErrorBody: application/json .*no memory"),
+        (answering("busy", 503), "Refused: .* 503 busy"),
+        (answering("slow down", 429), "Refused: .* 429"),
+        (answering("broken", 500), "Status: .* 500 broken"),
     ],
 )
 def test_an_answer_that_is_none_is_an_error(handler: Handler, words: str) -> None:
-    with pytest.raises(AnswerError, match=words):
+    with pytest.raises(AnswerError) as raised:
         completed(handler)
+
+    assert re.search(words, f"{raised.value.kind}: {raised.value}")
+
+
+def test_an_answer_that_stops_by_itself_is_not_cut() -> None:
+    assert completed(streaming(token("a"), token("", "stop"), usage(1), "[DONE]")).tokens == 1
+
+
+def chatted(handler: Handler, dataset: Sequence[Sample] = ()) -> Answer:
+    async def run() -> Answer:
+        async with serving(v1_models=answering(MODELS), v1_chat_completions=handler) as (session, url):
+            client = LanguageModelClient(session, url, chat=True, dataset=dataset)
+            answer = Answer()
+            await client.send(client.prepare(request()), answer)
+            return answer
+
+    return asyncio.run(run())
+
+
+def delta(finish: str | None = None, **what: str) -> dict[str, object]:
+    return {"choices": [{"delta": what, "finish_reason": finish}]}
+
+
+def test_the_role_that_opens_a_chat_is_no_token() -> None:
+    events = (delta(role="assistant", content=""), delta(content="a"), delta(content="b"), delta("length", content="c"))
+    answer = chatted(streaming(*events, usage(3), "[DONE]"))
+
+    assert (len(answer.between_tokens), answer.tokens) == (2, 3)
+
+
+def test_a_chat_that_only_opens_is_empty() -> None:
+    with pytest.raises(AnswerError) as raised:
+        chatted(streaming(delta(role="assistant", content=""), delta("stop"), usage(0), "[DONE]"))
+
+    assert raised.value.kind is ErrorKind.EMPTY
+
+
+def test_a_dataset_is_sent_as_it_is() -> None:
+    seen: list[Any] = []
+    sample = Sample(messages=(Message(role="system", content="Be brief."), Message(role="user", content="Why?")))
+    chatted(streaming(delta(content="a"), delta("length"), "[DONE]", seen=seen), [sample])
+
+    assert seen[0]["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Why?"},
+    ]
 
 
 def test_a_connection_that_breaks_is_an_error() -> None:
     async def broken(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse()
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         await response.write(b'data: {"choices": [{"text": "a"}]}\n\n')
         assert request.transport is not None
@@ -136,20 +206,9 @@ def test_a_connection_that_breaks_is_an_error() -> None:
         completed(broken)
 
 
-def test_a_request_given_up_before_its_first_token_says_how_long_it_waited() -> None:
-    async def silent(_: web.Request) -> web.Response:
-        await asyncio.sleep(60)
-        return web.Response()
-
-    answer = completed(silent, give_up=0.3)
-
-    assert answer.first_token is not None
-    assert answer.first_token >= 0.25
-
-
 def test_a_request_given_up_later_keeps_what_came() -> None:
     async def stalled(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse()
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         await response.write(b"".join(f"data: {json.dumps(token(it))}\n\n".encode() for it in "ab"))
         await asyncio.sleep(60)
@@ -158,7 +217,7 @@ def test_a_request_given_up_later_keeps_what_came() -> None:
     answer = completed(stalled, give_up=1.5)
 
     assert answer.first_token is not None
-    assert answer.first_token < 1.5
+    assert answer.first_token < time.monotonic()
     assert len(answer.between_tokens) == 1
 
 
@@ -176,8 +235,8 @@ def test_transcriptions_send_the_clips_in_turn() -> None:
             clips = (Clip("1.wav", b"one", 2.0, "turn on the lights"), Clip("2.wav", b"two", 4.0, "close the door"))
             client = TranscriptionsClient(session, url, clips)
             answers = [Answer() for _ in range(3)]
-            for answer in answers:
-                await client.send(answer)
+            for number, answer in enumerate(answers):
+                await client.send(client.prepare(request(number)), answer)
             return answers
 
     first, second, _ = asyncio.run(run())
@@ -188,23 +247,43 @@ def test_transcriptions_send_the_clips_in_turn() -> None:
     assert first.processing_seconds > 0
 
 
-@pytest.mark.parametrize(("handler", "words"), [(answering({}), "no text"), (answering("no audio", 400), "400")])
+@pytest.mark.parametrize(
+    ("handler", "words"),
+    [
+        (answering({}), "no text"),
+        (answering("no audio", 400), "400"),
+        (answering({"text": " "}), "1.wav is empty"),
+        (answering({"error": "no memory", "text": "yes"}), "error with status 200: no memory"),
+        (answering("<html>"), "no JSON"),
+    ],
+)
 def test_a_transcription_without_text_is_an_error(handler: Handler, words: str) -> None:
     async def run() -> None:
         async with serving(v1_audio_transcriptions=handler) as (session, url):
-            await TranscriptionsClient(session, url, (Clip("1.wav", b"", 1.0, "yes"),)).send(Answer())
+            client = TranscriptionsClient(session, url, (Clip("1.wav", b"", 1.0, "yes"),))
+            await client.send(client.prepare(request()), Answer())
 
     with pytest.raises(AnswerError, match=words):
         asyncio.run(run())
 
 
-def test_a_get_that_is_not_answered_with_success_is_an_error() -> None:
+@pytest.mark.parametrize(
+    ("handler", "words"),
+    [
+        (answering("yes"), None),
+        (answering(""), None),
+        (answering({"error": None}), None),
+        (answering("no", 404), "/it: 404 no"),
+        (answering({"error": "no memory"}), "error with status 200: no memory"),
+    ],
+)
+def test_a_get_is_good_unless_its_status_or_its_body_says_otherwise(handler: Handler, words: str | None) -> None:
     async def run() -> None:
-        async with serving(good=answering("yes"), bad=answering("no", 404)) as (session, url):
-            await HttpClient(session, f"{url}/good").send(Answer())
-            await HttpClient(session, f"{url}/bad").send(Answer())
+        async with serving(it=handler) as (session, url):
+            client = HttpClient(session, f"{url}/it")
+            await client.send(client.prepare(request()), Answer())
 
-    with pytest.raises(AnswerError, match="/bad: 404 no"):
+    with nullcontext() if words is None else pytest.raises(AnswerError, match=words):
         asyncio.run(run())
 
 
@@ -230,3 +309,12 @@ def test_the_cache_is_known_of_a_server_that_says_it(handlers: dict[str, Handler
 def test_prompts_repeat_by_seed_and_differ_early_between_seeds() -> None:
     assert prompt(64, 3) == prompt(64, 3)
     assert len({tuple(prompt(64, seed).split()[:16]) for seed in range(1000)}) == 1000
+
+
+def test_prompts_share_the_prefix_that_was_asked_for_and_no_more() -> None:
+    shared = prompt(48, 1)
+    first, second = (prompt(64, seed, shared).split() for seed in (2, 3))
+
+    assert first[:48] == second[:48] == shared.split()
+    assert len(first) == 64
+    assert first[48:] != second[48:]

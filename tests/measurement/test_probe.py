@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from cotune.api.experiment import Arrivals, ArrivalType, Protocol
-from cotune.measurement.contract import CONFIGURATION_VARIABLE, ProbeConfiguration, ProbeResult, ProbeStream
+from cotune.measurement.contract import CONFIGURATION_VARIABLE, ErrorCount, ProbeConfiguration, ProbeResult, ProbeStream
 from cotune_simulation.card.identity import card_uuid
 from cotune_simulation.speech import write_corpus
 from support.simulated_card import REPOSITORY, RunningCard, build_nvml_library, start
@@ -117,7 +117,7 @@ def test_it_drains_waits_loads_all_services_and_reports(card: RunningCard, libra
     judge, stt = free_port(), free_port()
     configuration = configured(
         stream("judge", Protocol.OPENAI_COMPLETIONS, judge, "4", prompt_tokens=64, output_tokens=8),
-        stream("judge", Protocol.OPENAI_COMPLETIONS, judge, "4", prompt_tokens=16, output_tokens=4),
+        stream("judge", Protocol.OPENAI_CHAT, judge, "4", prompt_tokens=16, output_tokens=4),
         stream("stt", Protocol.OPENAI_TRANSCRIPTIONS, stt, "4", corpus=str(tmp_path / "corpus")),
         gpu=True,
     ).model_copy(update={"largest_allocation": True})
@@ -168,6 +168,13 @@ def test_it_drains_waits_loads_all_services_and_reports(card: RunningCard, libra
     }
     assert samples["judge.latency.p95"] == 16, "both streams of the component"
     assert samples["stt.latency.p95"] == samples["stt.wer"] == 8
+    assert [(it.component, it.requests, it.output_tokens) for it in result.streams] == [
+        ("judge", 8, 64),
+        ("judge", 8, 32),
+        ("stt", 8, 0),
+    ]
+    assert all(it.schedule_error is not None and it.schedule_error.samples == 8 for it in result.streams)
+    assert "firstToken" in {it.name for it in result.streams[0].histograms}
     assert found["judge.errorRate"] == found["stt.errorRate"] == 0
     assert 0 < found["judge.ttft.p50"] < found["judge.latency.p50"]
     assert 0 < found["stt.wer"] < 0.3
@@ -292,6 +299,8 @@ def test_a_service_that_only_fails_has_errors_and_no_latency(tmp_path: Path) -> 
 
     assert {it.metric: it.value for it in result.measurements} == {"other.errorRate": "1", "other.throughput": "0"}
     assert len(result.errors) == 10
+    assert result.streams[0].errors == (ErrorCount(kind="Status", count=10),)
+    assert result.streams[0].latency is None
     assert result.errors[0].startswith("other: AnswerError: GET /missing: 404")
 
 
@@ -302,6 +311,14 @@ BAD = [
     (configured(stream("stt", Protocol.OPENAI_TRANSCRIPTIONS, 1), gpu=False), "stt: OpenAITranscriptions needs"),
     (configured(stream("stt", Protocol.OPENAI_TRANSCRIPTIONS, 1, corpus="/none"), gpu=False), "/none/transcripts.json"),
     (configured(stream("other", Protocol.HTTP, 1, rate="0"), gpu=False), "ratePerSecond"),
+    (configured(stream("judge", Protocol.OPENAI_CHAT, 1, output_tokens=1, dataset="/none"), gpu=False), "/none: "),
+    (
+        configured(
+            stream("other", Protocol.HTTP, 1).model_copy(update={"arrivals": Arrivals(type=ArrivalType.TRACE)}),
+            gpu=False,
+        ),
+        "type Trace need a trace",
+    ),
 ]
 
 

@@ -1,54 +1,92 @@
 import pytest
+from cotune.api.experiment import ArrivalType
 from cotune.measurement.card import Reading, card_conduct
-from cotune.measurement.clients import Answer
-from cotune.measurement.latency import Percentiles
-from cotune.measurement.open_loop import StreamResult
-from cotune.measurement.results import ComponentRecord, card_measurements, component_measurements
+from cotune.measurement.clients import Answer, AnswerError, ErrorKind
+from cotune.measurement.contract import ErrorCount, Steadiness
+from cotune.measurement.latency import LatencyRecorder
+from cotune.measurement.record import StreamRecord, Window
+from cotune.measurement.results import card_measurements, component_measurements, stream_report
 from cotune.measurement.vllm_metrics import CacheFacts
+from hdrh.histogram import HdrHistogram  # pyright: ignore[reportMissingTypeStubs]
 
-LATENCY = Percentiles(p50=1.5, p95=2.5, p99=3.5, samples=4, censored=1)
+WINDOW = Window(start=100.0, seconds=10.0, grace_seconds=30.0)
 
 
-def named(record: ComponentRecord, loop: StreamResult, cache: CacheFacts | None = None) -> dict[str, tuple[str, int]]:
-    found = component_measurements("x", record, loop, 10.0, cache)
+def recorded(*answers: tuple[float, float, Answer]) -> StreamRecord:
+    """Good answers by due time, end and what they said; sent a millisecond after they were due."""
+    record = StreamRecord(WINDOW)
+    for due, end, answer in answers:
+        record.sent(due, due + 0.001, scheduled=True)
+        record.answered(due, due + 0.001, end, answer)
+    return record
+
+
+def named(*records: StreamRecord, cache: CacheFacts | None = None) -> dict[str, tuple[str, int]]:
+    found = component_measurements("x", records, cache)
     return {it.metric: (it.value, it.samples) for it in found}
 
 
 def test_a_component_without_a_request_measured_nothing() -> None:
-    assert named(ComponentRecord(), StreamResult(None, 0, 0, 0.0)) == {}
+    assert named(StreamRecord(WINDOW)) == {}
 
 
-def test_only_what_was_complete_in_the_window_is_throughput() -> None:
-    record = ComponentRecord()
-    record.answered(Answer(first_token=0.1, tokens=50), is_in_window=True)
-    record.answered(Answer(first_token=0.1, tokens=50), is_in_window=False)
+def test_throughput_is_what_ended_in_the_window_and_latency_is_of_what_was_due_in_it() -> None:
+    record = recorded(
+        (99.5, 100.5, Answer(first_token=100.0, tokens=50)),
+        (101.0, 102.0, Answer(first_token=101.5, tokens=50)),
+        (109.5, 110.5, Answer(first_token=110.0, tokens=50)),
+    )
+    record.sent(105.0, 105.0, scheduled=True)
+    record.failed(105.0, 106.0, AnswerError("no", ErrorKind.STATUS), Answer(), is_streamed=True)
 
-    found = named(record, StreamResult(LATENCY, 4, 1, 0.0))
+    found = named(record)
 
-    assert found["x.latency.p95"] == ("2.5", 4)
-    assert found["x.throughput"] == ("0.1", 4)
-    assert found["x.tokensPerSecond"] == ("5", 2)
-    assert found["x.errorRate"] == ("0.25", 4)
+    assert found["x.throughput"] == ("0.2", 3)
+    assert found["x.tokensPerSecond"] == ("10", 2)
+    assert found["x.errorRate"] == ("0.333333", 3)
+    assert found["x.latency.p95"][1] == found["x.ttft.p50"][1] == 2
+    assert float(found["x.latency.p95"][0]) == pytest.approx(1000, rel=0.001)
+    assert float(found["x.ttft.p50"][0]) == pytest.approx(500, rel=0.001)
+
+
+def test_the_streams_of_a_component_are_one() -> None:
+    fast = recorded(*((100.0 + it / 10, 100.01 + it / 10, Answer()) for it in range(90)))
+    slow = recorded(*((100.0 + it, 101.0 + it, Answer()) for it in range(9)))
+
+    found = named(fast, slow)
+
+    assert found["x.latency.p95"][1] == 99
+    assert float(found["x.latency.p50"][0]) == pytest.approx(10, rel=0.001)
+    assert float(found["x.latency.p95"][0]) == pytest.approx(1000, rel=0.001)
+
+
+def test_tokens_a_second_are_absent_where_one_server_does_not_say_its_tokens() -> None:
+    found = named(recorded((101.0, 102.0, Answer(first_token=101.5, tokens=None))))
+
+    assert "x.ttft.p50" in found
+    assert "x.tokensPerSecond" not in found
 
 
 def test_a_request_without_its_first_token_counts_with_the_time_it_waited() -> None:
-    record = ComponentRecord(unfinished=[Answer(first_token=30.0)])
-    record.answered(Answer(first_token=0.1, between_tokens=[0.02]), is_in_window=True)
+    record = recorded((101.0, 102.0, Answer(first_token=101.1, between_tokens=[0.02])))
+    record.sent(105.0, 105.0, scheduled=True)
+    record.open_at_end(105.0, 140.0, Answer(), is_streamed=True)
 
-    found = named(record, StreamResult(LATENCY, 2, 0, 0.0))
+    found = named(record)
 
     value, samples = found["x.ttft.p99"]
-    assert float(value) > 29_000
+    assert float(value) == pytest.approx(35_000, rel=0.001)
     assert samples == 2
     assert found["x.itl.p95"][1] == 1
 
 
 def test_the_real_time_factor_is_over_all_audio() -> None:
-    record = ComponentRecord()
-    record.answered(Answer(heard=("a b", "a c"), audio_seconds=4.0, processing_seconds=1.0), is_in_window=True)
-    record.answered(Answer(heard=("a b", "a b"), audio_seconds=1.0, processing_seconds=1.0), is_in_window=True)
-
-    found = named(record, StreamResult(LATENCY, 2, 0, 0.0))
+    found = named(
+        recorded(
+            (101.0, 102.0, Answer(heard=("a b", "a c"), audio_seconds=4.0, processing_seconds=1.0)),
+            (103.0, 104.0, Answer(heard=("a b", "a b"), audio_seconds=1.0, processing_seconds=1.0)),
+        )
+    )
 
     assert found["x.realTimeFactor"] == ("0.4", 2)
     assert found["x.wer"] == ("0.25", 2)
@@ -56,10 +94,49 @@ def test_the_real_time_factor_is_over_all_audio() -> None:
 
 
 def test_the_cache_is_stated_as_far_as_it_is_known() -> None:
-    loop = StreamResult(None, 0, 0, 0.0)
+    none = StreamRecord(WINDOW)
 
-    assert named(ComponentRecord(), loop, CacheFacts(6976, None)) == {"x.kvCache.tokens": ("6976", 1)}
-    assert named(ComponentRecord(), loop, CacheFacts(6976, 3.40625))["x.kvCache.concurrency"] == ("3.40625", 1)
+    assert named(none, cache=CacheFacts(6976, None)) == {"x.kvCache.tokens": ("6976", 1)}
+    assert named(none, cache=CacheFacts(6976, 3.40625))["x.kvCache.concurrency"] == ("3.40625", 1)
+
+
+def test_the_report_says_how_late_the_probe_was_what_failed_and_whether_the_state_was_steady() -> None:
+    record = recorded(*((100.0 + it / 20, 100.3 + it / 20, Answer(tokens=3, prompt_tokens=8)) for it in range(200)))
+    record.sent(109.99, 109.99, scheduled=True)
+    record.failed(109.99, 109.999, AnswerError("cut", ErrorKind.TRUNCATED), Answer(), is_streamed=True)
+
+    report = stream_report("x", 0, ArrivalType.CONSTANT, record, ())
+
+    assert report.requests == 201
+    assert report.errors == (ErrorCount(kind="Truncated", count=1),)
+    assert report.schedule_error is not None
+    assert report.schedule_error.p50 == pytest.approx(1.0, rel=0.01)
+    assert report.schedule_error.samples == 201
+    assert report.steadiness is Steadiness.STEADY
+    assert (report.prompt_tokens, report.output_tokens) == (1600, 600)
+
+
+def test_the_raw_histograms_can_be_read_and_added_again() -> None:
+    report = stream_report("x", 0, ArrivalType.CONSTANT, recorded((101.0, 102.0, Answer())), ())
+
+    encoded = {it.name: it.encoded for it in report.histograms}
+    assert set(encoded) == {"latency", "service", "scheduleError"}
+    histogram = HdrHistogram.decode(encoded["latency"])  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    assert histogram.get_total_count() == 1  # pyright: ignore[reportUnknownMemberType]
+    assert histogram.get_max_value() == pytest.approx(1_000_000, rel=0.001)  # pyright: ignore[reportUnknownMemberType]
+
+
+def test_merging_loses_nothing() -> None:
+    several = [LatencyRecorder() for _ in range(3)]
+    for number, it in enumerate(several, 1):
+        it.finished(0.0, 0.1 * number)
+    several[0].unfinished(0.0, 9.0)
+
+    found = LatencyRecorder.merged(several).percentiles()
+
+    assert found is not None
+    assert (found.samples, found.censored) == (4, 1)
+    assert found.largest == pytest.approx(9000, rel=0.001)
 
 
 def test_the_card_is_stated_by_its_worst_memory_and_its_mean_use() -> None:

@@ -13,13 +13,14 @@ def test_the_operators_lock_is_made_from_the_packages_dependencies() -> None:
     assert [line for line in lines if not line.startswith("#")] == project["dependencies"]
 
 
-_OF_ANOTHER_MACHINE = "gpu"
-"""What is installed beside the packages that the image of a machine with a GPU already has."""
+_ENVIRONMENTS_OF_THEIR_OWN = {"gpu", "bench-load"}
+"""What is installed beside the packages that the image of a machine with a GPU already has, and the load generator that
+the probe is compared with: neither meets another package of ours."""
 
 
 def test_every_lock_names_one_version_for_one_package() -> None:
     versions: dict[str, set[str]] = {}
-    locks = (it for it in (REPOSITORY / "requirements").glob("*.txt") if it.stem != _OF_ANOTHER_MACHINE)
+    locks = (it for it in (REPOSITORY / "requirements").glob("*.txt") if it.stem not in _ENVIRONMENTS_OF_THEIR_OWN)
     for lock in locks:
         for line in lock.read_text().splitlines():
             name, separator, version = line.removesuffix(" \\").partition("==")

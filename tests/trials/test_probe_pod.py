@@ -1,6 +1,6 @@
 from typing import Any
 
-from cotune.api.experiment import Constraint, ExperimentSpec
+from cotune.api.experiment import Arrivals, ArrivalType, Constraint, ExperimentSpec, FileRef
 from cotune.measurement.contract import ProbeConfiguration
 from cotune.trials.probe_pod import ProbeImage, probe_pod
 from cotune.trials.render import TrialIdentity, component_service
@@ -78,3 +78,22 @@ def test_the_largest_allocation_is_tried_only_where_a_constraint_names_it() -> N
     assert ProbeConfiguration.model_validate_json(probe["value"]).largest_allocation
     assert driver == {"name": "NVIDIA_DRIVER_CAPABILITIES", "value": "compute,utility"}
     assert not configured(probe_pod(identity(), SPEC, "lab", IMAGE)).largest_allocation
+
+
+def test_a_trace_and_a_dataset_are_mounted_where_the_configuration_says() -> None:
+    trace, prompts = FileRef(config_map="traces", key="monday.jsonl"), FileRef(config_map="prompts", key="all.jsonl")
+    speech, judge = SPEC.workload.streams
+    streams = (
+        speech,
+        judge.model_copy(
+            update={"arrivals": Arrivals(type=ArrivalType.TRACE, trace_ref=trace), "dataset_ref": prompts}
+        ),
+    )
+    spec = SPEC.model_copy(update={"workload": SPEC.workload.model_copy(update={"streams": streams})})
+    pod = probe_pod(identity(), spec, "lab", IMAGE)
+
+    mounts = {it["name"]: it["mountPath"] for it in pod["spec"]["containers"][0]["volumeMounts"]}
+    folders = {it["configMap"]["name"]: mounts[it["name"]] for it in pod["spec"]["volumes"]}
+    loaded = configured(pod).streams[1]
+    assert set(folders) == {"speech", "traces", "prompts"}
+    assert (loaded.trace, loaded.dataset) == (f"{folders['traces']}/monday.jsonl", f"{folders['prompts']}/all.jsonl")

@@ -232,7 +232,7 @@ def _gpu_seconds_saved(spec: ExperimentSpec, trials: Sequence[ObservedTrial], sk
     """
     ran = [it for it in trials if it.seconds is not None and not it.is_skipped]
     failed = [it.seconds for it in ran if it.reason in _FOR_WANT_OF_MEMORY and it.seconds is not None]
-    load = spec.workload.warmup_seconds + spec.workload.duration_seconds
+    load = spec.workload.load_seconds
     measured = [it.seconds - load for it in ran if it.phase is TrialPhase.SUCCEEDED and it.seconds is not None]
     times = failed or [max(it, 0.0) for it in measured]
     if not skipped or not times:

@@ -8,7 +8,7 @@ from prometheus_client import Counter
 from pydantic import ValidationError
 
 from cotune.api.conditions import with_condition
-from cotune.api.experiment import ExperimentPhase, ExperimentSpec, ExperimentStatus, Protocol
+from cotune.api.experiment import ExperimentPhase, ExperimentSpec, ExperimentStatus
 from cotune.api.trial import Measurement, ObservedServer, Prediction, Purpose, TrialPhase, TrialSpec, TrialStatus
 from cotune.cluster.cards import Cards, Holder, QuarantinedError
 from cotune.cluster.events import Events
@@ -177,7 +177,7 @@ class TrialReconciler:
 
     async def _missing_corpus(self, identity: TrialIdentity, experiment: ExperimentSpec) -> str | None:
         """A pod whose volume is missing would wait for it without a word."""
-        for name in sorted({it.corpus_ref.config_map for it in experiment.workload.streams if it.corpus_ref}):
+        for name in experiment.workload.config_maps:
             if await self.objects.find(CONFIG_MAP, identity.namespace, name) is None:
                 return name
         return None
@@ -327,7 +327,7 @@ def _owns(experiment: Object, trial: Object) -> bool:
 
 
 def _servers(experiment: ExperimentSpec, logs: Mapping[str, str]) -> tuple[ObservedServer, ...]:
-    names = [it.name for it in experiment.stack.components if it.protocol is Protocol.OPENAI_COMPLETIONS]
+    names = [it.name for it in experiment.stack.components if it.protocol.is_language_model]
     return tuple(found for it in names if (found := observed_server(it, logs.get(it, ""))) is not None)
 
 

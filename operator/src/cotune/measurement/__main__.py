@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from cotune.measurement.card import Card, CardError
 from cotune.measurement.contract import CONFIGURATION_VARIABLE, DRAINED_PATH, HEALTH_PORT, ProbeConfiguration
-from cotune.measurement.probe import Corpora, DrainedCard, Progress, read_corpora, run_probe
+from cotune.measurement.probe import DrainedCard, Inputs, Progress, read_inputs, run_probe
 
 _TERMINATED = 128 + signal.SIGTERM
 
@@ -27,20 +27,20 @@ def main() -> int:
         print(f"probe: error: {CONFIGURATION_VARIABLE}: {where}: {first['msg']}", file=sys.stderr)
         return 2
     try:
-        corpora = read_corpora(configuration)
+        inputs = read_inputs(configuration)
     except ValueError as error:
         print(f"probe: error: {error}", file=sys.stderr)
         return 2
     port = int(os.environ.get("COTUNE_PROBE_PORT", HEALTH_PORT))
     try:
-        return asyncio.run(_run(configuration, corpora, port))
+        return asyncio.run(_run(configuration, inputs, port))
     except CardError as error:
         print(f"probe: error: {error}", file=sys.stderr)
         return 1
 
 
-async def _run(configuration: ProbeConfiguration, corpora: Corpora, port: int) -> int:
-    task = asyncio.create_task(_probe(configuration, corpora, port))
+async def _run(configuration: ProbeConfiguration, inputs: Inputs, port: int) -> int:
+    task = asyncio.create_task(_probe(configuration, inputs, port))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     try:
         line = await task
@@ -51,7 +51,7 @@ async def _run(configuration: ProbeConfiguration, corpora: Corpora, port: int) -
     return 0
 
 
-async def _probe(configuration: ProbeConfiguration, corpora: Corpora, port: int) -> str:
+async def _probe(configuration: ProbeConfiguration, inputs: Inputs, port: int) -> str:
     drained = asyncio.Event()
     async with _health(drained, port):
         drained_card: DrainedCard | None = None
@@ -65,7 +65,7 @@ async def _probe(configuration: ProbeConfiguration, corpora: Corpora, port: int)
             _say(f"the card is drained: {reading.used_mib:.0f} of {reading.total_mib:.0f} MiB used, no process")
             drained_card = DrainedCard(card, reading)
         drained.set()
-        result = await run_probe(configuration, corpora, drained_card, _say)
+        result = await run_probe(configuration, inputs, drained_card, _say)
     return result.model_dump_json(by_alias=True)
 
 

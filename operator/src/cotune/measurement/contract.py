@@ -5,12 +5,13 @@ prints, as one line of JSON.
 """
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field
 
 from cotune.api.base import ApiModel, ComponentName, map_list
-from cotune.api.experiment import Arrivals, Protocol
+from cotune.api.experiment import Arrivals, ArrivalType, Protocol
 from cotune.api.trial import Measurement
 
 CONFIGURATION_VARIABLE = "COTUNE_PROBE"
@@ -32,6 +33,15 @@ class ProbeStream(ApiModel):
     arrivals: Arrivals
     prompt_tokens: Annotated[int, Field(ge=1)] | None = None
     output_tokens: Annotated[int, Field(ge=1)] | None = None
+    length_spread: Annotated[float, Field(ge=0, le=2)] = 0.0
+    shared_prefix_tokens: Annotated[int, Field(ge=1)] | None = None
+    trace: str | None = None
+    """For arrivals of type Trace: the file that was recorded."""
+    dataset: str | None = None
+    """For language models: the file with prompts."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 300
+    warmup_seconds: Annotated[float, Field(ge=0)] | None = None
+    """Left out: the configuration's."""
     corpus: str | None = None
     """For OpenAITranscriptions: the folder that holds `*.wav` and `transcripts.json`."""
     path: str = "/"
@@ -49,9 +59,85 @@ class ProbeConfiguration(ApiModel):
     """Of the arrivals: the same for every candidate."""
     warmup_seconds: Annotated[float, Field(ge=0)]
     duration_seconds: Annotated[float, Field(gt=0)]
+    cooldown_seconds: Annotated[float, Field(ge=0)] = 0
+    """For how long the load goes on after the window."""
     grace_seconds: Annotated[float, Field(ge=0)] = GRACE_SECONDS
-    """How long answers are waited for after the last request was sent."""
+    """How long after the window its answers are waited for."""
     streams: Annotated[tuple[ProbeStream, ...], Field(min_length=1)]
+
+
+class Steadiness(StrEnum):
+    """Whether a stream's latencies were those of a steady state."""
+
+    STEADY = "Steady"
+    UNSTEADY = "Unsteady"
+    """They rise, fall or jump over at least half of the window."""
+    TOO_FEW = "TooFew"
+    """Fewer than 100 requests: nothing can be said."""
+
+
+class ErrorCount(ApiModel):
+    """How many requests failed in one way."""
+
+    kind: str
+    count: Annotated[int, Field(ge=1)]
+
+
+class Spread(ApiModel):
+    """A distribution in milliseconds."""
+
+    p50: float
+    p95: float
+    p99: float
+    largest: float
+    samples: Annotated[int, Field(ge=1)]
+    """All of them, the censored ones among them."""
+    censored: Annotated[int, Field(ge=0)] = 0
+    """Given up: it would have taken at least so long."""
+
+
+class ConcurrencyStep(ApiModel):
+    """One step of a closed loop's sweep."""
+
+    concurrency: Annotated[int, Field(ge=1)]
+    throughput: float
+    """Good answers a second."""
+    latency: Spread | None = None
+
+
+class RawHistogram(ApiModel):
+    """All values of one quantity, in microseconds, to three digits."""
+
+    name: str
+    """`latency` and `firstToken` from the due time, `service` from the moment of sending, `betweenTokens`,
+    `scheduleError`."""
+    encoded: Annotated[str, Field(max_length=1 << 18)]
+    """HdrHistogram's compressed V2 format in base64."""
+
+
+class StreamReport(ApiModel):
+    """How one stream's load went: what a person, or a gate, needs to believe the measurements."""
+
+    component: ComponentName
+    stream: Annotated[int, Field(ge=0)]
+    """Its place in the configuration."""
+    arrivals: ArrivalType
+    requests: Annotated[int, Field(ge=0)]
+    """That were due in the window."""
+    errors: tuple[ErrorCount, ...] = ()
+    latency: Spread | None = None
+    schedule_error: Spread | None = None
+    """How late the probe itself sent; left out for a closed loop, which has no schedule."""
+    steadiness: Steadiness
+    run_in_requests: Annotated[int, Field(ge=0)] = 0
+    """Of the window's requests so many at the beginning do not belong to the steady state."""
+    backoff_seconds: float = 0.0
+    """For which the clients of a closed loop paused after errors, all together. An open loop never does."""
+    prompt_tokens: Annotated[int, Field(ge=0)] = 0
+    output_tokens: Annotated[int, Field(ge=0)] = 0
+    """Both as the server's `usage` says, summed over its answers."""
+    steps: tuple[ConcurrencyStep, ...] = ()
+    histograms: tuple[RawHistogram, ...] = ()
 
 
 class CardProcess(ApiModel):
@@ -115,5 +201,7 @@ class ProbeResult(ApiModel):
     measurements: Annotated[tuple[Measurement, ...], Field(max_length=256, json_schema_extra=map_list("metric"))]
     errors: Annotated[tuple[str, ...], Field(max_length=16)] = ()
     """The first errors of requests, each at most 300 characters: what a person reads first when errorRate is not 0."""
+    streams: Annotated[tuple[StreamReport, ...], Field(max_length=32)] = ()
+    """In the order of the configuration."""
     conduct: Conduct | None = None
     """None: an older probe, of whose figures nothing can be said."""

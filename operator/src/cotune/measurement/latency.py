@@ -1,7 +1,8 @@
 """Latencies as a high dynamic range histogram: from the *scheduled* arrival to the last byte."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol, Self, cast
 
 from hdrh.histogram import HdrHistogram  # pyright: ignore[reportMissingTypeStubs]
 
@@ -17,6 +18,14 @@ class _Histogram(Protocol):
 
     def get_value_at_percentile(self, percentile: float) -> float: ...
 
+    def get_max_value(self) -> float: ...
+
+    def get_total_count(self) -> int: ...
+
+    def add(self, other: Self) -> None: ...
+
+    def encode(self) -> bytes: ...
+
 
 @dataclass(frozen=True)
 class Percentiles:
@@ -28,7 +37,8 @@ class Percentiles:
     samples: int
     """All requests, the censored ones among them."""
     censored: int
-    """Requests unfinished at the end: their latency is at least what was recorded."""
+    """Requests unfinished at the end, or given up after their time-out: their latency is at least what was recorded."""
+    largest: float = 0.0
 
 
 class LatencyRecorder:
@@ -39,12 +49,23 @@ class LatencyRecorder:
         self._samples = 0
         self._censored = 0
 
+    @classmethod
+    def merged(cls, several: Iterable["LatencyRecorder"]) -> Self:
+        """All of them as one, without loss."""
+        one = cls()
+        for it in several:
+            if it._samples:
+                one._histogram.add(it._histogram)
+                one._samples += it._samples
+                one._censored += it._censored
+        return one
+
     def finished(self, scheduled: float, completed: float) -> None:
         """A request that was due at `scheduled` and whose last byte came at `completed`, both in seconds."""
         self._record(completed - scheduled)
 
     def unfinished(self, scheduled: float, end: float) -> None:
-        """A request still open at the end of the measurement: left out, a stalled server would look fast."""
+        """A request still open when it was given up: left out, a stalled server would look fast."""
         self._record(end - scheduled)
         self._censored += 1
 
@@ -53,7 +74,11 @@ class LatencyRecorder:
         if self._samples == 0:
             return None
         p50, p95, p99 = (self._histogram.get_value_at_percentile(it) / 1000 for it in (50, 95, 99))
-        return Percentiles(p50, p95, p99, self._samples, self._censored)
+        return Percentiles(p50, p95, p99, self._samples, self._censored, self._histogram.get_max_value() / 1000)
+
+    def encoded(self) -> str:
+        """The whole histogram in microseconds, in the compressed V2 format that all HdrHistogram libraries read."""
+        return self._histogram.encode().decode("ascii")
 
     def _record(self, seconds: float) -> None:
         if seconds < 0:

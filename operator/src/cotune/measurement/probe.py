@@ -1,36 +1,49 @@
 """One probe's life: the card drained, every service there, warm, then all of them loaded at once."""
 
 import asyncio
-import itertools
+import gc
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import aiohttp
 
-from cotune.api.experiment import Protocol
+from cotune.api.experiment import ArrivalType, Protocol
 from cotune.measurement.arrivals import schedule
 from cotune.measurement.card import Card, Reading, card_conduct
-from cotune.measurement.clients import Answer, Client, CompletionsClient, HttpClient, TranscriptionsClient
-from cotune.measurement.contract import Conduct, ProbeConfiguration, ProbeResult, ProbeStream, Punctuality
+from cotune.measurement.clients import Answer, Client, HttpClient, LanguageModelClient, TranscriptionsClient
+from cotune.measurement.contract import Conduct, ProbeConfiguration, ProbeResult, ProbeStream, Punctuality, StreamReport
 from cotune.measurement.corpus import Clip, read_corpus
 from cotune.measurement.largest_allocation import measure_largest_allocation
-from cotune.measurement.open_loop import StreamResult, run_open_loop
+from cotune.measurement.load import Step, Target, run_closed_loop, run_open_loop
+from cotune.measurement.prompts import prompt
+from cotune.measurement.record import StreamRecord, Window
+from cotune.measurement.requests import (
+    Lengths,
+    Phase,
+    Recorded,
+    Request,
+    Sample,
+    read_dataset,
+    read_trace,
+    requests_from,
+    shuffled,
+)
 from cotune.measurement.results import (
-    ComponentRecord,
     card_measurements,
     component_measurements,
     largest_allocation_measurement,
+    stream_report,
 )
 from cotune.measurement.vllm_metrics import cache_facts
 
-_REQUEST_SECONDS = 300
 _RETRY_SECONDS, _REPORT_SECONDS = 0.25, 10.0
-_WARM_UP_SEED = 1_000_003
-"""Added to the seed of the warm-up's arrivals: its load is like the window's, not the same."""
+_LEAD_SECONDS = 0.1
+"""From the decision to begin to the first request: all streams begin at the same moment."""
+_SEED_STEP = 10_007
 _KEEP_ALIVE_SECONDS = 2
 """Shorter than the servers' own (uvicorn: 5 s): a request must not meet a connection that is just being closed."""
 _NAMES_KEPT_SECONDS = 24 * 3600
@@ -54,40 +67,69 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Inputs:
+    """The files that the load is made of, by where they lie."""
+
+    corpora: Mapping[str, Sequence[Clip]] = field(default_factory=dict[str, Sequence[Clip]])
+    traces: Mapping[str, Sequence[Recorded]] = field(default_factory=dict[str, Sequence[Recorded]])
+    datasets: Mapping[str, Sequence[Sample]] = field(default_factory=dict[str, Sequence[Sample]])
+
+
+@dataclass(frozen=True)
 class _Source:
-    """One stream: when it sends, and with which client.
+    """One stream: what it sends and when."""
 
-    Warm-up and window share the client: it knows the model's name by then, and never sends a prompt twice.
-    """
-
+    number: int
     stream: ProbeStream
-    client: Client
-    warm_up: tuple[float, ...]
-    window: tuple[float, ...]
+    target: Target
+    lengths: Lengths
+    seed: int
+    trace: Sequence[Recorded]
+    warmup_seconds: float
+
+    def plan(self, configuration: ProbeConfiguration) -> Iterator[tuple[float, Request]]:
+        """Due times from the start of the window, and requests: warm-up, window and cool-down without a gap."""
+        for phase, begin, seconds in (
+            (Phase.WARM_UP, -self.warmup_seconds, self.warmup_seconds),
+            (Phase.WINDOW, 0.0, configuration.duration_seconds),
+            (Phase.COOL_DOWN, configuration.duration_seconds, configuration.cooldown_seconds),
+        ):
+            times = schedule(self.stream.arrivals, seconds, self.seed + phase, self.trace)
+            for number, due in enumerate(times):
+                recorded = self.trace[number] if self.trace else None
+                yield begin + due, self.lengths.request(self.seed, phase, number, recorded)
 
 
-Corpora = Mapping[str, Sequence[Clip]]
-"""The clips by the folder that holds them."""
-
-
-def read_corpora(configuration: ProbeConfiguration) -> Corpora:
+def read_inputs(configuration: ProbeConfiguration) -> Inputs:
     """Everything that the load is made of, so that what is missing is known before anything is waited for.
 
     Raises:
-        ValueError: a stream says too little for its protocol, or a corpus (`CorpusError`) is not there.
+        ValueError: a stream says too little, or a file is not there (`CorpusError`, `WorkloadError`).
     """
-    for stream in configuration.streams:
+    streams = configuration.streams
+    for stream in streams:
         schedule(stream.arrivals, 0.0, 0)
-        match stream.protocol:
-            case Protocol.OPENAI_COMPLETIONS:
-                if stream.prompt_tokens is None or stream.output_tokens is None:
-                    raise ValueError(f"{stream.component}: OpenAICompletions needs promptTokens and outputTokens")
-            case Protocol.OPENAI_TRANSCRIPTIONS:
-                if stream.corpus is None:
-                    raise ValueError(f"{stream.component}: OpenAITranscriptions needs a corpus")
-            case Protocol.HTTP:
-                pass
-    return {it.corpus: read_corpus(Path(it.corpus)) for it in configuration.streams if it.corpus is not None}
+        if stream.arrivals.type is ArrivalType.CLOSED_LOOP and not stream.arrivals.concurrency:
+            raise ValueError(f"{stream.component}: arrivals of type ClosedLoop need concurrency")
+        if stream.arrivals.type is ArrivalType.TRACE and stream.trace is None:
+            raise ValueError(f"{stream.component}: arrivals of type Trace need a trace")
+        if stream.protocol.is_language_model and (
+            stream.output_tokens is None or (stream.prompt_tokens is None and stream.dataset is None)
+        ):
+            raise ValueError(f"{stream.component}: {stream.protocol} needs promptTokens and outputTokens")
+        if stream.protocol is Protocol.OPENAI_TRANSCRIPTIONS and stream.corpus is None:
+            raise ValueError(f"{stream.component}: OpenAITranscriptions needs a corpus")
+    datasets = {it.dataset: read_dataset(Path(it.dataset)) for it in streams if it.dataset is not None}
+    for stream in streams:
+        if stream.protocol is Protocol.OPENAI_COMPLETIONS and any(
+            it.messages for it in datasets.get(stream.dataset or "", ())
+        ):
+            raise ValueError(f"{stream.component}: {stream.dataset}: messages are for OpenAIChat, not for completions")
+    return Inputs(
+        {it.corpus: read_corpus(Path(it.corpus)) for it in streams if it.corpus is not None},
+        {it.trace: read_trace(Path(it.trace)) for it in streams if it.trace is not None},
+        datasets,
+    )
 
 
 @dataclass(frozen=True)
@@ -100,13 +142,13 @@ class DrainedCard:
 
 
 async def run_probe(
-    configuration: ProbeConfiguration, corpora: Corpora, card: DrainedCard | None, say: Say
+    configuration: ProbeConfiguration, inputs: Inputs, card: DrainedCard | None, say: Say
 ) -> ProbeResult:
     """Wait for the services, warm them up, measure.
 
     Args:
         configuration: what to do.
-        corpora: from `read_corpora`.
+        inputs: from `read_inputs`.
         card: None where the stack runs on the CPU.
         say: takes lines of progress.
 
@@ -119,13 +161,18 @@ async def run_probe(
         keepalive_timeout=_KEEP_ALIVE_SECONDS,
         ttl_dns_cache=_NAMES_KEPT_SECONDS,
     )
-    timeout = aiohttp.ClientTimeout(total=_REQUEST_SECONDS)
+    timeout = aiohttp.ClientTimeout(total=None)  # Every stream has its own, over the whole of a request.
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-        sources = _sources(configuration, session, corpora)
-        say(f"warming up for {configuration.warmup_seconds:g} s")
-        await _warm_up(sources, corpora, configuration)
-        say(f"measuring for {configuration.duration_seconds:g} s")
-        return await _measure(sources, session, card, configuration, say)
+        sources = _sources(configuration, session, inputs)
+        warm_up = max(it.warmup_seconds for it in sources)
+        say(f"warming up for {warm_up:g} s")
+        await asyncio.gather(*(_first_requests(it, inputs) for it in sources))
+        # A collection of garbage over all that was read would hold back requests for milliseconds.
+        gc.collect()
+        gc.freeze()
+        start = time.monotonic() + _LEAD_SECONDS + warm_up
+        window = Window(start, configuration.duration_seconds, configuration.grace_seconds)
+        return await _measure(sources, window, session, card, configuration, say)
 
 
 async def _wait_for_services(streams: Sequence[ProbeStream], progress: Progress) -> None:
@@ -150,126 +197,122 @@ async def _accepts(host: str, port: int) -> bool:
     return True
 
 
-async def _warm_up(sources: Sequence[_Source], corpora: Corpora, configuration: ProbeConfiguration) -> None:
-    """Every clip once, for the first of a length is slow; then a load like the window's. All is thrown away."""
+async def _first_requests(source: _Source, inputs: Inputs) -> None:
+    """Every clip once, for the first of a length is slow; of any other service one answer. All is thrown away."""
+    clips = inputs.corpora.get(source.stream.corpus or "", ())
+    for number in range(max(len(clips), 1)):
+        prepared = source.target.client.prepare(source.lengths.request(source.seed, Phase.FIRST, number))
+        sending = asyncio.wait_for(source.target.client.send(prepared, Answer()), source.target.timeout_seconds)
+        await asyncio.gather(sending, return_exceptions=True)
 
-    async def first_requests(source: _Source) -> None:
-        clips = corpora.get(source.stream.corpus or "", ())
-        for _ in range(max(len(clips), 1)):
-            await asyncio.gather(source.client.send(Answer()), return_exceptions=True)
 
-    await asyncio.gather(*(first_requests(it) for it in sources))
-    loads = (
-        _load([(it.client, it.warm_up) for it in several], ComponentRecord(), 0.0, configuration.grace_seconds)
-        for several in _by_component(sources)
-    )
-    await asyncio.gather(*loads)
+async def _load(source: _Source, record: StreamRecord, configuration: ProbeConfiguration) -> tuple[Step, ...]:
+    arrivals = source.stream.arrivals
+    if arrivals.type is ArrivalType.CLOSED_LOOP:
+        requests = requests_from(source.lengths, source.seed, Phase.WINDOW)
+        concurrencies = arrivals.concurrency or ()
+        return await run_closed_loop(concurrencies, requests, source.target, record, -source.warmup_seconds)
+    await run_open_loop(source.plan(configuration), source.target, record)
+    return ()
 
 
 async def _measure(
     sources: Sequence[_Source],
+    window: Window,
     session: aiohttp.ClientSession,
     card: DrainedCard | None,
     configuration: ProbeConfiguration,
     say: Say,
 ) -> ProbeResult:
-    seconds = configuration.duration_seconds
-    groups = _by_component(sources)
-    records = [ComponentRecord() for _ in groups]
-    loads = (
-        _load([(it.client, it.window) for it in group], record, seconds, configuration.grace_seconds)
-        for group, record in zip(groups, records, strict=True)
-    )
-    started_at = datetime.now(UTC)
-    readings, loops = await asyncio.gather(_watched(card, seconds), asyncio.gather(*loads))
-    conduct = Conduct(
-        started_at=started_at,
-        ended_at=datetime.now(UTC),
-        punctuality=tuple(
-            Punctuality(component=group[0].stream.component, requests=it.requests, late_p99_ms=it.schedule_error_p99)
-            for group, it in zip(groups, loops, strict=True)
-        ),
-        card=card_conduct(card.card.uuid, card.drained, readings) if card is not None else None,
-    )
+    records = [StreamRecord(window) for _ in sources]
+    loads = (_load(it, record, configuration) for it, record in zip(sources, records, strict=True))
+    readings, swept = await asyncio.gather(_watched(card, window, say), asyncio.gather(*loads))
+    groups: defaultdict[str, list[StreamRecord]] = defaultdict(list)
     measurements = list(card_measurements(readings))
-    for group, record, loop in zip(groups, records, loops, strict=True):
-        stream = group[0].stream
-        say(f"{stream.component}: {loop.requests} requests, sent at most {loop.schedule_error_p99:.1f} ms late (p99)")
-        is_language_model = stream.protocol is Protocol.OPENAI_COMPLETIONS
-        cache = await cache_facts(session, _url(stream)) if is_language_model else None
-        measurements += component_measurements(stream.component, record, loop, seconds, cache)
+    reports: list[StreamReport] = []
+    for source, record, steps in zip(sources, records, swept, strict=True):
+        name = source.stream.component
+        groups[name].append(record)
+        reports.append(stream_report(name, source.number, source.stream.arrivals.type, record, steps))
+        late = reports[-1].schedule_error
+        error = f"sent {late.p99:.2f} ms late (p99)" if late is not None else "as fast as they were answered"
+        say(f"{name}: {record.requests} requests, {error}, {reports[-1].steadiness.value}")
+    for name, group in groups.items():
+        stream = next(it.stream for it in sources if it.stream.component == name)
+        cache = await cache_facts(session, _url(stream)) if stream.protocol.is_language_model else None
+        measurements += component_measurements(name, group, cache)
     if card is not None and configuration.largest_allocation:
         largest, unknown = await measure_largest_allocation()
         if largest is None:
             say(f"the largest allocation is not known: {unknown}")
         else:
             measurements.append(largest_allocation_measurement(largest))
-    errors = [
-        f"{group[0].stream.component}: {it}"
-        for group, record in zip(groups, records, strict=True)
-        for it in record.errors
-    ]
-    return ProbeResult(measurements=tuple(measurements), errors=tuple(it[:300] for it in errors[:16]), conduct=conduct)
+    errors = [f"{name}: {it}" for name, group in groups.items() for record in group for it in record.examples]
+    started_at = datetime.now(UTC) - timedelta(seconds=time.monotonic() - window.start)
+    conduct = Conduct(
+        started_at=started_at,
+        ended_at=started_at + timedelta(seconds=window.seconds),
+        punctuality=tuple(_punctuality(name, reports) for name in groups),
+        card=card_conduct(card.card.uuid, card.drained, readings) if card is not None else None,
+    )
+    return ProbeResult(
+        measurements=tuple(measurements),
+        errors=tuple(it[:300] for it in errors[:16]),
+        streams=tuple(reports),
+        conduct=conduct,
+    )
 
 
-async def _watched(card: DrainedCard | None, seconds: float) -> list[Reading]:
+def _punctuality(component: str, reports: Sequence[StreamReport]) -> Punctuality:
+    """Over all streams of the component, the latest of them; a closed loop has no schedule to be late on."""
+    streams = [it for it in reports if it.component == component]
+    late = [it.schedule_error.p99 for it in streams if it.schedule_error is not None]
+    return Punctuality(
+        component=component, requests=sum(it.requests for it in streams), late_p99_ms=max(late, default=0.0)
+    )
+
+
+async def _watched(card: DrainedCard | None, window: Window, say: Say) -> list[Reading]:
+    await asyncio.sleep(max(window.start - time.monotonic(), 0.0))
+    say(f"measuring for {window.seconds:g} s")
     if card is None:
         return []
-    return await card.card.watch(seconds)
+    return await card.card.watch(window.seconds)
 
 
-def _by_component(sources: Sequence[_Source]) -> list[list[_Source]]:
-    """The streams by component: its metrics are over all of its streams."""
-    groups: defaultdict[str, list[_Source]] = defaultdict(list)
-    for source in sources:
-        groups[source.stream.component].append(source)
-    return list(groups.values())
-
-
-async def _load(
-    streams: Sequence[tuple[Client, tuple[float, ...]]], record: ComponentRecord, seconds: float, grace: float
-) -> StreamResult:
-    """All streams of one component as one open loop."""
-    arrivals = sorted((due, index) for index, (_, times) in enumerate(streams) for due in times)
-    order = iter([index for _, index in arrivals])
-    end = time.monotonic() + seconds
-
-    async def send() -> None:
-        client, _ = streams[next(order)]
-        answer = Answer()
-        try:
-            await client.send(answer)
-        except asyncio.CancelledError:
-            record.unfinished.append(answer)
-            raise
-        except Exception as error:
-            record.failed(error)
-            raise
-        record.answered(answer, time.monotonic() <= end)
-
-    return await run_open_loop([due for due, _ in arrivals], send, grace)
-
-
-def _sources(configuration: ProbeConfiguration, session: aiohttp.ClientSession, corpora: Corpora) -> list[_Source]:
-    seeds = itertools.count(configuration.seed, step=10_007)
+def _sources(configuration: ProbeConfiguration, session: aiohttp.ClientSession, inputs: Inputs) -> list[_Source]:
+    default = configuration.warmup_seconds
     return [
         _Source(
-            stream,
-            _client(stream, session, corpora, seed),
-            schedule(stream.arrivals, configuration.warmup_seconds, seed + _WARM_UP_SEED),
-            schedule(stream.arrivals, configuration.duration_seconds, seed),
+            number=number,
+            stream=stream,
+            target=Target(
+                _client(stream, session, inputs, seed), stream.timeout_seconds, stream.protocol.is_language_model
+            ),
+            lengths=Lengths(stream.prompt_tokens, stream.output_tokens, stream.length_spread),
+            seed=seed,
+            trace=inputs.traces.get(stream.trace or "", ()),
+            warmup_seconds=default if stream.warmup_seconds is None else stream.warmup_seconds,
         )
-        for stream, seed in zip(configuration.streams, seeds, strict=False)
+        for number, stream in enumerate(configuration.streams)
+        for seed in (configuration.seed + _SEED_STEP * number,)
     ]
 
 
-def _client(stream: ProbeStream, session: aiohttp.ClientSession, corpora: Corpora, seed: int) -> Client:
+def _client(stream: ProbeStream, session: aiohttp.ClientSession, inputs: Inputs, seed: int) -> Client:
     url = _url(stream)
     match stream.protocol:
-        case Protocol.OPENAI_COMPLETIONS:
-            return CompletionsClient(session, url, stream.prompt_tokens or 0, stream.output_tokens or 0, seed)
+        case Protocol.OPENAI_COMPLETIONS | Protocol.OPENAI_CHAT:
+            shared = stream.shared_prefix_tokens
+            return LanguageModelClient(
+                session,
+                url,
+                chat=stream.protocol is Protocol.OPENAI_CHAT,
+                prefix=prompt(shared, seed) if shared else "",
+                dataset=shuffled(inputs.datasets[stream.dataset], seed) if stream.dataset else (),
+            )
         case Protocol.OPENAI_TRANSCRIPTIONS:
-            return TranscriptionsClient(session, url, corpora[stream.corpus or ""])
+            return TranscriptionsClient(session, url, inputs.corpora[stream.corpus or ""])
         case Protocol.HTTP:
             return HttpClient(session, url + stream.path)
 

@@ -1,4 +1,4 @@
-"""Prompts of a given length that no prefix cache has seen before."""
+"""Prompts of a given length that no prefix cache has seen before, but for the prefix that was asked for."""
 
 import random
 
@@ -9,11 +9,17 @@ _WORDS = (
 )
 
 
-def prompt(tokens: int, seed: int) -> str:
+def prompt(tokens: int, seed: int, prefix: str = "") -> str:
     """About so many tokens: common English words are one token each in the usual vocabularies.
 
     The same seed gives the same prompt; different seeds differ within the first few words, which is less than the
     block of 16 tokens that a prefix cache reuses at least.
+
+    Args:
+        tokens: of the whole, at least one of them after the prefix.
+        seed: of what follows the prefix.
+        prefix: words that the prompts of a stream share.
     """
-    source = random.Random(seed)
-    return " ".join(source.choice(_WORDS) for _ in range(tokens))
+    shared = prefix.split()
+    own = random.Random(seed).choices(_WORDS, k=max(tokens - len(shared), 1))
+    return " ".join([*shared, *own])

@@ -1,76 +1,102 @@
 """From what was recorded to named metrics. A metric that is not known is absent, never 0."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from statistics import fmean
 
+from cotune.api.experiment import ArrivalType
 from cotune.api.trial import Measurement
 from cotune.measurement.card import Reading
-from cotune.measurement.clients import Answer
-from cotune.measurement.contract import LARGEST_ALLOCATION
+from cotune.measurement.contract import (
+    LARGEST_ALLOCATION,
+    ConcurrencyStep,
+    ErrorCount,
+    RawHistogram,
+    Spread,
+    Steadiness,
+    StreamReport,
+)
 from cotune.measurement.latency import LatencyRecorder, Percentiles
-from cotune.measurement.open_loop import StreamResult
+from cotune.measurement.load import Step
+from cotune.measurement.record import StreamRecord
+from cotune.measurement.steady_state import steady_state
 from cotune.measurement.vllm_metrics import CacheFacts
 from cotune.measurement.word_error_rate import word_error_rate
 
 _DECIMALS = 6
-_LARGEST_ERRORS = 16
-
-
-@dataclass
-class ComponentRecord:
-    """The answers of one component during the window."""
-
-    answers: list[Answer] = field(default_factory=list[Answer])
-    unfinished: list[Answer] = field(default_factory=list[Answer])
-    """Requests that were given up at the end: how long they had waited counts, what they would have said does not."""
-    in_window: int = 0
-    """Answers that were complete before the window ended."""
-    tokens_in_window: int = 0
-    errors: list[str] = field(default_factory=list[str])
-
-    def answered(self, answer: Answer, is_in_window: bool) -> None:
-        """Count an answer."""
-        self.answers.append(answer)
-        if is_in_window:
-            self.in_window += 1
-            self.tokens_in_window += answer.tokens
-
-    def failed(self, error: BaseException) -> None:
-        """Keep the first errors: what a person reads when the error rate is not 0."""
-        if len(self.errors) < _LARGEST_ERRORS:
-            self.errors.append(f"{type(error).__name__}: {error}"[:300])
 
 
 def component_measurements(
-    name: str, record: ComponentRecord, loop: StreamResult, seconds: float, cache: CacheFacts | None
+    name: str, records: Sequence[StreamRecord], cache: CacheFacts | None
 ) -> Iterator[Measurement]:
-    """All metrics of one component; `seconds` is the length of the window.
+    """All metrics of one component, over all of its streams.
 
-    Nothing of its load is known without a single request.
+    Nothing of its load is known without a single request, and nothing of its tokens where the server does not say them.
     """
-    answers = record.answers
-    if loop.latency is not None:
-        yield from _percentiles(f"{name}.latency", loop.latency, ("p50", "p95", "p99"))
-    if loop.requests:
-        yield _of(f"{name}.throughput", record.in_window / seconds, loop.requests)
-        yield _of(f"{name}.errorRate", loop.error_rate, loop.requests)
-    streamed = [it for it in (*answers, *record.unfinished) if it.first_token is not None]
-    if first := _recorded([it.first_token for it in streamed if it.first_token is not None]):
+    seconds = records[0].window.seconds
+    requests = sum(it.requests for it in records)
+    if latency := _of_all(it.latency for it in records):
+        yield from _percentiles(f"{name}.latency", latency, ("p50", "p95", "p99"))
+    if requests:
+        yield _of(f"{name}.throughput", sum(it.answered_in_window for it in records) / seconds, requests)
+        yield _of(f"{name}.errorRate", sum(it.errors.total() for it in records) / requests, requests)
+    if first := _of_all(it.first_token for it in records):
         yield from _percentiles(f"{name}.ttft", first, ("p50", "p95", "p99"))
-        yield _of(f"{name}.tokensPerSecond", record.tokens_in_window / seconds, first.samples)
-    if between := _recorded([gap for it in streamed for gap in it.between_tokens]):
+        if not any(it.tokens_unknown for it in records):
+            tokens = sum(it.tokens_in_window for it in records)
+            yield _of(f"{name}.tokensPerSecond", tokens / seconds, first.samples)
+    if between := _of_all(it.between_tokens for it in records):
         yield from _percentiles(f"{name}.itl", between, ("p50", "p95"))
-    heard = [it.heard for it in answers if it.heard is not None]
+    heard = [pair for it in records for pair in it.heard]
     if (rate := word_error_rate(heard)) is not None:
         yield _of(f"{name}.wer", rate, len(heard))
-    if audio := sum(it.audio_seconds for it in answers):
-        yield _of(f"{name}.realTimeFactor", sum(it.processing_seconds for it in answers) / audio, len(answers))
+    if audio := sum(it.audio_seconds for it in records):
+        yield _of(f"{name}.realTimeFactor", sum(it.processing_seconds for it in records) / audio, len(heard))
     if cache is not None:
         yield _of(f"{name}.kvCache.tokens", cache.tokens, 1)
         if cache.concurrency is not None:
             yield _of(f"{name}.kvCache.concurrency", cache.concurrency, 1)
+
+
+def stream_report(
+    component: str, number: int, arrivals: ArrivalType, record: StreamRecord, steps: Sequence[Step]
+) -> StreamReport:
+    """How the load of one stream went."""
+    steady = steady_state(record.latencies_by_due_time())
+    kept = {
+        "latency": record.latency,
+        "service": record.service,
+        "firstToken": record.first_token,
+        "betweenTokens": record.between_tokens,
+        "scheduleError": record.lateness,
+    }
+    return StreamReport(
+        component=component,
+        stream=number,
+        arrivals=arrivals,
+        requests=record.requests,
+        errors=tuple(ErrorCount(kind=kind, count=count) for kind, count in sorted(record.errors.items())),
+        latency=_spread(record.latency.percentiles()),
+        schedule_error=_spread(record.lateness.percentiles()),
+        steadiness=Steadiness.TOO_FEW
+        if steady is None
+        else (Steadiness.STEADY if steady.is_steady else Steadiness.UNSTEADY),
+        run_in_requests=steady.skipped if steady is not None else 0,
+        backoff_seconds=round(record.backoff_seconds, 3),
+        prompt_tokens=record.prompt_tokens,
+        output_tokens=record.output_tokens,
+        steps=tuple(
+            ConcurrencyStep(
+                concurrency=it.concurrency,
+                throughput=round(it.answered / it.seconds, _DECIMALS),
+                latency=_spread(it.latency),
+            )
+            for it in steps
+        ),
+        histograms=tuple(
+            RawHistogram(name=name, encoded=it.encoded()) for name, it in kept.items() if it.percentiles() is not None
+        ),
+    )
 
 
 def card_measurements(readings: Sequence[Reading]) -> Iterator[Measurement]:
@@ -86,11 +112,21 @@ def largest_allocation_measurement(mib: float) -> Measurement:
     return _of(LARGEST_ALLOCATION, mib, 1)
 
 
-def _recorded(seconds: Sequence[float]) -> Percentiles | None:
-    recorder = LatencyRecorder()
-    for value in seconds:
-        recorder.finished(0.0, value)
-    return recorder.percentiles()
+def _of_all(recorders: Iterable[LatencyRecorder]) -> Percentiles | None:
+    return LatencyRecorder.merged(recorders).percentiles()
+
+
+def _spread(found: Percentiles | None) -> Spread | None:
+    if found is None:
+        return None
+    return Spread(
+        p50=found.p50,
+        p95=found.p95,
+        p99=found.p99,
+        largest=found.largest,
+        samples=found.samples,
+        censored=found.censored,
+    )
 
 
 def _percentiles(metric: str, found: Percentiles, which: Sequence[str]) -> Iterator[Measurement]:

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cotune.measurement.clients import AnswerError, served_model
 
+_TIMEOUT = aiohttp.ClientTimeout(total=30)
 _CACHE = "vllm:cache_config_info"
 
 
@@ -26,7 +27,7 @@ class CacheFacts:
 async def cache_facts(session: aiohttp.ClientSession, url: str) -> CacheFacts | None:
     """The KV cache of a vLLM server; None for a server that is not vLLM, or does not say it."""
     try:
-        async with session.get(f"{url}/metrics") as response:
+        async with session.get(f"{url}/metrics", timeout=_TIMEOUT) as response:
             if response.status != 200:
                 return None
             tokens = _tokens(await response.text())

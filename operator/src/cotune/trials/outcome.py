@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
-from cotune.api.experiment import ExperimentSpec, Protocol
+from cotune.api.experiment import ExperimentSpec
 from cotune.api.trial import Measurement, ObservedServer
 from cotune.measurement.contract import ProbeResult
 from cotune.trials.truth import ComponentEvidence
@@ -69,7 +69,7 @@ def measurements(
         found |= _of(f"{component.name}.restarts", run.restarts)
         if run.startup_seconds is not None:
             found |= _of(f"{component.name}.startup", run.startup_seconds)
-        if component.protocol is Protocol.OPENAI_COMPLETIONS:
+        if component.protocol.is_language_model:
             if match := _KV_CACHE_TOKENS.search(run.log):
                 found |= _of(f"{component.name}.kvCache.tokens", int(match[1].replace(",", "")))
             if match := _KV_CACHE_CONCURRENCY.search(run.log):

@@ -1,9 +1,10 @@
 """The probe's pod: the first of a trial. It sees the card drained, holds its share of it, and loads the stack."""
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cotune.api.experiment import Component, ExperimentSpec, Protocol, Stream
+from cotune.api.experiment import Component, ExperimentSpec, FileRef, Protocol, Stream
 from cotune.measurement.contract import (
     CONFIGURATION_VARIABLE,
     DRAINED_PATH,
@@ -29,7 +30,7 @@ class ProbeImage:
 
 def probe_pod(trial: TrialIdentity, spec: ExperimentSpec, node: str, image: ProbeImage) -> Manifest:
     """The probe of one trial on the trial's node."""
-    corpora = sorted({it.corpus_ref.config_map for it in spec.workload.streams if it.corpus_ref})
+    folders = spec.workload.config_maps
     share = {GPU_RESOURCE: "1"} if spec.gpu is not None else {}
     # NVML is in what the runtime mounts by default, CUDA's own library is not everywhere.
     driver = [{"name": "NVIDIA_DRIVER_CAPABILITIES", "value": "compute,utility"}] if _asks_for_largest(spec) else []
@@ -53,8 +54,8 @@ def probe_pod(trial: TrialIdentity, spec: ExperimentSpec, node: str, image: Prob
             "capabilities": {"drop": ["ALL"]},
         },
         "volumeMounts": [
-            {"name": f"corpus-{index}", "mountPath": _corpus_folder(corpora, name), "readOnly": True}
-            for index, name in enumerate(corpora)
+            {"name": f"files-{index}", "mountPath": _folder(folders, name), "readOnly": True}
+            for index, name in enumerate(folders)
         ],
     }
     return with_digest(
@@ -67,7 +68,7 @@ def probe_pod(trial: TrialIdentity, spec: ExperimentSpec, node: str, image: Prob
                     "containers": [container],
                     "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
                     "volumes": [
-                        {"name": f"corpus-{index}", "configMap": {"name": name}} for index, name in enumerate(corpora)
+                        {"name": f"files-{index}", "configMap": {"name": name}} for index, name in enumerate(folders)
                     ],
                     "terminationGracePeriodSeconds": 5,
                 },
@@ -82,7 +83,7 @@ def configuration(trial: TrialIdentity, spec: ExperimentSpec) -> ProbeConfigurat
 
     The seed belongs to the experiment, so that all of its candidates meet the same arrivals.
     """
-    corpora = sorted({it.corpus_ref.config_map for it in spec.workload.streams if it.corpus_ref})
+    folders = spec.workload.config_maps
     components = {it.name: it for it in spec.stack.components}
     return ProbeConfiguration(
         gpu=spec.gpu is not None,
@@ -90,7 +91,8 @@ def configuration(trial: TrialIdentity, spec: ExperimentSpec) -> ProbeConfigurat
         seed=zlib.crc32(trial.experiment.encode()),
         warmup_seconds=spec.workload.warmup_seconds,
         duration_seconds=spec.workload.duration_seconds,
-        streams=tuple(_stream(trial, it, components[it.component], corpora) for it in spec.workload.streams),
+        cooldown_seconds=spec.workload.cooldown_seconds,
+        streams=tuple(_stream(trial, it, components[it.component], folders) for it in spec.workload.streams),
     )
 
 
@@ -99,7 +101,10 @@ def _asks_for_largest(spec: ExperimentSpec) -> bool:
     return LARGEST_ALLOCATION in {it.metric for it in (*spec.objectives, *spec.constraints)}
 
 
-def _stream(trial: TrialIdentity, stream: Stream, component: Component, corpora: list[str]) -> ProbeStream:
+def _stream(trial: TrialIdentity, stream: Stream, component: Component, folders: Sequence[str]) -> ProbeStream:
+    def file(reference: FileRef | None) -> str | None:
+        return None if reference is None else f"{_folder(folders, reference.config_map)}/{reference.key}"
+
     return ProbeStream(
         component=component.name,
         protocol=component.protocol,
@@ -108,12 +113,18 @@ def _stream(trial: TrialIdentity, stream: Stream, component: Component, corpora:
         arrivals=stream.arrivals,
         prompt_tokens=stream.prompt_tokens,
         output_tokens=stream.output_tokens,
-        corpus=_corpus_folder(corpora, stream.corpus_ref.config_map)
+        length_spread=float(stream.length_spread or 0),
+        shared_prefix_tokens=stream.shared_prefix_tokens,
+        trace=file(stream.arrivals.trace_ref),
+        dataset=file(stream.dataset_ref) if component.protocol.is_language_model else None,
+        timeout_seconds=stream.timeout_seconds,
+        warmup_seconds=stream.warmup_seconds,
+        corpus=_folder(folders, stream.corpus_ref.config_map)
         if stream.corpus_ref and component.protocol is Protocol.OPENAI_TRANSCRIPTIONS
         else None,
         path=stream.path or "/",
     )
 
 
-def _corpus_folder(corpora: list[str], name: str) -> str:
-    return f"/corpus/{corpora.index(name)}"
+def _folder(folders: Sequence[str], name: str) -> str:
+    return f"/files/{folders.index(name)}"
