@@ -43,6 +43,7 @@ _RETRY_SECONDS, _REPORT_SECONDS = 0.25, 10.0
 _LEAD_SECONDS = 0.1
 """From the decision to begin to the first request: all streams begin at the same moment."""
 _SEED_STEP = 10_007
+_SCHEDULER = Path("/proc/self/schedstat")
 _KEEP_ALIVE_SECONDS = 2
 """Shorter than the servers' own (uvicorn: 5 s): a request must not meet a connection that is just being closed."""
 _NAMES_KEPT_SECONDS = 24 * 3600
@@ -214,7 +215,9 @@ async def _measure(
 ) -> ProbeResult:
     records = [StreamRecord(window) for _ in sources]
     loads = (_load(it, record, configuration) for it, record in zip(sources, records, strict=True))
+    before = _processor_wait()
     readings, swept = await asyncio.gather(_watched(card, window, say), asyncio.gather(*loads))
+    after = _processor_wait()
     groups: defaultdict[str, list[StreamRecord]] = defaultdict(list)
     measurements = list(card_measurements(readings))
     reports: list[StreamReport] = []
@@ -237,8 +240,19 @@ async def _measure(
             measurements.append(largest_allocation_measurement(largest))
     errors = [f"{name}: {it}" for name, group in groups.items() for record in group for it in record.examples]
     return ProbeResult(
-        measurements=tuple(measurements), errors=tuple(it[:300] for it in errors[:16]), streams=tuple(reports)
+        measurements=tuple(measurements),
+        errors=tuple(it[:300] for it in errors[:16]),
+        streams=tuple(reports),
+        processor_wait_seconds=None if before is None or after is None else round(after - before, 6),
     )
+
+
+def _processor_wait() -> float | None:
+    """Seconds that the thread of the event loop has spent in the kernel's run queue (sched-stats.rst)."""
+    try:
+        return int(_SCHEDULER.read_text().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return None
 
 
 async def _watched(card: Card | None, window: Window, say: Say) -> list[Reading]:
