@@ -174,6 +174,8 @@ def test_it_drains_waits_loads_all_services_and_reports(card: RunningCard, libra
         ("stt", 8, 0),
     ]
     assert all(it.schedule_error is not None and it.schedule_error.samples == 8 for it in result.streams)
+    assert result.processor_wait_seconds is not None
+    assert 0 <= result.processor_wait_seconds < 60
     assert "firstToken" in {it.name for it in result.streams[0].histograms}
     assert found["judge.errorRate"] == found["stt.errorRate"] == 0
     assert 0 < found["judge.ttft.p50"] < found["judge.latency.p50"]

@@ -81,6 +81,8 @@ class Outcome:
     seen_error_p99: float
     cpu_per_request: float
     """Processor time of all of the tool's processes, in the middle of the run."""
+    processor_wait_seconds: float | None
+    """For which the probe was ready to run and had no core; aiperf does not say."""
     others_share: float
     """Of the tool's core, taken by whatever else runs on the machine: beyond a few hundredths the schedule error is
     that of the machine and not of the tool."""
@@ -275,6 +277,7 @@ def _probe(load: Load, server: _Server, core: int, folder: Path) -> Outcome:
         seen_error_p50=_percentile(late, 50),
         seen_error_p99=_percentile(late, 99),
         cpu_per_request=run.cpu_per_request,
+        processor_wait_seconds=result.processor_wait_seconds,
         others_share=run.others_share,
     )
 
@@ -318,6 +321,7 @@ def _aiperf(program: Path, load: Load, server: _Server, core: int, folder: Path)
         seen_error_p50=_percentile(late, 50),
         seen_error_p99=_percentile(late, 99),
         cpu_per_request=run.cpu_per_request,
+        processor_wait_seconds=None,
         others_share=run.others_share,
     )
 
@@ -343,6 +347,7 @@ _LABELS = {
     "seen_error_p50": "schedule error p50 as the server sees it, ms",
     "seen_error_p99": "schedule error p99 as the server sees it, ms",
     "cpu_per_request": "processor time a request, ms",
+    "processor_wait_seconds": "ready to run and without its core, s",
     "others_share": "share of its core taken by other work",
 }
 _COMPARED = ("ttft_p50", "itl_p50", "requests_per_second", "tokens_per_second")

@@ -203,5 +203,8 @@ class ProbeResult(ApiModel):
     """The first errors of requests, each at most 300 characters: what a person reads first when errorRate is not 0."""
     streams: Annotated[tuple[StreamReport, ...], Field(max_length=32)] = ()
     """In the order of the configuration."""
+    processor_wait_seconds: float | None = None
+    """Of warm-up, window and cool-down: for how long the probe was ready to run and its core was somebody else's. None:
+    the kernel does not say."""
     conduct: Conduct | None = None
     """None: an older probe, of whose figures nothing can be said."""

@@ -44,6 +44,7 @@ _RETRY_SECONDS, _REPORT_SECONDS = 0.25, 10.0
 _LEAD_SECONDS = 0.1
 """From the decision to begin to the first request: all streams begin at the same moment."""
 _SEED_STEP = 10_007
+_SCHEDULER = Path("/proc/self/schedstat")
 _KEEP_ALIVE_SECONDS = 2
 """Shorter than the servers' own (uvicorn: 5 s): a request must not meet a connection that is just being closed."""
 _NAMES_KEPT_SECONDS = 24 * 3600
@@ -226,7 +227,9 @@ async def _measure(
 ) -> ProbeResult:
     records = [StreamRecord(window) for _ in sources]
     loads = (_load(it, record, configuration) for it, record in zip(sources, records, strict=True))
+    before = _processor_wait()
     readings, swept = await asyncio.gather(_watched(card, window, say), asyncio.gather(*loads))
+    after = _processor_wait()
     groups: defaultdict[str, list[StreamRecord]] = defaultdict(list)
     measurements = list(card_measurements(readings))
     reports: list[StreamReport] = []
@@ -260,7 +263,16 @@ async def _measure(
         errors=tuple(it[:300] for it in errors[:16]),
         streams=tuple(reports),
         conduct=conduct,
+        processor_wait_seconds=None if before is None or after is None else round(after - before, 6),
     )
+
+
+def _processor_wait() -> float | None:
+    """Seconds that the thread of the event loop has spent in the kernel's run queue (sched-stats.rst)."""
+    try:
+        return int(_SCHEDULER.read_text().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return None
 
 
 def _punctuality(component: str, reports: Sequence[StreamReport]) -> Punctuality:
