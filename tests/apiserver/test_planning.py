@@ -19,6 +19,7 @@ from cotune.trials.render import LABEL_COMPONENT
 from support.api_server import ApiServer
 from support.examples import documents
 from support.played_cluster import PlayedObjects, play_ended, play_kubelet, play_node, within
+from support.played_probe import last_line
 
 pytestmark = pytest.mark.apiserver
 
@@ -245,7 +246,7 @@ def test_a_trial_keeps_what_its_servers_logged_beside_what_was_predicted(api_ser
             await play_kubelet(objects, namespace)
             for pod in await objects.list(POD, namespace):
                 component = pod["metadata"]["labels"][LABEL_COMPONENT]
-                objects.logs[pod["metadata"]["name"]] = log if component == "judge" else '{"measurements": []}'
+                objects.logs[pod["metadata"]["name"]] = log if component == "judge" else last_line({})
                 if component == PROBE and phase == "Measuring":
                     await play_ended(objects, pod)
 

@@ -7,7 +7,6 @@ the pass after it is whole and goes on from what is left.
 import asyncio
 import copy
 import functools
-import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -40,7 +39,6 @@ from cotune.handlers.plans import Plans
 from cotune.handlers.profile import FINALIZER, ProfileReconciler
 from cotune.handlers.settings import Settings
 from cotune.handlers.trial import TrialReconciler
-from cotune.measurement.contract import CardConduct
 from cotune.rollout.state import Revision, WorkloadRevision
 from cotune.trials.probe_pod import PROBE, ProbeImage
 from cotune.trials.render import LABEL_COMPONENT
@@ -59,6 +57,7 @@ from support.played_cluster import (
     play_ready,
     within,
 )
+from support.played_probe import CARD, PROCESSES, last_line
 from support.resources import manifest
 
 pytestmark = pytest.mark.apiserver
@@ -78,9 +77,6 @@ RESULT = {
     "judge.kvCache.tokens": "6976",
     "gpu.utilization": "0.5",
 }
-
-CARD = "GPU-00000000-0000-0000-0000-000000000001"
-PROCESSES = [{"pid": 1, "leastMiB": 8_000}, {"pid": 2, "leastMiB": 900}]
 
 CALLS_OF_EXPERIMENT, CALLS_OF_TRIAL, CALLS_OF_PROFILE, CALLS_OF_DELETION = 6, 11, 18, 9
 """How many calls the longest pass makes."""
@@ -444,23 +440,8 @@ async def play_trial_pods(objects: PlayedObjects, namespace: str, trial: str, **
     phase = (await objects.get(TRIAL, namespace, trial)).get("status", {}).get("phase")
     for pod in await objects.list(POD, namespace, {LABEL_COMPONENT: PROBE}):
         if phase == "Measuring" and pod["status"]["phase"] != "Succeeded":
-            objects.logs[pod["metadata"]["name"]] = result(**conduct)
+            objects.logs[pod["metadata"]["name"]] = last_line(RESULT, **conduct)
             await play_ended(objects, pod)
-
-
-def result(**conduct: Any) -> str:
-    """The last line of a probe that has measured for a minute, years after every pod was started."""
-    measured = [{"metric": metric, "value": value, "samples": 200} for metric, value in RESULT.items()]
-    card = {"uuid": CARD, "readings": 600, "riseMiB": 9_000, "processes": PROCESSES, "areAllListed": True}
-    of_card = {key: value for key, value in conduct.items() if key in CardConduct.model_fields}
-    went = {
-        "startedAt": "2099-01-01T12:00:00Z",
-        "endedAt": "2099-01-01T12:01:00Z",
-        "punctuality": [{"component": it, "requests": 200, "late_p99_ms": 1.5} for it in ("judge", "stt")],
-        **{key: value for key, value in conduct.items() if key not in of_card},
-        "card": card | of_card,
-    }
-    return json.dumps({"measurements": measured, "conduct": went})
 
 
 async def trial_run(objects: PlayedObjects, namespace: str, dies_after: int | None) -> tuple[Driven, Object]:
