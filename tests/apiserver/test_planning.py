@@ -21,7 +21,7 @@ from prometheus_client import REGISTRY
 from support.api_server import ApiServer
 from support.examples import documents
 from support.played_cluster import PlayedObjects, play_ended, play_kubelet, play_node, within
-from support.played_probe import PROCESSES, result
+from support.played_probe import last_line
 
 pytestmark = pytest.mark.apiserver
 
@@ -285,7 +285,6 @@ def test_a_trial_keeps_what_its_servers_logged_beside_what_was_predicted(api_ser
             f"INFO [gpu_worker.py:298] Available KV cache memory: {measured * 57_344 / (1 << 30):.2f} GiB\n"
             f"INFO [kv_cache_utils.py:1087] GPU KV cache size: {measured:,} tokens\n"
         )
-        probe = result(processes=[*PROCESSES, {"pid": 3, "leastMiB": 900}])
         minute = timedelta(minutes=1)
         settings = Settings(
             namespace, ProbeImage("example/probe:1", "IfNotPresent"), minute, minute, "INFO", 8080, 9090
@@ -302,7 +301,7 @@ def test_a_trial_keeps_what_its_servers_logged_beside_what_was_predicted(api_ser
             await play_kubelet(objects, namespace)
             for pod in await objects.list(POD, namespace):
                 component = pod["metadata"]["labels"][LABEL_COMPONENT]
-                objects.logs[pod["metadata"]["name"]] = log if component == "judge" else probe
+                objects.logs[pod["metadata"]["name"]] = log if component == "judge" else last_line({})
                 if component == PROBE and phase == "Measuring":
                     await play_ended(objects, pod)
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,10 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cotune.api.experiment import Arrivals, ArrivalType, Protocol
+from cotune.api.experiment import Arrivals, ArrivalType, ExperimentSpec, Protocol
+from cotune.experiments.predictions import plan_experiment
 from cotune.measurement.contract import CONFIGURATION_VARIABLE, ErrorCount, ProbeConfiguration, ProbeResult, ProbeStream
+from cotune.planning.model_config import read_model_config
+from cotune.search.space import Candidate
+from cotune.trials.truth import Evidence, breach
 from cotune_simulation.card.identity import card_uuid
 from cotune_simulation.speech import write_corpus
+from support.examples import documents
 from support.simulated_card import REPOSITORY, RunningCard, build_nvml_library, start
 from support.simulated_server import Answer, RunningServer, free_port, running_server
 
@@ -237,6 +243,55 @@ def test_what_is_wrong_with_the_card_in_the_window_is_in_the_result(
     assert [(it.pid, it.least_mib) for it in seen.newcomers] == [(tenant.pid, 512)]
     assert seen.throttled
     assert seen.throttle_reasons == ("SwThermalSlowdown",)
+
+
+@pytest.mark.parametrize(("fallback", "expected"), [("", None), ("always", "DeviceFallback")])
+@pytest.mark.parametrize("size", ["tiny", "small"])
+def test_by_what_it_says_of_the_stories_stack_a_silent_fallback_is_told_from_a_true_start(
+    card: RunningCard, library: Path, tmp_path: Path, size: str, fallback: str, expected: str | None
+) -> None:
+    write_corpus(tmp_path / "corpus")
+    neighbour, judge, stt = free_port(), free_port(), free_port()
+    configuration = configured(
+        stream("neighbour", Protocol.HTTP, neighbour, "2", path="/health"),
+        stream("judge", Protocol.OPENAI_COMPLETIONS, judge, "1", prompt_tokens=64, output_tokens=8),
+        stream("stt", Protocol.OPENAI_TRANSCRIPTIONS, stt, "1", corpus=str(tmp_path / "corpus")),
+        gpu=True,
+    )
+    environment = card.environment() | {"OUTPUT": str(tmp_path / "lines"), "LD_LIBRARY_PATH": str(library)}
+    environment["PYTHONPATH"] = str(REPOSITORY / "operator" / "src")
+    vllm = ("serve", "Qwen/Qwen2.5-7B-Instruct-AWQ", "--gpu-memory-utilization", "0.5", "--max-model-len", "2048")
+    speech = {"ASR_WHISPER_SIZE": size, "COTUNE_SIMULATION_DEVICE_FALLBACK": fallback}
+    with ExitStack() as stack:
+        process, output = stack.enter_context(probe(configuration, **environment))
+        wait_for_line(output, "waiting for neighbour, judge, stt")
+        for module, arguments, at, more in (
+            ("neighbour", (), neighbour, {"PORT": str(neighbour)}),
+            ("vllm", (*vllm, "--port", "PORT"), judge, {}),
+            ("whisper", ("--port", "PORT"), stt, speech),
+        ):
+            server = running_server(card.environment(), f"cotune_simulation.{module}", *arguments, at=at, **more)
+            stack.enter_context(server)
+        assert process.process.wait(60) == 0
+
+    result = ProbeResult.model_validate_json(output.read_text().splitlines()[-1])
+    models, experiment = documents("voice-stack.yaml")[:2]
+    spec = ExperimentSpec.model_validate(experiment["spec"])
+    (text,) = models["data"].values()
+    prediction = plan_experiment(spec, {"judge": read_model_config(text)}, {}).predict(
+        Candidate((("judgeMemory", "0.50"), ("whisperModel", size)))
+    )
+    assert result.conduct is not None
+    assert prediction is not None
+    measurements = {it.metric: it for it in result.measurements}
+
+    found = breach(Evidence(spec, result.conduct, {}, measurements, prediction))
+
+    assert (found.reason if found else None) == expected, found
+    if found is not None:
+        assert re.search(
+            r"wanted at least neighbour 614 MiB, .*; processes on the card, MiB: 1229, 6\d\d\d$", found.message
+        )
 
 
 async def throttle(card: RunningCard) -> None:

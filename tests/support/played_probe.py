@@ -1,27 +1,24 @@
-"""What a probe says at its end that has measured a stack well, for tests which play the kubelet."""
+"""What a probe says in the end, played by a test."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from cotune.measurement.contract import CardConduct
 
-RESULT = {
-    "stt.latency.p95": "0.1",
-    "stt.wer": "0.05",
-    "judge.latency.p95": "0.5",
-    "judge.kvCache.concurrency": "3.4",
-    "judge.kvCache.tokens": "6976",
-    "gpu.utilization": "0.5",
-}
-
 CARD = "GPU-00000000-0000-0000-0000-000000000001"
-PROCESSES = [{"pid": 1, "leastMiB": 8_000}, {"pid": 2, "leastMiB": 900}]
+PROCESSES = [{"pid": 1, "leastMiB": 8_000}, {"pid": 2, "leastMiB": 900}, {"pid": 3, "leastMiB": 700}]
 
 
-def result(**conduct: Any) -> str:
-    """The last line of a probe that has measured for a minute, years after every pod was started."""
-    measured = [{"metric": metric, "value": value, "samples": 200} for metric, value in RESULT.items()]
-    card = {"uuid": CARD, "readings": 600, "riseMiB": 9_000, "processes": PROCESSES, "areAllListed": True}
+def last_line(values: Mapping[str, str], **conduct: Any) -> str:
+    """The result of a probe that has measured well for a minute, years after every pod was started.
+
+    Args:
+        values: metric to value, each of 200 samples.
+        conduct: fields of `Conduct` or `CardConduct` that are otherwise.
+    """
+    measured = [{"metric": metric, "value": value, "samples": 200} for metric, value in values.items()]
+    card = {"uuid": CARD, "readings": 600, "riseMiB": 9_600, "processes": PROCESSES, "areAllListed": True}
     of_card = {key: value for key, value in conduct.items() if key in CardConduct.model_fields}
     went = {
         "startedAt": "2099-01-01T12:00:00Z",

@@ -66,12 +66,12 @@ _LEAST_SLACK, _MOST_SLACK = timedelta(seconds=60), timedelta(minutes=15)
 def measuring_deadline(workload: Workload) -> timedelta:
     """How long a probe may take for a workload.
 
-    The load, with the answers that are waited for after it; and for its own start and the first
-    request with every clip, which a slow server takes longer for, half as long again, within bounds.
+    The load, with the answers that are waited for before and after it; and for its own start and the first request
+    with every clip, which a slow server takes longer for, half as long again, within bounds.
     """
     load = timedelta(seconds=workload.load_seconds)
     slack = min(max(load / 2, _LEAST_SLACK), _MOST_SLACK)
-    return load + timedelta(seconds=GRACE_SECONDS) + slack
+    return load + 2 * timedelta(seconds=GRACE_SECONDS) + slack
 
 
 @dataclass(frozen=True)

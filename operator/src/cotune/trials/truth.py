@@ -109,14 +109,15 @@ def device_fallback(evidence: Evidence) -> Breach | None:
             f"the card holds {card.rise_mib:.0f} MiB more than when it was drained, and {_words(wanted)} should hold "
             f"{least:.0f} MiB at least",
         )
-    missing = _without_share(card, wanted)
-    if not missing:
+    if _all_have_a_share(card, wanted):
         return None
+    # One whose absence alone explains what is seen; often there are several, and it is not known which.
+    suspects = [it for it in wanted if _all_have_a_share(card, {name: wanted[name] for name in wanted if name != it})]
+    who = f"{suspects[0]} has no" if len(suspects) == 1 else "not every component has its"
     there = ", ".join(f"{it.least_mib:.0f}" for it in card.processes) or "none"
     return Breach(
         "DeviceFallback",
-        f"no share of the card is that of {', '.join(missing)}: wanted at least {_words(wanted)}; "
-        f"processes on the card, MiB: {there}",
+        f"{who} share of the card: wanted at least {_words(wanted)}; processes on the card, MiB: {there}",
     )
 
 
@@ -208,17 +209,16 @@ def _asks_for_card(component: Component) -> bool:
     return any(str(it.get(GPU_RESOURCE, "0")) != "0" for it in limits)
 
 
-def _without_share(card: CardConduct, wanted: Mapping[str, float]) -> list[str]:
-    """Components for which no processes are left once the larger ones have theirs; a component may have several."""
+def _all_have_a_share(card: CardConduct, wanted: Mapping[str, float]) -> bool:
+    """Whether there are processes for every component, the largest served first; a component may have several."""
     left = sorted((it.least_mib for it in card.processes), reverse=True)
-    missing: list[str] = []
-    for name, least in sorted(wanted.items(), key=lambda it: -it[1]):
+    for least in sorted(wanted.values(), reverse=True):
         held = 0.0
         while left and held < least:
             held += left.pop(0)
         if held < least:
-            missing.append(name)
-    return missing
+            return False
+    return True
 
 
 def _words(wanted: Mapping[str, float]) -> str:
