@@ -243,6 +243,12 @@ def test_what_decides_rests_on_enough_answers(
     assert (found is not None and found.blames_the_candidate) == is_to_blame
 
 
+def test_a_metric_without_a_single_request_due_is_no_result_of_the_candidate() -> None:
+    evidence = replace(with_samples(0, 0), measurements={})
+
+    assert reason(evidence) == "SampleTooSmall"
+
+
 def test_how_many_are_enough_is_the_experiments_to_say() -> None:
     assert breach(replace(with_samples(3, 3), spec=voice(minimumSamples=3))) is None
 

@@ -18,6 +18,7 @@ from cotune.cluster.objects import AlreadyExistsError, ForbiddenError, Object, O
 from cotune.cluster.stacks import NameTakenError
 from cotune.experiments.observed import ObservedTrial
 from cotune.experiments.predictions import SpaceTooLargeError
+from cotune.experiments.samples import too_few_requests
 from cotune.experiments.step import LISTED_SKIPS, NOTHING_FEASIBLE, ExperimentStep, PlannedTrial, decide
 from cotune.handlers.plans import MadePlan, PlanningInProgressError, Plans
 from cotune.handlers.statuses import condition, status_of, write_status
@@ -102,6 +103,9 @@ class ExperimentReconciler:
         if status.spec_digest != digest:
             message = "the spec differs from what the trials run: apply it under a new name"
             return await self._stalled(body, status, "SpecChanged", message, now)
+        is_planning = status.phase is ExperimentPhase.PLANNING
+        if is_planning and (why := too_few_requests(body["metadata"]["name"], spec)) is not None:
+            return await self._stalled(body, status, "WindowTooShort", why, now)
         placement = place(await nodes(self.objects), spec.gpu, len(spec.stack.components) + 1)
         if not placement.nodes:
             return await self._stalled(body, status, "NoSuitableNode", placement.why_none(), now)

@@ -2,9 +2,34 @@
 
 import random
 from collections.abc import Iterator, Sequence
+from itertools import count, islice, repeat, takewhile
 
 from cotune.api.experiment import Arrivals, ArrivalType
-from cotune.measurement.requests import Recorded
+from cotune.measurement.requests import Phase, Recorded
+
+_SEED_STEP = 10_007
+
+
+def stream_seed(seed: int, number: int) -> int:
+    """The seed of one stream of a workload, by its place there."""
+    return seed + _SEED_STEP * number
+
+
+def due_in_window(arrivals: Arrivals, duration_seconds: float, seed: int, enough: int) -> int | None:
+    """How many requests a stream sends in the window, known before anything runs.
+
+    Args:
+        arrivals: how they are spaced.
+        duration_seconds: of the window.
+        seed: the stream's.
+        enough: counted no further.
+
+    Returns:
+        None: it depends on what the services answer (`ClosedLoop`) or on a file (`Trace`).
+    """
+    if arrivals.type in {ArrivalType.CLOSED_LOOP, ArrivalType.TRACE}:
+        return None
+    return sum(1 for _ in islice(_times(arrivals, duration_seconds, seed + Phase.WINDOW, ()), enough))
 
 
 def schedule(
@@ -23,24 +48,26 @@ def schedule(
     Raises:
         ValueError: the type says too little, or its rate is not greater than 0.
     """
+    return tuple(_times(arrivals, duration_seconds, seed, trace))
+
+
+def _times(arrivals: Arrivals, duration_seconds: float, seed: int, trace: Sequence[Recorded]) -> Iterator[float]:
     match arrivals.type:
         case ArrivalType.CONSTANT:
             rate = _rate(arrivals)
-            times: list[float] = []
-            while (due := len(times) / rate) < duration_seconds:
-                times.append(due)
-            return tuple(times)
+            yield from takewhile(lambda due: due < duration_seconds, (number / rate for number in count()))
         case ArrivalType.POISSON:
-            return tuple(_poisson(_rate(arrivals), duration_seconds, seed))
+            yield from _poisson(_rate(arrivals), duration_seconds, seed)
         case ArrivalType.BURST:
             if arrivals.burst_size is None:
                 raise ValueError("arrivals of type Burst need burstSize")
             size = arrivals.burst_size
-            return tuple(due for due in _poisson(_rate(arrivals) / size, duration_seconds, seed) for _ in range(size))
+            for due in _poisson(_rate(arrivals) / size, duration_seconds, seed):
+                yield from repeat(due, size)
         case ArrivalType.TRACE:
-            return tuple(it.at for it in trace if it.at < duration_seconds)
+            yield from (it.at for it in trace if it.at < duration_seconds)
         case ArrivalType.CLOSED_LOOP:
-            return ()
+            return
 
 
 def _poisson(rate: float, duration_seconds: float, seed: int) -> Iterator[float]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 
 from cotune.api.experiment import ArrivalType, Protocol
-from cotune.measurement.arrivals import schedule
+from cotune.measurement.arrivals import schedule, stream_seed
 from cotune.measurement.card import Card, Reading, card_conduct
 from cotune.measurement.clients import Answer, Client, HttpClient, LanguageModelClient, TranscriptionsClient
 from cotune.measurement.contract import Conduct, ProbeConfiguration, ProbeResult, ProbeStream, Punctuality, StreamReport
@@ -43,7 +43,6 @@ from cotune.measurement.vllm_metrics import cache_facts
 _RETRY_SECONDS, _REPORT_SECONDS = 0.25, 10.0
 _LEAD_SECONDS = 0.1
 """From the decision to begin to the first request: all streams begin at the same moment."""
-_SEED_STEP = 10_007
 _SCHEDULER = Path("/proc/self/schedstat")
 _KEEP_ALIVE_SECONDS = 2
 """Shorter than the servers' own (uvicorn: 5 s): a request must not meet a connection that is just being closed."""
@@ -307,7 +306,7 @@ def _sources(configuration: ProbeConfiguration, session: aiohttp.ClientSession, 
             warmup_seconds=default if stream.warmup_seconds is None else stream.warmup_seconds,
         )
         for number, stream in enumerate(configuration.streams)
-        for seed in (configuration.seed + _SEED_STEP * number,)
+        for seed in (stream_seed(configuration.seed, number),)
     ]
 
 

@@ -78,17 +78,19 @@ def probe_pod(trial: TrialIdentity, spec: ExperimentSpec, node: str, image: Prob
     )
 
 
-def configuration(trial: TrialIdentity, spec: ExperimentSpec) -> ProbeConfiguration:
-    """What the probe of a trial does.
+def seed_of(experiment: str) -> int:
+    """The seed of the load: the experiment's, so that all of its candidates meet the same arrivals."""
+    return zlib.crc32(experiment.encode())
 
-    The seed belongs to the experiment, so that all of its candidates meet the same arrivals.
-    """
+
+def configuration(trial: TrialIdentity, spec: ExperimentSpec) -> ProbeConfiguration:
+    """What the probe of a trial does."""
     folders = spec.workload.config_maps
     components = {it.name: it for it in spec.stack.components}
     return ProbeConfiguration(
         gpu=spec.gpu is not None,
         largest_allocation=True if _asks_for_largest(spec) else None,
-        seed=zlib.crc32(trial.experiment.encode()),
+        seed=seed_of(trial.experiment),
         warmup_seconds=spec.workload.warmup_seconds,
         duration_seconds=spec.workload.duration_seconds,
         cooldown_seconds=spec.workload.cooldown_seconds,

@@ -165,21 +165,29 @@ def sample_too_small(evidence: Evidence) -> Breach | None:
     """What is decided by rests on enough answers."""
     least = evidence.spec.workload.minimum_samples
     requests = {it.component: it.requests for it in evidence.conduct.punctuality}
-    named = {it.metric for it in (*evidence.spec.objectives, *evidence.spec.constraints)}
-    for metric in sorted(it for it in named if _RESTS_ON_ANSWERS.search(it)):
+    for metric in metrics_that_rest_on_answers(evidence.spec):
         found = evidence.measurements.get(metric)
         component = metric.split(".", 1)[0]
         sent = requests.get(component)
-        if found is None or sent is None or found.samples >= least:
+        samples = found.samples if found is not None else 0
+        if sent is None or samples >= least:
             continue
         if sent < least:
-            return Breach("SampleTooSmall", f"{metric} rests on {found.samples} of {least} samples: {sent} were due")
+            return Breach("SampleTooSmall", f"{metric} rests on {samples} of {least} samples: {sent} were due")
+        if found is None:
+            continue  # Not one good answer, or no such metric: the judgement says that it is missing.
         return Breach(
             "TooFewAnswers",
-            f"{metric} rests on {found.samples} of {least} samples, though {sent} requests were sent",
+            f"{metric} rests on {samples} of {least} samples, though {sent} requests were sent",
             blames_the_candidate=True,
         )
     return None
+
+
+def metrics_that_rest_on_answers(spec: ExperimentSpec) -> list[str]:
+    """What the experiment decides by and wants `minimumSamples` answers for."""
+    named = {it.metric for it in (*spec.objectives, *spec.constraints)}
+    return sorted(it for it in named if _RESTS_ON_ANSWERS.search(it))
 
 
 GATES: tuple[Gate, ...] = (
