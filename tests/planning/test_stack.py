@@ -9,11 +9,23 @@ from cotune.api.experiment import ExperimentSpec, Memory, MemoryModel
 from cotune.cli.__main__ import main
 from cotune.planning.candidates import PlanningError, SpacePlanner, expand, plan_space
 from cotune.planning.cards import UnknownCardError, card
+from cotune.planning.declared_service import DeclaredService
 from cotune.planning.model_config import read_model_config
+from cotune.planning.server import Server
 from cotune.planning.sizes import GIB, MIB
-from cotune.planning.stack import DeclaredService, Server, VllmServer, WhisperServer, plan_stack
+from cotune.planning.stack import plan_stack
 from cotune.planning.vllm import CompileCache, Refusal, VllmSettings
-from cotune.planning.whisper import SIZES, Backend, Precision, UnknownSizeError, parameters, plan_whisper
+from cotune.planning.vllm_server import VllmServer
+from cotune.planning.whisper import (
+    SIZES,
+    Backend,
+    Precision,
+    UnknownSizeError,
+    UnsupportedPrecisionError,
+    parameters,
+    plan_whisper,
+)
+from cotune.planning.whisper_server import WhisperServer
 from cotune.search.space import Space
 from cotune.trials.root_cause import Cause
 from hypothesis import given
@@ -24,7 +36,7 @@ MODELS, EXPERIMENT = yaml.safe_load_all(EXAMPLE.read_text())
 CONFIG = read_model_config(next(iter(MODELS["data"].values())))
 SPEC = ExperimentSpec.model_validate(EXPERIMENT["spec"])
 CARD = card("NVIDIA-GeForce-RTX-3060-SHARED")
-JUDGE = VllmServer("judge", CONFIG, VllmSettings(0.5, max_model_len=2048))
+JUDGE = VllmServer("judge", CONFIG, VllmSettings(0.5, max_model_len=2048, version=(0, 11, 0)))
 
 
 def test_the_story_is_planned_as_it_happened() -> None:
@@ -41,7 +53,7 @@ def test_the_story_is_planned_as_it_happened() -> None:
         st.one_of(
             st.builds(DeclaredService, st.just("other"), st.integers(0, 8 * GIB)),
             st.builds(WhisperServer, st.just("stt"), st.sampled_from(sorted(SIZES))),
-            st.builds(VllmServer, st.just("judge"), st.just(CONFIG), st.builds(VllmSettings, st.floats(0.1, 1.0))),
+            st.builds(VllmServer, st.just("judge"), st.just(CONFIG), st.builds(VllmSettings, st.floats(0.1, 1.0), version=st.just((0, 11, 0)))),
         ),
         max_size=4,
     ),
@@ -203,9 +215,12 @@ def test_a_bad_file_is_one_line_that_says_where(
     assert len(said.splitlines()) == 1
 
 
+TOGETHER = {"judge": frozenset({"other"}), "other": frozenset({"judge"})}
+
+
 def test_a_component_that_starts_beside_a_vllm_shrinks_its_cache_and_casts_doubt() -> None:
     after = plan_stack([JUDGE, DeclaredService("other", 256 * MIB)], CARD)
-    beside = plan_stack([JUDGE, DeclaredService("other", 256 * MIB, starts_beside=True)], CARD)
+    beside = plan_stack([JUDGE, DeclaredService("other", 256 * MIB)], CARD, beside=TOGETHER)
 
     lost = after.language_models["judge"].kv_cache - beside.language_models["judge"].kv_cache
     assert lost == 256 * MIB
@@ -215,9 +230,20 @@ def test_a_component_that_starts_beside_a_vllm_shrinks_its_cache_and_casts_doubt
 
 
 def test_a_component_further_down_that_waits_is_not_beside() -> None:
-    waiting = [JUDGE, DeclaredService("waits", MIB), DeclaredService("beside it", GIB, starts_beside=True)]
+    waiting = [JUDGE, DeclaredService("waits", MIB), DeclaredService("beside it", GIB)]
+    mates = {"waits": frozenset({"beside it"}), "beside it": frozenset({"waits"})}
 
-    assert plan_stack(waiting, CARD).language_models == plan_stack([JUDGE], CARD).language_models
+    assert plan_stack(waiting, CARD, beside=mates).language_models == plan_stack([JUDGE], CARD).language_models
+
+
+def test_who_starts_beside_a_vllm_does_so_wherever_it_stands_in_the_list() -> None:
+    other = DeclaredService("other", 256 * MIB)
+
+    before, after = (plan_stack(it, CARD, beside=TOGETHER) for it in ([other, JUDGE], [JUDGE, other]))
+
+    assert before.language_models == after.language_models
+    assert before.doubts == after.doubts
+    assert before.free == after.free
 
 
 def test_a_trial_that_is_cleared_away_while_vllm_profiles_ends_its_start() -> None:
@@ -238,32 +264,31 @@ def test_a_trial_that_is_cleared_away_while_vllm_profiles_ends_its_start() -> No
 @given(
     servers=st.lists(
         st.one_of(
-            st.builds(DeclaredService, st.just("other"), st.integers(0, 2 * GIB), st.booleans()),
+            st.builds(DeclaredService, st.just("other"), st.integers(0, 2 * GIB)),
             st.builds(
                 WhisperServer,
                 st.just("stt"),
                 st.sampled_from(sorted(SIZES)),
                 st.sampled_from(Precision),
-                st.sampled_from(Backend),
+                st.just(Backend.CTRANSLATE2),
                 st.sampled_from([None, 1, 5]),
-                st.booleans(),
             ),
-            st.builds(
-                VllmServer,
-                st.just("judge"),
-                st.just(CONFIG),
-                st.builds(VllmSettings, st.floats(0.1, 1.0)),
-                st.just(0),
-                st.booleans(),
-            ),
+            st.builds(VllmServer, st.just("judge"), st.just(CONFIG), st.builds(VllmSettings, st.floats(0.1, 1.0), version=st.just((0, 11, 0)))),
         ),
         max_size=4,
+        unique_by=lambda it: it.component,
     ),
     taken=st.integers(0, 4 * GIB),
     leaving=st.integers(0, 4 * GIB),
+    are_mates=st.booleans(),
 )
-def test_no_byte_is_lost_whoever_comes_and_goes_meanwhile(servers: list[Server], taken: int, leaving: int) -> None:
-    plan = plan_stack(servers, card("NVIDIA-A30"), taken, min(taken, leaving))
+def test_no_byte_is_lost_whoever_comes_and_goes_meanwhile(
+    servers: list[Server], taken: int, leaving: int, are_mates: bool
+) -> None:
+    names = {it.component for it in servers}
+    mates = {it: frozenset(names - {it}) for it in names} if are_mates else {}
+
+    plan = plan_stack(servers, card("NVIDIA-A30"), taken, min(taken, leaving), beside=mates)
 
     assert sum(it.size for it in plan.parts) + plan.free == plan.total
     assert plan.free >= 0

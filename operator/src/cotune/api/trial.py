@@ -42,6 +42,17 @@ class PredictedHolding(ApiModel):
     """What its processes hold at least once it serves: weights and a CUDA context, or half of what was declared."""
 
 
+class PredictedService(ApiModel):
+    """A component whose memory is to be learned, and what it counted as in this prediction."""
+
+    component: ComponentName
+    card: Annotated[str, Field(max_length=63)]
+    settings: Annotated[str, Field(max_length=20_000)] = ""
+    """Its image and the values of the variables that are bound to it."""
+    counted_mib: Annotated[int, Field(ge=0, alias="countedMiB")]
+    """0: nothing was known of it."""
+
+
 class Prediction(ApiModel):
     """What the planner says of a candidate before it runs."""
 
@@ -63,6 +74,10 @@ class Prediction(ApiModel):
         tuple[PredictedHolding, ...], Field(max_length=16, json_schema_extra=map_list("component"))
     ] = ()
     """Of the components whose memory is planned, as far as the plan came."""
+    services: Annotated[
+        tuple[PredictedService, ...], Field(max_length=16, json_schema_extra=map_list("component"))
+    ] = ()
+    """Of the components whose memory is learned, all of them where everything fits."""
 
 
 class Purpose(StrEnum):

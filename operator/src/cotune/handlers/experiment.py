@@ -125,7 +125,7 @@ class ExperimentReconciler:
     ) -> timedelta | None:
         name, namespace = body["metadata"]["name"], body["metadata"]["namespace"]
         found = await self._trials(body)
-        made = await self.plans.of(namespace, spec, status.spec_digest or "", found)
+        made = await self.plans.of(namespace, spec, status.spec_digest or "", found, placement.shares)
         observed = [_observed(it) for it in found]
         step = decide(name, spec, observed, len(placement.nodes), made.plan)
         for planned in (*step.start, *step.record):

@@ -11,7 +11,12 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
-from cotune.planning.activations import activation_peak, persistent_buffers, uses_second_runner
+from cotune.planning.activations import (
+    activation_peak,
+    latent_workspace_tokens,
+    persistent_buffers,
+    uses_second_runner,
+)
 from cotune.planning.cards import Card
 from cotune.planning.kv_cache import KvLayout, kv_layout
 from cotune.planning.model_config import ModelConfig, QuantizationConfig
@@ -23,7 +28,7 @@ from cotune.planning.vllm_settings import (
     VllmSettings,
     settings_from_arguments,
 )
-from cotune.planning.weights import Weights, weights
+from cotune.planning.weights import Weights, computed_bytes, stored_bytes, weights
 
 __all__ = [
     "ArgumentError",
@@ -40,6 +45,8 @@ _GRAPH_BYTES = 512 * MIB
 """Measured on the H200: 28 layers and the 51 default capture sizes, piecewise and full graphs."""
 _GRAPH_LAYERS, _GRAPH_SIZES = 28 + 1, 51
 _LARGEST_CAPTURE = 512
+_FAMILIAR = 0.05
+"""Share by which files and formulas may differ before the formulas count as wrong."""
 _NCCL_BYTES = 512 * MIB
 """Modelled: buffers of NCCL and of vLLM's own all-reduce, on each card that shares a model."""
 
@@ -138,6 +145,7 @@ def plan_vllm(
     if longest == LONGEST_THAT_FITS:
         longest = max(1, layout.longest(kv_cache, limit))
     buffers = persistent_buffers(config, settings, card, longest, len(layout.groups))
+    late = _latent_workspace(config, settings, card)
     start = _Start(
         budget=budget if settings.kv_cache_memory_bytes is None else 0,
         free=card.total_bytes - taken - card.context_bytes - _nccl(settings),
@@ -145,7 +153,7 @@ def plan_vllm(
         activations=activations,
         non_torch=card.non_torch_bytes,
         buffers=buffers,
-        graphs=graphs,
+        graphs=graphs + late,
         kv_cache=kv_cache,
         layout=layout,
         longest=longest,
@@ -162,7 +170,7 @@ def plan_vllm(
         non_torch=non_torch,
         counted_graphs=counted,
         kv_cache=kv_cache,
-        outside=card.context_bytes + _nccl(settings) + buffers + graphs - counted,
+        outside=card.context_bytes + _nccl(settings) + buffers + graphs + late - counted,
         tokens=math.floor(concurrency * longest),
         blocks=blocks,
         concurrency=float(concurrency),
@@ -185,6 +193,14 @@ def graph_bytes(config: ModelConfig, settings: VllmSettings, card: Card) -> int:
     return _GRAPH_BYTES * len(sizes) * (config.num_hidden_layers + 1) // (_GRAPH_SIZES * _GRAPH_LAYERS)
 
 
+def _latent_workspace(config: ModelConfig, settings: VllmSettings, card: Card) -> int:
+    """Where latent attention gathers prefixes: allocated after the KV cache, for good."""
+    if not config.is_latent:
+        return 0
+    width = (config.kv_lora_rank or 0) + config.qk_rope_head_dim
+    return latent_workspace_tokens(config, settings, card) * width * settings.value_bytes
+
+
 def _layout(config: ModelConfig, settings: VllmSettings, card: Card) -> KvLayout:
     return kv_layout(
         config,
@@ -202,7 +218,8 @@ def _quantized(config: ModelConfig, settings: VllmSettings) -> ModelConfig:
     """The model as `--quantization` loads it, if its file says nothing of that."""
     if settings.quantization is None or config.quantization_config is not None:
         return config
-    return config.model_copy(update={"quantization_config": QuantizationConfig(quant_method=settings.quantization)})
+    quantized = QuantizationConfig(quant_method=settings.quantization)
+    return config.model_copy(update={"quantization_config": quantized, "stored_bytes": None})
 
 
 def _nccl(settings: VllmSettings) -> int:
@@ -307,5 +324,20 @@ def _uncovered(config: ModelConfig, settings: VllmSettings) -> tuple[str, ...]:
             settings.pipeline_parallel_size > 1
         ),
         "a draft model is not modelled": settings.speculative_config is not None,
+        f"the architecture {config.model_type or 'of no model_type'} was never held against another count": (
+            not config.is_checked
+        ),
+        f"the formulas do not follow {', '.join(config.not_followed)}": bool(config.not_followed),
+        **_other_weights(config),
     }
     return tuple(words for words, applies in doubts.items() if applies)
+
+
+def _other_weights(config: ModelConfig) -> dict[str, bool]:
+    """Whether the files hold something else than the formulas say: their own figure is then taken, and the rest unsure."""
+    stored = stored_bytes(config)
+    if stored is None:
+        return {}
+    computed = computed_bytes(config)
+    words = f"the weights' files hold {gib(stored):.2f} GiB, and the formulas say {gib(computed):.2f}"
+    return {words: abs(stored - computed) > _FAMILIAR * stored}
