@@ -19,6 +19,7 @@ from cotune.planning.vllm import (
 )
 from cotune.planning.vllm_settings import read_version
 from cotune_bench.planner import Case, evaluate, largest_calibrated_error, read_cases, tell_caches
+from cotune_bench.planner import main as bench_planner
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -177,7 +178,39 @@ def test_the_longer_compiled_starts_are_taken_for_those_with_a_cold_cache_unless
     recorded = [with_cache(it, CompileCache.WARM, it.seconds) for it in compiled.values()]
     assert {it.settings.compile_cache for it in tell_caches(recorded)} == {CompileCache.WARM}
     alike = [with_cache(it, CompileCache.UNKNOWN, 60.0) for it in compiled.values()]
-    assert {it.settings.compile_cache for it in tell_caches(alike)} == {CompileCache.UNKNOWN}
+    assert {it.settings.compile_cache for it in tell_caches(alike)} == {CompileCache.COLD}
+    timeless = [with_cache(it, CompileCache.UNKNOWN, None) for it in compiled.values()]
+    assert {it.settings.compile_cache for it in tell_caches(timeless)} == {CompileCache.UNKNOWN}
+
+
+def test_a_model_or_an_argument_that_is_not_understood_spoils_no_other_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("cotune_bench.table._FOLDER", tmp_path)
+    file = tmp_path / "odd.json"
+    exotic = LLAMA_8B | {"quantization_config": {"quant_method": "exotic"}}
+    models = {"known": LLAMA_8B, "shapeless": {"model_type": "odd"}, "exotic": exotic}
+    start = {"gpuMemoryUtilization": 0.5, "maxModelLen": 4096, "enforceEager": True, "availableKvGiB": 40.0}
+    starts = [{**start, "name": it, "model": it} for it in (*models, "absent")]
+    starts += [{**start, "name": "argument", "model": "known", "arguments": ["--block-size=x"]}]
+    starts += [{"name": "silent end", "model": "known", "started": False}]
+    meta = {"gpu": "NVIDIA Unheard Of", "gpuTotalGiB": 139.8, "models": models}
+    file.write_text(json.dumps({"meta": meta, "starts": starts}))
+    monkeypatch.setattr("sys.argv", ["bench-planner", str(file)])
+
+    assert bench_planner() == 0
+
+    said = capsys.readouterr()
+    assert "no data on card NVIDIA-Unheard-Of" in said.err
+    found = {it["name"]: it for it in json.loads((tmp_path / "planner.json").read_text())["starts"]}
+    assert found["known"]["predicted"] is not None
+    assert {name: it["doubts"][0] for name, it in found.items() if it["predicted"] is None} == {
+        "shapeless": "num_hidden_layers: Field required",
+        "exotic": "quantization_config.quant_method 'exotic' is not known",
+        "absent": "meta.models has no absent",
+        "argument": "argument --block-size: invalid int value: 'x'",
+    }
+    assert "wrong 'fits' 1, wrong 'does not fit' 0, another refusal 0, not predicted 4" in said.out
 
 
 LLAMA_8B: dict[str, Any] = {
