@@ -310,11 +310,11 @@ def test_more_than_a_clients_share_under_mps_is_refused_as_such() -> None:
 @pytest.mark.parametrize(
     ("label", "mib", "cache"),
     [
-        ("NVIDIA-A100-SXM4-40GB-MIG-1g.5gb", 40_960 // 8, 5),
-        ("NVIDIA-A100-SXM4-80GB-MIG-3g.40gb", 81_920 // 2, 20),
+        ("NVIDIA-A100-SXM4-40GB-MIG-1g.5gb", 40_460 // 8, 5),
+        ("NVIDIA-A100-SXM4-80GB-MIG-3g.40gb", 81_224 // 2, 20),
         ("NVIDIA-H100-80GB-HBM3-MIG-1g.10gb", 81_044 // 8, 6),
         ("NVIDIA-H200-MIG-2g.35gb", 143_156 // 4, 15),
-        ("NVIDIA-A30-MIG-1g.6gb", 24_576 // 4, 6),
+        ("NVIDIA-A30-MIG-1g.6gb", 24_076 // 4, 6),
     ],
 )
 def test_a_mig_slice_is_a_card_of_its_own_and_modelled(label: str, mib: int, cache: int) -> None:
@@ -323,6 +323,7 @@ def test_a_mig_slice_is_a_card_of_its_own_and_modelled(label: str, mib: int, cac
     assert (found.product, found.total_bytes // MIB, found.cache_bytes // MIB) == (label, mib, cache)
     assert found.provenance("total_bytes") == "modelled"
     assert card("NVIDIA-H200").provenance("total_bytes") == "measured"
+    assert card("NVIDIA-GeForce-RTX-4090").provenance("total_bytes") == "published"
 
 
 def test_a_mig_profile_that_a_card_lacks_is_refused_with_those_it_has() -> None:

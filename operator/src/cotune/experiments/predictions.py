@@ -245,7 +245,7 @@ def _least_held(part: Part, product: Card) -> int | None:
     what of it are weights.
     """
     match part.what:
-        case "weights":
+        case "weights" | "Whisper weights":
             return part.size + product.context_bytes
         case "held" if part.component != OTHERS and part.size:
             return part.size // 2

@@ -6,11 +6,19 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, cast
 
-from cotune.api.experiment import Component, ExperimentSpec, Memory, MemoryModel, Sharing, WhisperBackend
+from cotune.api.experiment import (
+    Component,
+    ExperimentSpec,
+    Memory,
+    MemoryModel,
+    ModelConfigRef,
+    Sharing,
+    WhisperBackend,
+)
 from cotune.planning.cards import Card
 from cotune.planning.declared_service import DeclaredService
 from cotune.planning.learned import NOTHING_LEARNED, Learned, settings_key
-from cotune.planning.model_config import ModelConfig
+from cotune.planning.model_config import ModelConfig, read_model_config, read_weights_index
 from cotune.planning.server import Server
 from cotune.planning.sizes import MIB
 from cotune.planning.stack import StackPlan, plan_stack
@@ -200,7 +208,7 @@ class _Part:
         self._image, self._version = server_image(component), server_version(component)
         self._literals = _literals(container)
         self._compile_cache = _compile_cache(component)
-        self._words = [str(it) for it in (*container.get("command", ()), *container.get("args", ()))]
+        self._words = command_line(component)
         self._bound = [(it.bind.env, it.name) for it in spec.parameters if it.bind.component == component.name]
         self._made: dict[tuple[str, ...], Server] = {}
 
@@ -261,6 +269,26 @@ class _Part:
         if value is None:
             raise PlanningError(f"neither the template nor the candidate sets {variable}")
         return value
+
+
+def read_published(component: str, reference: ModelConfigRef, data: Mapping[str, str]) -> ModelConfig:
+    """A component's model, from the data of the ConfigMap that its reference names.
+
+    Raises:
+        PlanningError: a key is not there.
+        ModelConfigError: a text is no configuration, or no index of weights.
+    """
+    for key in filter(None, (reference.key, reference.weights_key)):
+        if key not in data:
+            raise PlanningError(f"{component}: no ConfigMap {reference.config_map} with {key}")
+    index = data[reference.weights_key] if reference.weights_key is not None else None
+    return read_model_config(data[reference.key], read_weights_index(index) if index is not None else None)
+
+
+def command_line(component: Component) -> tuple[str, ...]:
+    """The words of the container that serves, with references to variables as they are written."""
+    container = _container(component)
+    return tuple(str(it) for it in (*(container.get("command") or ()), *(container.get("args") or ())))
 
 
 def server_image(component: Component) -> str:

@@ -81,6 +81,10 @@ class VllmPlan:
     tokens: int
     """As vLLM logs them: concurrency times the greatest length."""
     blocks: int
+    block_bytes: int
+    """Of one block, in all layers."""
+    block_size: int
+    """Tokens of one block."""
     concurrency: float
     """Requests of the greatest length."""
     max_model_len: int
@@ -173,6 +177,8 @@ def plan_vllm(
         outside=card.context_bytes + _nccl(settings) + buffers + graphs + late - counted,
         tokens=math.floor(concurrency * longest),
         blocks=blocks,
+        block_bytes=layout.block_bytes,
+        block_size=layout.block_size,
         concurrency=float(concurrency),
         max_model_len=longest,
         refusal=refusal,

@@ -27,7 +27,7 @@ class WhisperServer:
         plan = plan_whisper(self.size, situation.card, self.precision, self.backend, self.beams)
         return Start(
             (
-                Part(self.component, "weights", plan.weights),
+                Part(self.component, "Whisper weights", plan.weights),
                 Part(self.component, "decoder cache", plan.cache),
                 Part(self.component, "working", plan.working),
                 Part(self.component, "context", plan.context),
