@@ -128,7 +128,11 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
         (EXPERIMENT, {"stack.components.0.memory": memory}, f"spec.stack.components[0].memory{field}", words)
         for memory, field, words in (
             ({"model": "Learned", "beams": 5}, ".model", "belong to model Whisper only"),
-            ({"model": "Declared", "memoryMiB": 1, "backend": "FasterWhisper"}, ".model", "belong to model Whisper only"),
+            (
+                {"model": "Declared", "memoryMiB": 1, "backend": "FasterWhisper"},
+                ".model",
+                "belong to model Whisper only",
+            ),
             ({"model": "Whisper", "sizeEnv": "SIZE", "precision": "int8"}, ".precision", "float16 or float32"),
             ({"model": "Whisper", "sizeEnv": "SIZE", "precision": "float8"}, ".precision", "should match"),
             (

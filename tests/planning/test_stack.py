@@ -7,11 +7,11 @@ import pytest
 import yaml
 from cotune.api.experiment import ExperimentSpec, Memory, MemoryModel
 from cotune.cli.__main__ import main
-from cotune.planning.candidates import PlanningError, SpacePlanner, expand, plan_space
+from cotune.planning.candidates import SpacePlanner, expand, plan_space
 from cotune.planning.cards import UnknownCardError, card
 from cotune.planning.declared_service import DeclaredService
 from cotune.planning.model_config import read_model_config
-from cotune.planning.server import Server
+from cotune.planning.server import PlanningError, Server
 from cotune.planning.sizes import GIB, MIB
 from cotune.planning.stack import plan_stack
 from cotune.planning.vllm import CompileCache, Refusal, VllmSettings
@@ -21,7 +21,6 @@ from cotune.planning.whisper import (
     Backend,
     Precision,
     UnknownSizeError,
-    UnsupportedPrecisionError,
     parameters,
     plan_whisper,
 )
@@ -53,7 +52,12 @@ def test_the_story_is_planned_as_it_happened() -> None:
         st.one_of(
             st.builds(DeclaredService, st.just("other"), st.integers(0, 8 * GIB)),
             st.builds(WhisperServer, st.just("stt"), st.sampled_from(sorted(SIZES))),
-            st.builds(VllmServer, st.just("judge"), st.just(CONFIG), st.builds(VllmSettings, st.floats(0.1, 1.0), version=st.just((0, 11, 0)))),
+            st.builds(
+                VllmServer,
+                st.just("judge"),
+                st.just(CONFIG),
+                st.builds(VllmSettings, st.floats(0.1, 1.0), version=st.just((0, 11, 0))),
+            ),
         ),
         max_size=4,
     ),
@@ -273,7 +277,12 @@ def test_a_trial_that_is_cleared_away_while_vllm_profiles_ends_its_start() -> No
                 st.just(Backend.CTRANSLATE2),
                 st.sampled_from([None, 1, 5]),
             ),
-            st.builds(VllmServer, st.just("judge"), st.just(CONFIG), st.builds(VllmSettings, st.floats(0.1, 1.0), version=st.just((0, 11, 0)))),
+            st.builds(
+                VllmServer,
+                st.just("judge"),
+                st.just(CONFIG),
+                st.builds(VllmSettings, st.floats(0.1, 1.0), version=st.just((0, 11, 0))),
+            ),
         ),
         max_size=4,
         unique_by=lambda it: it.component,

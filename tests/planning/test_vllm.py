@@ -251,7 +251,7 @@ def of(shape: dict[str, Any], **changes: object) -> ModelConfig:
 
 def peak(shape: dict[str, Any], **settings: Any) -> int:
     """MiB of the profile run on an H200, without cuBLAS's 32."""
-    size = activation_peak(of(shape), replace(VllmSettings(enforce_eager=True), **settings), H200)
+    size = activation_peak(of(shape), replace(VllmSettings(enforce_eager=True), **settings), H200).assumed
     return (size - 32 * MIB) // MIB
 
 
@@ -282,7 +282,7 @@ def test_compiling_holds_a_second_table_where_that_is_more_than_a_pass_through_t
     recorded = json.loads((RECORDED / "h100-2026-11-24.json").read_text())["meta"]["models"]["qwen3-4b"]
     h100 = card("NVIDIA-H100-80GB-HBM3")
     cold, unknown, warm = (
-        activation_peak(of(recorded), VllmSettings(max_num_seqs=32, compile_cache=it), h100)
+        activation_peak(of(recorded), VllmSettings(max_num_seqs=32, compile_cache=it), h100).assumed
         for it in (CompileCache.COLD, CompileCache.UNKNOWN, CompileCache.WARM)
     )
 

@@ -251,9 +251,7 @@ def main() -> int:
     return 0
 
 
-def _case(
-    start: Mapping[str, Any], configs: Mapping[str, ModelConfig | str], idle_mib: int, version: Version
-) -> Case:
+def _case(start: Mapping[str, Any], configs: Mapping[str, ModelConfig | str], idle_mib: int, version: Version) -> Case:
     released = _RELEASED.search(start.get("note") or "")
     config = configs.get(start["model"], f"meta.models has no {start['model']}")
     settings, why_not = VllmSettings(), config if isinstance(config, str) else ""

@@ -134,9 +134,7 @@ class Memory(ApiModel):
     precision: (
         Annotated[
             str,
-            Field(
-                max_length=16, pattern=r"^(float32|float16|bfloat16|int8|int8_float16|int8_bfloat16|int8_float32)$"
-            ),
+            Field(max_length=16, pattern=r"^(float32|float16|bfloat16|int8|int8_float16|int8_bfloat16|int8_float32)$"),
         ]
         | None
     ) = None
@@ -666,7 +664,8 @@ class SpaceSummary(ApiModel):
     learned_from: Annotated[int, Field(ge=0)] = 0
     """Starts of the same models on this card that were compared with their prediction."""
     start_order: Annotated[tuple[ComponentName, ...], Field(max_length=16)] = ()
-    """Another order of start in which candidates fit that do not fit in the declared one; empty: there is none."""
+    """An order in which candidates fit that do not fit as declared, where each component waits for the one before it
+    (`dependsOn`); empty: there is none."""
 
 
 class Winner(ApiModel):

@@ -32,6 +32,10 @@ class PredictedServer(ApiModel):
     """Negative: so much is missing."""
     offset_bytes: int = 0
     """What earlier starts took beyond the formulas; `kvCacheBytes` has it subtracted already."""
+    if_compiled_bytes: Annotated[int, Field(ge=0)] = 0
+    """What it leaves less if it compiles its model; 0 where that is assumed, as in a fresh container."""
+    if_loaded_bytes: Annotated[int, Field(ge=0)] = 0
+    """What it leaves more if it loads an earlier start's compilation."""
 
 
 class PredictedHolding(ApiModel):
@@ -150,6 +154,8 @@ class ObservedServer(ApiModel):
     activations_gib: Annotated[DecimalString | None, Field(alias="activationsGiB")] = None
     non_torch_gib: Annotated[DecimalString | None, Field(alias="nonTorchGiB")] = None
     graphs_gib: Annotated[DecimalString | None, Field(alias="graphsGiB")] = None
+    compiled: bool | None = None
+    """Whether it compiled its model, or loaded what an earlier start had compiled."""
 
 
 class PredictionError(ApiModel):

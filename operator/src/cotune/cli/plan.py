@@ -14,9 +14,10 @@ from pydantic import ValidationError
 from cotune.api.experiment import Component, ExperimentSpec, MemoryModel, ModelConfigRef
 from cotune.cli.model_files import NoModelError, model_folder, named_model, read_model_folder
 from cotune.cli.plan_report import Report, as_html, as_json, as_table
-from cotune.planning.candidates import Known, PlanningError, SpacePlanner, command_line, plan_space, read_published
+from cotune.planning.candidates import Known, SpacePlanner, command_line, plan_space, read_published
 from cotune.planning.cards import Card, UnknownCardError, card
 from cotune.planning.model_config import ModelConfig, ModelConfigError
+from cotune.planning.server import PlanningError
 from cotune.planning.sizes import GIB, MIB
 from cotune.search.space import Space
 
@@ -169,4 +170,3 @@ def _config(component: Component, maps: Mapping[str, Mapping[str, str]], chosen:
 
 def _no_map(reference: ModelConfigRef | None, file: Path) -> str:
     return f"{file} has no ConfigMap {reference.config_map} with {reference.key}" if reference else "no configRef"
-

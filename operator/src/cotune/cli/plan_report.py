@@ -52,7 +52,9 @@ class Report:
     @property
     def advice(self) -> str:
         """On the order of start; empty when there is none."""
-        return f"more of them fit when they start in the order {', '.join(self.order)}" if self.order else ""
+        if not self.order:
+            return ""
+        return f"more of them fit when each waits (dependsOn) for the one before: {', '.join(self.order)}"
 
 
 def as_table(report: Report) -> str:
@@ -184,7 +186,8 @@ others modelled.</p>
 <p>{legend} <i style="background:#e4e4e4"></i>free
 <i class="wanted" style="background-color:#888"></i>asked for by the server that does not start
 <i style="background:#b00; width: 2px"></i>its budget</p>
-<table><tr><th>Candidate<th><th>Card<th class="number">KV tokens<th class="number">Requests<th class="number">Free GiB<th></tr>
+<table>
+<tr><th>Candidate<th><th>Card<th class="number">KV tokens<th class="number">Requests<th class="number">Free GiB<th></tr>
 {rows}
 </table>{advice}{note}</html>"""
 

@@ -13,11 +13,11 @@ from cotune.api.experiment import (
 )
 from cotune.api.trial import ObservedServer, PredictedHolding, PredictedServer, PredictedService, Prediction
 from cotune.planning.calibration import ComparedStart, Offsets, Subject, compared, model_digest
-from cotune.planning.candidates import LARGEST_SPACE, Known, PlanningError, SpacePlanner, server_image
+from cotune.planning.candidates import LARGEST_SPACE, Known, SpacePlanner, server_image
 from cotune.planning.cards import Card, card
 from cotune.planning.learned import ShownByTrial, learn_services
 from cotune.planning.model_config import ModelConfig
-from cotune.planning.server import Part
+from cotune.planning.server import Part, PlanningError
 from cotune.planning.sizes import MIB
 from cotune.planning.stack import OTHERS, StackPlan
 from cotune.search.space import Candidate, Space
@@ -216,6 +216,8 @@ def _prediction(
                 kv_cache_tokens=it.tokens,
                 kv_cache_bytes=it.kv_cache,
                 offset_bytes=offsets[component],
+                if_compiled_bytes=it.if_compiled,
+                if_loaded_bytes=it.if_loaded,
             )
             for component, it in plan.language_models.items()
         ),

@@ -310,7 +310,7 @@ def _planned(body: Object, spec: ExperimentSpec, made: MadePlan, now: datetime) 
     if made.plan.skipped > LISTED_SKIPS:
         message += f"; {made.plan.skipped} are skipped: so many are counted in status.plan, and have no trials"
     if plan.start_order:
-        message += f"; more of them fit when they start in the order {', '.join(plan.start_order)}"
+        message += f"; more of them fit when each waits (dependsOn) for the one before: {', '.join(plan.start_order)}"
     return condition("Planned", True, generation, now, "SpacePlanned", message)
 
 

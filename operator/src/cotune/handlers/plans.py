@@ -14,10 +14,10 @@ from cotune.cluster.objects import Object, Objects
 from cotune.experiments.predictions import SpacePlan, SpaceTooLargeError, plan_experiment, starts_of, unplanned
 from cotune.handlers.statuses import status_of
 from cotune.planning.calibration import ComparedStart, Offsets, learn
-from cotune.planning.candidates import PlanningError
 from cotune.planning.cards import UnknownCardError
 from cotune.planning.learned import ShownByTrial, learn_services, shown
 from cotune.planning.model_config import ModelConfigError
+from cotune.planning.server import PlanningError
 from cotune.search.space import Space
 
 _Key = TypeVar("_Key")

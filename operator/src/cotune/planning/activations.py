@@ -56,18 +56,38 @@ def uses_second_runner(config: ModelConfig) -> bool:
     return not config.experts or bool(_V2_MIXTURES.intersection(config.architectures))
 
 
-def activation_peak(config: ModelConfig, settings: VllmSettings, card: Card) -> int:
+@dataclass(frozen=True)
+class ActivationPeak:
+    """The peak of the profile run in bytes, by what `torch.compile` finds of an earlier start."""
+
+    warm: int
+    """All of it, or nothing is to be compiled."""
+    cold: int
+    """Nothing: it compiles."""
+    state: CompileCache
+
+    @property
+    def assumed(self) -> int:
+        """Of the state that is known; where it is not, midway between both."""
+        match self.state:
+            case CompileCache.WARM:
+                return self.warm
+            case CompileCache.COLD:
+                return self.cold
+            case CompileCache.UNKNOWN:
+                return (self.cold + self.warm) // 2
+
+
+def activation_peak(config: ModelConfig, settings: VllmSettings, card: Card) -> ActivationPeak:
     """The peak of the profile run: the widest layer's forward pass, or the sampler, whichever is larger.
 
-    Compiling takes more, and happens in the same run: with a cold compilation cache the peak may be
-    `_compiling_peak`. With a warm one nothing is compiled or timed. Unknown: midway between both.
+    Compiling takes more, and happens in the same run (`_compiling_peak`). With a warm compilation cache nothing is
+    compiled or timed.
     """
-    warm = max(_forward(config, settings, card), _sampler(config, _shape(config, settings, card)))
-    warm += card.blas_workspace_bytes
-    if settings.enforce_eager or settings.compile_cache is CompileCache.WARM:
-        return warm
-    cold = max(warm, _compiling_peak(config, settings, card))
-    return cold if settings.compile_cache is CompileCache.COLD else (cold + warm) // 2
+    forward = _forward(config, settings, card)
+    warm = max(forward, _sampler(config, _shape(config, settings, card))) + card.blas_workspace_bytes
+    cold = warm if settings.enforce_eager else max(warm, _compiling_peak(config, settings, card, forward))
+    return ActivationPeak(warm, cold, settings.compile_cache)
 
 
 def _forward(config: ModelConfig, settings: VllmSettings, card: Card) -> int:
@@ -80,7 +100,7 @@ def _forward(config: ModelConfig, settings: VllmSettings, card: Card) -> int:
     return max(widest, _latent_attention(config, settings, card)) + adapters
 
 
-def _compiling_peak(config: ModelConfig, settings: VllmSettings, card: Card) -> int:
+def _compiling_peak(config: ModelConfig, settings: VllmSettings, card: Card, forward: int) -> int:
     """What inductor holds where it compiles: the larger of two moments.
 
     While the first forward pass runs, it times kernels, and clears the L2 cache between two timings by a buffer of its
@@ -91,7 +111,7 @@ def _compiling_peak(config: ModelConfig, settings: VllmSettings, card: Card) -> 
     has run by then, so that cuBLAS has no workspace yet.
     """
     shape = _shape(config, settings, card)
-    timing = _forward(config, settings, card) + card.cache_bytes + card.blas_workspace_bytes
+    timing = forward + card.cache_bytes + card.blas_workspace_bytes
     if not settings.combines_kernels:
         return timing
     table = -(-padded_vocabulary(config) // settings.tensor_parallel_size) * shape.hidden * shape.value

@@ -19,7 +19,7 @@ from cotune.planning.cards import Card
 from cotune.planning.declared_service import DeclaredService
 from cotune.planning.learned import NOTHING_LEARNED, Learned, settings_key
 from cotune.planning.model_config import ModelConfig, read_model_config, read_weights_index
-from cotune.planning.server import Server
+from cotune.planning.server import PlanningError, Server
 from cotune.planning.sizes import MIB
 from cotune.planning.stack import StackPlan, plan_stack
 from cotune.planning.start_order import beside, better_order
@@ -50,10 +50,6 @@ _FRESH_VOLUMES = frozenset({"emptyDir", "ephemeral", "configMap", "secret", "pro
 """Kinds of volumes in which nothing of an earlier pod is found."""
 
 _REFERENCE = re.compile(r"\$\$|\$\(([A-Za-z_][A-Za-z0-9_]*)\)")
-
-
-class PlanningError(ValueError):
-    """The experiment cannot be planned; the message names the component and what is missing."""
 
 
 @dataclass(frozen=True)
@@ -252,7 +248,9 @@ class _Part:
                 return WhisperServer(
                     self._name,
                     self._set(known, self._memory.size_env or ""),
-                    Precision(self._set(known, self._memory.precision_env, self._memory.precision or Precision.FLOAT16)),
+                    Precision(
+                        self._set(known, self._memory.precision_env, self._memory.precision or Precision.FLOAT16)
+                    ),
                     _BACKENDS[self._memory.backend or WhisperBackend.OPENAI_WHISPER],
                     self._memory.beams,
                 )

@@ -44,7 +44,9 @@ def canonical_fields(published: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _text_part(fields: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    return next((cast("Mapping[str, Any]", it) for name in _TEXT_PARTS if isinstance(it := fields.get(name), dict)), None)
+    return next(
+        (cast("Mapping[str, Any]", it) for name in _TEXT_PARTS if isinstance(it := fields.get(name), dict)), None
+    )
 
 
 def _is_flat(fields: Mapping[str, Any]) -> bool:

@@ -10,6 +10,10 @@ from cotune.planning.cards import Card
 from cotune.planning.vllm import Refusal, VllmPlan
 
 
+class PlanningError(ValueError):
+    """The stack cannot be planned; the message names the component and what is missing."""
+
+
 @dataclass(frozen=True)
 class Part:
     """One share of the card."""

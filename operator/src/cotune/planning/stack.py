@@ -1,10 +1,11 @@
 """A whole stack on one card: every service in its order of start, each finding what the ones before it have left."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from cotune.planning.cards import Card
-from cotune.planning.server import Part, Server, Situation, Start
+from cotune.planning.server import Part, PlanningError, Server, Situation, Start
 from cotune.planning.sizes import gib
 from cotune.planning.vllm import Refusal, VllmPlan
 
@@ -66,6 +67,9 @@ def plan_stack(
             cleared away, say.
         client_limit: bytes that one client may hold under MPS (`Card.client_limit`); None: no limit.
         beside: component to those that may start at the same time, wherever they stand in the order.
+
+    Raises:
+        PlanningError: a server's settings make no sense.
     """
     parts = [Part(OTHERS, "held", taken)] if taken else []
     language_models: dict[str, VllmPlan] = {}
@@ -74,8 +78,8 @@ def plan_stack(
     for index, server in enumerate(servers):
         mates = beside.get(server.component, frozenset())
         earlier = sum(it.size for it in parts if it.component in mates)
-        meanwhile = earlier + sum(it.appearing(card) for it in servers[index + 1 :] if it.component in mates)
-        start = server.start(Situation(card, card.total_bytes - free - earlier, meanwhile, leaving))
+        meanwhile = earlier + sum(_appearing(it, card) for it in servers[index + 1 :] if it.component in mates)
+        start = _start(server, Situation(card, card.total_bytes - free - earlier, meanwhile, leaving))
         doubts += [f"{server.component}: {it}" for it in start.doubts]
         unknown += [f"{server.component}: {it}" for it in start.unknown]
         if start.language_model is not None:
@@ -109,6 +113,25 @@ def plan_stack(
         language_models=language_models,
         doubts=(*doubts, *unknown),
     )
+
+
+@contextmanager
+def _naming(server: Server) -> Iterator[None]:
+    """What a server finds wrong with its settings, with its name."""
+    try:
+        yield
+    except (ValueError, KeyError) as error:
+        raise PlanningError(f"{server.component}: {error.args[0] if error.args else error}") from error
+
+
+def _start(server: Server, situation: Situation) -> Start:
+    with _naming(server):
+        return server.start(situation)
+
+
+def _appearing(server: Server, card: Card) -> int:
+    with _naming(server):
+        return server.appearing(card)
 
 
 def _refusal(start: Start, free: int, client_limit: int | None) -> tuple[Refusal | None, str]:

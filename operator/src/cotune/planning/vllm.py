@@ -91,6 +91,10 @@ class VllmPlan:
     refusal: Refusal | None
     message: str
     """The refusal in figures; empty when it starts."""
+    if_compiled: int
+    """Bytes of the KV cache that a start lacks which compiles its model; 0 where that was assumed."""
+    if_loaded: int
+    """Bytes that it gains where it loads an earlier start's compilation; 0 where that was assumed."""
     doubts: tuple[str, ...]
     """Why the prediction may be wrong: too near to a bound, or something that the formulas do not cover."""
 
@@ -137,7 +141,8 @@ def plan_vllm(
     config = _quantized(config, settings)
     budget = math.ceil(settings.gpu_memory_utilization * card.total_bytes)
     model = weights(config, settings.tensor_parallel_size, settings.value_bytes, settings.lora)
-    activations = activation_peak(config, settings, card) + offset
+    peak = activation_peak(config, settings, card)
+    activations = peak.assumed + offset
     graphs = graph_bytes(config, settings, card)
     counted = 0 if uses_second_runner(config) else graphs
     non_torch = card.non_torch_bytes + taken_while_profiling - freed_while_profiling
@@ -165,6 +170,7 @@ def plan_vllm(
         taken_meanwhile=taken_while_profiling,
     )
     refusal, message = _refusal(start)
+    unsure = peak.cold - peak.assumed if settings.compile_cache is CompileCache.UNKNOWN else 0
     blocks = layout.blocks(kv_cache)
     concurrency = layout.concurrency(blocks, longest)
     return VllmPlan(
@@ -183,7 +189,9 @@ def plan_vllm(
         max_model_len=longest,
         refusal=refusal,
         message=message,
-        doubts=(*_near_bounds(start, doubt), *_uncovered(config, settings)),
+        if_compiled=peak.cold - peak.assumed,
+        if_loaded=peak.assumed - peak.warm,
+        doubts=(*_near_bounds(start, doubt + unsure), *_uncovered(config, settings)),
     )
 
 
@@ -340,7 +348,7 @@ def _uncovered(config: ModelConfig, settings: VllmSettings) -> tuple[str, ...]:
 
 
 def _other_weights(config: ModelConfig) -> dict[str, bool]:
-    """Whether the files hold something else than the formulas say: their own figure is then taken, and the rest unsure."""
+    """Whether the files hold something else than the formulas say: their figure is taken, and the rest is unsure."""
     stored = stored_bytes(config)
     if stored is None:
         return {}

@@ -89,7 +89,10 @@ def weights(config: ModelConfig, tensor_parallel: int = 1, value_bytes: int = 2,
     allocator = CachingAllocator(LOADING_MAX_SPLIT)
     sums: dict[str, int] = dict.fromkeys(("linear", "embeddings", "other", "rotary", "absorbed"), 0)
     taken = 0
-    for tensor in (*_tensors(config, tensor_parallel, value_bytes), _not_computed(config, tensor_parallel, value_bytes)):
+    for tensor in (
+        *_tensors(config, tensor_parallel, value_bytes),
+        _not_computed(config, tensor_parallel, value_bytes),
+    ):
         sums[tensor.kind] += tensor.size
         if tensor.size <= 0:
             continue
