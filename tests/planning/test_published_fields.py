@@ -1,4 +1,4 @@
-"""Files of many families: their names for things, what they imply, and what is said where the formulas do not follow."""
+"""Files of many families: their names, what they imply, and what is said where the formulas do not follow."""
 
 import json
 from typing import Any
