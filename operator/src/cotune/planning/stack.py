@@ -1,7 +1,6 @@
 """A whole stack on one card: every service in its order of start, each finding what the ones before it have left."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cotune.planning.cards import Card
@@ -115,23 +114,23 @@ def plan_stack(
     )
 
 
-@contextmanager
-def _naming(server: Server) -> Iterator[None]:
-    """What a server finds wrong with its settings, with its name."""
-    try:
-        yield
-    except (ValueError, KeyError) as error:
-        raise PlanningError(f"{server.component}: {error.args[0] if error.args else error}") from error
-
-
 def _start(server: Server, situation: Situation) -> Start:
-    with _naming(server):
+    try:
         return server.start(situation)
+    except (ValueError, KeyError) as error:
+        raise _named(server, error) from error
 
 
 def _appearing(server: Server, card: Card) -> int:
-    with _naming(server):
+    try:
         return server.appearing(card)
+    except (ValueError, KeyError) as error:
+        raise _named(server, error) from error
+
+
+def _named(server: Server, error: Exception) -> PlanningError:
+    """What a server finds wrong with its settings, with its name."""
+    return PlanningError(f"{server.component}: {error.args[0] if error.args else error}")
 
 
 def _refusal(start: Start, free: int, client_limit: int | None) -> tuple[Refusal | None, str]:

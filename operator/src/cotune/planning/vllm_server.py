@@ -1,6 +1,7 @@
 """A language model under vLLM, as a server of the stack."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from cotune.planning.cards import Card
 from cotune.planning.model_config import ModelConfig
@@ -24,6 +25,21 @@ class VllmServer:
         Raises:
             ModelConfigError: the quantisation is not known.
         """
+        found = self._starts.get(situation)
+        if found is None:
+            found = self._starts[situation] = self._plan(situation)
+        return found
+
+    def appearing(self, card: Card) -> int:
+        """Its weights and its context: they come within seconds, the KV cache long after."""
+        return plan_vllm(self.config, self.settings, card).weights + card.context_bytes
+
+    @cached_property
+    def _starts(self) -> dict[Situation, Start]:
+        """What was planned already: candidates differ in their neighbours more often than in this."""
+        return {}
+
+    def _plan(self, situation: Situation) -> Start:
         plan = plan_vllm(
             self.config,
             self.settings,
@@ -35,10 +51,6 @@ class VllmServer:
         )
         parts = self._parts(plan, situation.card)
         return Start(parts, plan.refusal, plan.message, plan.doubts, language_model=plan)
-
-    def appearing(self, card: Card) -> int:
-        """Its weights and its context: they come within seconds, the KV cache long after."""
-        return plan_vllm(self.config, self.settings, card).weights + card.context_bytes
 
     def _parts(self, plan: VllmPlan, card: Card) -> tuple[Part, ...]:
         """What it holds itself: what neighbours took or gave back meanwhile changes its KV cache and is not its own."""
