@@ -71,6 +71,25 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     (EXPERIMENT, {"stack.components.0.memory": {"model": "VLLM", "configRef": {"configMap": "models"}}}),
     (EXPERIMENT, {"stack.components.0.memory": {"model": "Whisper", "sizeEnv": "SIZE"}}),
     (EXPERIMENT, {"stack.components.0.memory": {"model": "Declared", "memoryMiB": 0}}),
+    (EXPERIMENT, {"stack.components.0.memory": {"model": "Learned"}}),
+    *(
+        (EXPERIMENT, {"stack.components.0.memory": {"model": "Whisper", "sizeEnv": "SIZE", **more}})
+        for more in (
+            {"precision": "float32"},
+            {"backend": "FasterWhisper", "precision": "int8_float16", "beams": 5},
+            {"backend": "OpenAIWhisper", "precisionEnv": "PRECISION"},
+        )
+    ),
+    (
+        EXPERIMENT,
+        {
+            "stack.components.0.memory": {
+                "model": "VLLM",
+                "configRef": {"configMap": "models", "weightsKey": "model.safetensors.index.json"},
+                "serverVersion": "0.26.0",
+            }
+        },
+    ),
     (EXPERIMENT, {"search": {}}),
     (EXPERIMENT, {"planning": {"probeSkipped": "0.25"}}),
     (EXPERIMENT, {"evaluation": {"repeats": 2, "confidence": "0.66"}}),
@@ -102,6 +121,35 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
             ({"model": "Whisper", "sizeEnv": "SIZE", "memoryMiB": 1}, "memoryMiB"),
             ({"model": "Whisper"}, "sizeEnv"),
             ({"model": "Declared", "memoryMiB": 1, "sizeEnv": "SIZE"}, "sizeEnv"),
+            ({"model": "Learned", "memoryMiB": 1}, "memoryMiB"),
+        )
+    ),
+    *(
+        (EXPERIMENT, {"stack.components.0.memory": memory}, f"spec.stack.components[0].memory{field}", words)
+        for memory, field, words in (
+            ({"model": "Learned", "beams": 5}, ".model", "belong to model Whisper only"),
+            (
+                {"model": "Declared", "memoryMiB": 1, "backend": "FasterWhisper"},
+                ".model",
+                "belong to model Whisper only",
+            ),
+            ({"model": "Whisper", "sizeEnv": "SIZE", "precision": "int8"}, ".precision", "float16 or float32"),
+            ({"model": "Whisper", "sizeEnv": "SIZE", "precision": "float8"}, ".precision", "should match"),
+            (
+                {"model": "Whisper", "sizeEnv": "SIZE", "precision": "float16", "precisionEnv": "PRECISION"},
+                "",
+                "give precision or precisionEnv, not both",
+            ),
+            (
+                {"model": "Whisper", "sizeEnv": "SIZE", "serverVersion": "0.26"},
+                ".serverVersion",
+                "belongs to model VLLM only",
+            ),
+            (
+                {"model": "VLLM", "configRef": {"configMap": "models"}, "serverVersion": "latest"},
+                ".serverVersion",
+                "should match",
+            ),
         )
     ),
     (EXPERIMENT, {"stack.components.0.name": "stability"}, "spec.stack.components[0].name", "reserved"),

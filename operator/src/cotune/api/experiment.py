@@ -61,6 +61,17 @@ class MemoryModel(StrEnum):
     WHISPER = "Whisper"
     """From the size, which an environment variable names."""
     DECLARED = "Declared"
+    """As `memoryMiB` says."""
+    LEARNED = "Learned"
+    """As the first trial shows: what the card lacks beyond everything else. Until then it counts as nothing."""
+
+
+class WhisperBackend(StrEnum):
+    """Which library runs Whisper."""
+
+    OPENAI_WHISPER = "OpenAIWhisper"
+    FASTER_WHISPER = "FasterWhisper"
+    """CTranslate2."""
 
 
 class ModelConfigRef(ApiModel):
@@ -68,6 +79,9 @@ class ModelConfigRef(ApiModel):
 
     config_map: Annotated[str, Field(min_length=1, max_length=253)]
     key: Annotated[str, Field(min_length=1, max_length=253)] = "config.json"
+    weights_key: Annotated[str | None, Field(min_length=1, max_length=253)] = None
+    """The key of its `model.safetensors.index.json` in the same ConfigMap, of which `metadata.total_size` is read: what
+    the files hold takes the place of what the formulas make of the configuration. Left out: the formulas."""
 
 
 class Memory(ApiModel):
@@ -89,6 +103,24 @@ class Memory(ApiModel):
             "sizeEnv belongs to model Whisper, and only to it",
             ".sizeEnv",
         ),
+        Rule(
+            "self.model == 'Whisper' || "
+            "!(has(self.backend) || has(self.precision) || has(self.precisionEnv) || has(self.beams))",
+            "backend, precision, precisionEnv and beams belong to model Whisper only",
+            ".model",
+        ),
+        Rule("!(has(self.precision) && has(self.precisionEnv))", "give precision or precisionEnv, not both"),
+        Rule(
+            "!has(self.precision) || self.precision in ['float16', 'float32'] || "
+            "(has(self.backend) && self.backend == 'FasterWhisper')",
+            "OpenAIWhisper computes in float16 or float32",
+            ".precision",
+        ),
+        Rule(
+            "self.model == 'VLLM' || !has(self.serverVersion)",
+            "serverVersion belongs to model VLLM only",
+            ".serverVersion",
+        ),
     )
 
     model: MemoryModel
@@ -97,6 +129,22 @@ class Memory(ApiModel):
     """All that the component holds on the card, its CUDA context included."""
     size_env: EnvironmentName | None = None
     """The variable that names the size, such as `tiny` or `large-v3`."""
+    backend: WhisperBackend | None = None
+    """Left out: OpenAIWhisper."""
+    precision: (
+        Annotated[
+            str,
+            Field(max_length=16, pattern=r"^(float32|float16|bfloat16|int8|int8_float16|int8_bfloat16|int8_float32)$"),
+        ]
+        | None
+    ) = None
+    """Of weights and computation, as CTranslate2 names it (`compute_type`). Left out: float16."""
+    precision_env: EnvironmentName | None = None
+    """The variable that names the precision, where it is a parameter, say."""
+    beams: Annotated[int, Field(ge=1, le=32)] | None = None
+    """Hypotheses of a transcription. Left out: the backend's default, 1 for OpenAIWhisper and 5 for FasterWhisper."""
+    server_version: Annotated[str, Field(max_length=32, pattern=r"^[0-9]+\.[0-9]+(\.[0-9]+)?$")] | None = None
+    """Of vLLM, for memory differs between versions. Left out: as the tag of an image of vLLM says, else 0.26."""
 
 
 def _without_nulls(template: object) -> object:
@@ -616,7 +664,8 @@ class SpaceSummary(ApiModel):
     learned_from: Annotated[int, Field(ge=0)] = 0
     """Starts of the same models on this card that were compared with their prediction."""
     start_order: Annotated[tuple[ComponentName, ...], Field(max_length=16)] = ()
-    """Another order of start in which candidates fit that do not fit in the declared one; empty: there is none."""
+    """An order in which candidates fit that do not fit as declared, where each component waits for the one before it
+    (`dependsOn`); empty: there is none."""
 
 
 class Winner(ApiModel):

@@ -32,6 +32,10 @@ class PredictedServer(ApiModel):
     """Negative: so much is missing."""
     offset_bytes: int = 0
     """What earlier starts took beyond the formulas; `kvCacheBytes` has it subtracted already."""
+    if_compiled_bytes: Annotated[int, Field(ge=0)] = 0
+    """What it leaves less if it compiles its model; 0 where that is assumed, as in a fresh container."""
+    if_loaded_bytes: Annotated[int, Field(ge=0)] = 0
+    """What it leaves more if it loads an earlier start's compilation."""
 
 
 class PredictedHolding(ApiModel):
@@ -40,6 +44,17 @@ class PredictedHolding(ApiModel):
     component: ComponentName
     least_mib: Annotated[int, Field(ge=0, alias="leastMiB")]
     """What its processes hold at least once it serves: weights and a CUDA context, or half of what was declared."""
+
+
+class PredictedService(ApiModel):
+    """A component whose memory is to be learned, and what it counted as in this prediction."""
+
+    component: ComponentName
+    card: Annotated[str, Field(max_length=63)]
+    settings: Annotated[str, Field(max_length=20_000)] = ""
+    """Its image and the values of the variables that are bound to it."""
+    counted_mib: Annotated[int, Field(ge=0, alias="countedMiB")]
+    """0: nothing was known of it."""
 
 
 class Prediction(ApiModel):
@@ -63,6 +78,10 @@ class Prediction(ApiModel):
         tuple[PredictedHolding, ...], Field(max_length=16, json_schema_extra=map_list("component"))
     ] = ()
     """Of the components whose memory is planned, as far as the plan came."""
+    services: Annotated[
+        tuple[PredictedService, ...], Field(max_length=16, json_schema_extra=map_list("component"))
+    ] = ()
+    """Of the components whose memory is learned, all of them where everything fits."""
 
 
 class Purpose(StrEnum):
@@ -139,6 +158,8 @@ class ObservedServer(ApiModel):
     activations_gib: Annotated[DecimalString | None, Field(alias="activationsGiB")] = None
     non_torch_gib: Annotated[DecimalString | None, Field(alias="nonTorchGiB")] = None
     graphs_gib: Annotated[DecimalString | None, Field(alias="graphsGiB")] = None
+    compiled: bool | None = None
+    """Whether it compiled its model, or loaded what an earlier start had compiled."""
 
 
 class PredictionError(ApiModel):

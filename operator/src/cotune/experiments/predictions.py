@@ -11,13 +11,15 @@ from cotune.api.experiment import (
     RefusedCandidates,
     SpaceSummary,
 )
-from cotune.api.trial import ObservedServer, PredictedHolding, PredictedServer, Prediction
+from cotune.api.trial import ObservedServer, PredictedHolding, PredictedServer, PredictedService, Prediction
 from cotune.planning.calibration import ComparedStart, Offsets, Subject, compared, model_digest
-from cotune.planning.candidates import LARGEST_SPACE, PlanningError, SpacePlanner, server_image
+from cotune.planning.candidates import LARGEST_SPACE, Known, SpacePlanner, server_image
 from cotune.planning.cards import Card, card
+from cotune.planning.learned import ShownByTrial, learn_services
 from cotune.planning.model_config import ModelConfig
+from cotune.planning.server import Part, PlanningError
 from cotune.planning.sizes import MIB
-from cotune.planning.stack import OTHERS, Part, StackPlan
+from cotune.planning.stack import OTHERS, StackPlan
 from cotune.search.space import Candidate, Space
 
 _LONGEST_EXAMPLE = 1024
@@ -127,13 +129,21 @@ def is_hopeless(prediction: Prediction | None, candidate: Candidate, probe_skipp
     return probe_skipped <= 0 or int(candidate.digest[:8], 16) / 0x1_0000_0000 >= probe_skipped
 
 
-def plan_experiment(spec: ExperimentSpec, configs: Mapping[str, ModelConfig], offsets: Offsets) -> SpacePlan:
+def plan_experiment(
+    spec: ExperimentSpec,
+    configs: Mapping[str, ModelConfig],
+    offsets: Offsets,
+    shown: Sequence[ShownByTrial] = (),
+    shares: int = 0,
+) -> SpacePlan:
     """Plan the whole space; a stack on the CPU, and one of which no component's memory is known, is unplanned.
 
     Args:
         spec: the experiment.
         configs: component to the configuration of its model.
-        offsets: what earlier starts have taught.
+        offsets: what earlier starts of language models have taught.
+        shown: what earlier trials have shown of services whose memory is learned, in the order in which they ended.
+        shares: into how many shares the device plugin divides the card; 0: not known.
 
     Raises:
         UnknownCardError: there is no data on the card.
@@ -150,11 +160,15 @@ def plan_experiment(spec: ExperimentSpec, configs: Mapping[str, ModelConfig], of
         )
     product = card(spec.gpu.product)
     subjects = _subjects(spec, configs, product)
-    known = {name: offsets.get(it, 0) for name, it in subjects.items()}
+    learned = learn_services(shown, product.product)
+    known = Known({name: offsets.get(it, 0) for name, it in subjects.items()}, learned, shares=shares)
     planner = SpacePlanner(spec, product, configs, known)
 
     def predict(candidate: Candidate) -> Prediction:
-        return _prediction(planner.plan(candidate), subjects, known, product)
+        plan = planner.plan(candidate)
+        found = _prediction(plan, subjects, known.offsets, product)
+        services = _services(plan, planner.learning(candidate), product)
+        return found.model_copy(update={"services": services}) if services else found
 
     plan = survey(space, float(spec.planning.probe_skipped), predict)
     order = planner.better_order(plan.examples)
@@ -202,6 +216,8 @@ def _prediction(
                 kv_cache_tokens=it.tokens,
                 kv_cache_bytes=it.kv_cache,
                 offset_bytes=offsets[component],
+                if_compiled_bytes=it.if_compiled,
+                if_loaded_bytes=it.if_loaded,
             )
             for component, it in plan.language_models.items()
         ),
@@ -213,6 +229,17 @@ def _prediction(
     )
 
 
+def _services(plan: StackPlan, learning: Mapping[str, str], product: Card) -> tuple[PredictedService, ...]:
+    """What services whose memory is learned counted as; nothing can be learned of them from a stack that is refused."""
+    if not plan.fits:
+        return ()
+    counted = {it.component: it.size // MIB for it in plan.parts if it.what == "held"}
+    return tuple(
+        PredictedService(component=it, card=product.product, settings=settings, counted_mib=counted[it])
+        for it, settings in learning.items()
+    )
+
+
 def _least_held(part: Part, product: Card) -> int | None:
     """What shows that a component is on the card, in bytes; None: this part of it does not.
 
@@ -220,9 +247,9 @@ def _least_held(part: Part, product: Card) -> int | None:
     what of it are weights.
     """
     match part.what:
-        case "weights":
+        case "weights" | "Whisper weights":
             return part.size + product.context_bytes
-        case "held" if part.component != OTHERS:
+        case "held" if part.component != OTHERS and part.size:
             return part.size // 2
         case _:
             return None

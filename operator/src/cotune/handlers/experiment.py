@@ -125,7 +125,7 @@ class ExperimentReconciler:
     ) -> timedelta | None:
         name, namespace = body["metadata"]["name"], body["metadata"]["namespace"]
         found = await self._trials(body)
-        made = await self.plans.of(namespace, spec, status.spec_digest or "", found)
+        made = await self.plans.of(namespace, spec, status.spec_digest or "", found, placement.shares)
         observed = [_observed(it) for it in found]
         step = decide(name, spec, observed, len(placement.nodes), made.plan)
         for planned in (*step.start, *step.record):
@@ -313,7 +313,7 @@ def _planned(body: Object, spec: ExperimentSpec, made: MadePlan, now: datetime) 
     if made.plan.skipped > LISTED_SKIPS:
         message += f"; {made.plan.skipped} are skipped: so many are counted in status.plan, and have no trials"
     if plan.start_order:
-        message += f"; more of them fit when they start in the order {', '.join(plan.start_order)}"
+        message += f"; more of them fit when each waits (dependsOn) for the one before: {', '.join(plan.start_order)}"
     return condition("Planned", True, generation, now, "SpacePlanned", message)
 
 

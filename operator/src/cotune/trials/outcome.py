@@ -23,6 +23,8 @@ _STARTED = (
     ("graphs_gib", re.compile(r"([0-9]+(?:\.[0-9]+)?) GiB for CUDAGraph memory")),
 )
 """Lines of vLLM 0.11 to 0.26; the more exact of two comes last."""
+_COMPILED = re.compile(r"Compiling a graph for")
+_LOADED = re.compile(r"Directly load (the compiled graph|AOT compilation)")
 _KV_CACHE_CONCURRENCY = re.compile(r"Maximum concurrency for [0-9,]+ tokens per request: ([0-9.]+)x")
 
 
@@ -96,6 +98,7 @@ def observed_server(component: str, log: str) -> ObservedServer | None:
             "component": component,
             "version": (version[1] or version[2])[:100] if version else "",
             "kv_cache_tokens": int(tokens[1].replace(",", "")) if tokens else None,
+            "compiled": True if _COMPILED.search(log) else False if _LOADED.search(log) else None,
         }
     )
 

@@ -40,6 +40,8 @@ class Placement:
     nodes: tuple[str, ...]
     refused: Mapping[str, str]
     """Node name to the first thing that is wrong with it; nodes with another card, or without one, are not listed."""
+    shares: int = 0
+    """The most shares that a card of these nodes is divided into; 0: no card is asked for."""
 
     def why_none(self) -> str:
         """What a person reads when no node is left."""
@@ -53,7 +55,7 @@ def place(nodes: Sequence[Node], gpu: Gpu | None, containers: int) -> Placement:
 
     Without `gpu` the stack runs on the CPU, on any node that is dedicated to trials.
     """
-    fit: list[str] = []
+    fit: list[Node] = []
     refused: dict[str, str] = {}
     for node in sorted(nodes, key=lambda it: it.name):
         if gpu is not None and not _has_product(node, gpu.product):
@@ -61,8 +63,9 @@ def place(nodes: Sequence[Node], gpu: Gpu | None, containers: int) -> Placement:
         if wrong := _wrong(node, gpu, containers):
             refused[node.name] = wrong
         else:
-            fit.append(node.name)
-    return Placement(tuple(fit), refused)
+            fit.append(node)
+    shares = max((it.gpu_shares for it in fit), default=0) if gpu is not None else 0
+    return Placement(tuple(it.name for it in fit), refused, shares)
 
 
 def _has_product(node: Node, product: str) -> bool:
