@@ -32,7 +32,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-f", "--filename", type=Path, required=True, help="YAML with the experiment and its ConfigMaps"
     )
     parser.add_argument("-o", "--output", choices=sorted(_RENDER), default="table")
+    parser.add_argument(
+        "--mps-replicas",
+        type=_positive,
+        help="into how many shares a node with MPS divides its card: each client may hold one of them",
+    )
     parser.set_defaults(run=_run)
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise ValueError(text)
+    return number
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -44,9 +55,9 @@ def _run(options: argparse.Namespace) -> int:
         size = len(Space(spec.parameters))
         if size > _LARGEST_LISTED:
             raise InputError(f"the parameters span {size:,} candidates, and at most {_LARGEST_LISTED:,} are listed")
-        planned = plan_space(spec, product, configs)
+        planned = plan_space(spec, product, configs, None, options.mps_replicas)
         refused = [it.candidate for it in planned if not it.plan.fits]
-        order = SpacePlanner(spec, product, configs).better_order(refused)
+        order = SpacePlanner(spec, product, configs, None, options.mps_replicas).better_order(refused)
     except (InputError, PlanningError, UnknownCardError, ModelConfigError) as error:
         print(f"cotune: error: {error.args[0]}", file=sys.stderr)
         return _FAILED

@@ -11,13 +11,19 @@ from cotune.api.trial import TrialSpec, TrialStatus
 from cotune.cluster.kinds import TRIAL
 from cotune.cluster.model_configs import model_configs
 from cotune.cluster.objects import Object, Objects
-from cotune.experiments.predictions import SpacePlan, SpaceTooLargeError, plan_experiment, starts_of, unplanned
+from cotune.experiments.predictions import (
+    SpacePlan,
+    SpaceTooLargeError,
+    plan_experiment,
+    plan_without_memory,
+    starts_of,
+)
 from cotune.handlers.statuses import status_of
 from cotune.planning.calibration import ComparedStart, Offsets, learn
 from cotune.planning.candidates import PlanningError
 from cotune.planning.cards import UnknownCardError
 from cotune.planning.model_config import ModelConfigError
-from cotune.search.space import Space
+from cotune.trials.placement import SharingModes
 
 _Key = TypeVar("_Key")
 _Made = TypeVar("_Made")
@@ -49,8 +55,17 @@ class Plans:
         self._made: OrderedDict[tuple[object, ...], asyncio.Task[SpacePlan]] = OrderedDict()
         self._elsewhere: OrderedDict[tuple[str, str], tuple[ComparedStart, ...]] = OrderedDict()
 
-    async def of(self, namespace: str, spec: ExperimentSpec, digest: str, trials: Iterable[Object]) -> MadePlan:
+    async def of(
+        self, namespace: str, spec: ExperimentSpec, digest: str, trials: Iterable[Object], modes: SharingModes
+    ) -> MadePlan:
         """The plan of a spec of this digest, with what its own trials and those of the namespace have taught so far.
+
+        Args:
+            namespace: the experiment's.
+            spec: the experiment.
+            digest: of its spec.
+            trials: its own.
+            modes: which ways of sharing the card nodes are prepared for.
 
         Raises:
             PlanningInProgressError: it takes longer than a pass may.
@@ -62,19 +77,21 @@ class Plans:
             names = {it.trial for it in own}
             starts = (*(it for it in await self._taught(namespace, digest) if it.trial not in names), *own)
         try:
-            plan = await self._plan(namespace, spec, digest, learn(starts))
+            plan = await self._plan(namespace, spec, digest, learn(starts), modes)
         except SpaceTooLargeError:
             raise
         except (PlanningError, ModelConfigError, UnknownCardError) as error:
-            return MadePlan(unplanned(Space(spec.parameters)), str(error.args[0]))
+            return MadePlan(plan_without_memory(spec, modes), str(error.args[0]))
         return MadePlan(plan, learned_from=len(starts))
 
-    async def _plan(self, namespace: str, spec: ExperimentSpec, digest: str, offsets: Offsets) -> SpacePlan:
-        key = (namespace, digest, frozenset(offsets.items()))
+    async def _plan(
+        self, namespace: str, spec: ExperimentSpec, digest: str, offsets: Offsets, modes: SharingModes
+    ) -> SpacePlan:
+        key = (namespace, digest, frozenset(offsets.items()), modes)
         task = self._made.get(key)
         if task is None:
             configs = await model_configs(self._objects, namespace, spec)
-            task = asyncio.create_task(asyncio.to_thread(plan_experiment, spec, configs, offsets))
+            task = asyncio.create_task(asyncio.to_thread(plan_experiment, spec, configs, offsets, modes))
             _remember(self._made, key, task)
         done, _ = await asyncio.wait([task], timeout=_PATIENCE_SECONDS)
         if not done:

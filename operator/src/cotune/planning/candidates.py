@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any, cast
 
 from cotune.api.experiment import Component, ExperimentSpec, Memory, MemoryModel
+from cotune.api.sharing import Sharing
 from cotune.planning.cards import Card
 from cotune.planning.model_config import ModelConfig
 from cotune.planning.sizes import MIB
@@ -23,7 +24,7 @@ _REMEMBERED = 4_000
 
 _STAND_FOR_ALL = 8
 """Candidates for which orders of start are tried."""
-_WHATEVER_THE_ORDER = frozenset({None, Refusal.NO_CACHE_BLOCKS, Refusal.CONTEXT_TOO_LONG})
+_WHATEVER_THE_ORDER = frozenset({None, Refusal.NO_CACHE_BLOCKS, Refusal.CONTEXT_TOO_LONG, Refusal.CLIENT_LIMIT})
 """What a server finds out about its own budget, whoever started before it."""
 
 _FRESH_VOLUMES = frozenset({"emptyDir", "ephemeral", "configMap", "secret", "projected", "downwardAPI"})
@@ -53,6 +54,7 @@ class SpacePlanner:
         card: Card,
         configs: Mapping[str, ModelConfig],
         offsets: Mapping[str, int] | None = None,
+        mps_replicas: int | None = None,
     ) -> None:
         """Prepare to plan.
 
@@ -61,18 +63,23 @@ class SpacePlanner:
             card: the card that it asks for.
             configs: component to the configuration of its model.
             offsets: component to the bytes that earlier starts took beyond the prediction.
+            mps_replicas: into how many shares a node with MPS divides its card; None: not known, no cap is planned.
 
         Raises:
             PlanningError: a language model has no configuration.
         """
-        self._card = card
+        parameter = spec.sharing_parameter
+        self._sharing = parameter.name if parameter is not None else None
+        self._is_always_mps = parameter is None and spec.baseline_sharing is Sharing.MPS
+        self._card, self._card_under_mps = card, card.under_mps()
+        self._client_limit = card.client_limit(mps_replicas) if mps_replicas is not None else None
         self._components = spec.stack.components
         self._parts = tuple(
             _Part(it, it.memory, spec, configs.get(it.name), (offsets or {}).get(it.name, 0))
             for it in spec.stack.components
             if it.memory is not None
         )
-        self._planned: dict[tuple[int, ...], StackPlan] = {}
+        self._planned: dict[tuple[bool, tuple[int, ...]], StackPlan] = {}
 
     def plan(self, candidate: Candidate) -> StackPlan:
         """The plan of one candidate; equal servers have the same one.
@@ -80,8 +87,9 @@ class SpacePlanner:
         Raises:
             PlanningError: arguments or a size make no sense.
         """
-        servers = self.servers(candidate)
-        key = tuple(id(it) for it in servers)  # A part keeps its servers as long as it remembers any plan of them.
+        servers, is_mps = self.servers(candidate), self._is_under_mps(candidate)
+        # A part keeps its servers as long as it remembers any plan of them.
+        key = is_mps, tuple(id(it) for it in servers)
         plan = self._planned.get(key)
         if plan is None:
             if len(self._planned) >= _REMEMBERED:
@@ -89,9 +97,21 @@ class SpacePlanner:
                 for part in self._parts:
                     part.forget()
                 servers = self.servers(candidate)
-                key = tuple(id(it) for it in servers)
-            plan = self._planned[key] = plan_stack(servers, self._card)
+                key = is_mps, tuple(id(it) for it in servers)
+            plan = self._planned[key] = self._plan(servers, is_mps)
         return plan
+
+    def card(self, candidate: Candidate) -> Card:
+        """The card as the candidate's way of sharing it makes it."""
+        return self._card_under_mps if self._is_under_mps(candidate) else self._card
+
+    def _is_under_mps(self, candidate: Candidate) -> bool:
+        return self._is_always_mps if self._sharing is None else candidate.values[self._sharing] == Sharing.MPS
+
+    def _plan(self, servers: Sequence[Server], is_mps: bool) -> StackPlan:
+        if is_mps:
+            return plan_stack(servers, self._card_under_mps, client_limit=self._client_limit)
+        return plan_stack(servers, self._card)
 
     def servers(self, candidate: Candidate) -> tuple[Server, ...]:
         """The services that the planner knows, in their order of start.
@@ -112,13 +132,16 @@ class SpacePlanner:
             PlanningError: arguments or a size make no sense.
         """
         hopeful = (it for it in refused if self.plan(it).refusal not in _WHATEVER_THE_ORDER)
-        stacks = [{part.component: part for part in self.servers(it)} for it in islice(hopeful, _STAND_FOR_ALL)]
+        stacks = [
+            ({part.component: part for part in self.servers(it)}, self._is_under_mps(it))
+            for it in islice(hopeful, _STAND_FOR_ALL)
+        ]
         if not stacks:
             return None
 
         def fitting(order: tuple[str, ...]) -> int:
             return sum(
-                plan_stack([stack[name] for name in order if name in stack], self._card).fits for stack in stacks
+                self._plan([stack[name] for name in order if name in stack], is_mps).fits for stack, is_mps in stacks
             )
 
         depends_on = {it.name: it.depends_on for it in self._components}
@@ -126,7 +149,11 @@ class SpacePlanner:
 
 
 def plan_space(
-    spec: ExperimentSpec, card: Card, configs: Mapping[str, ModelConfig], offsets: Mapping[str, int] | None = None
+    spec: ExperimentSpec,
+    card: Card,
+    configs: Mapping[str, ModelConfig],
+    offsets: Mapping[str, int] | None = None,
+    mps_replicas: int | None = None,
 ) -> tuple[PlannedCandidate, ...]:
     """The plan of every candidate, in the order of the space.
 
@@ -135,11 +162,12 @@ def plan_space(
         card: the card that it asks for.
         configs: component to the configuration of its model.
         offsets: component to the bytes that earlier starts took beyond the prediction.
+        mps_replicas: into how many shares a node with MPS divides its card; None: not known, no cap is planned.
 
     Raises:
         PlanningError: a component's arguments or size make no sense.
     """
-    planner = SpacePlanner(spec, card, configs, offsets)
+    planner = SpacePlanner(spec, card, configs, offsets, mps_replicas)
     return tuple(PlannedCandidate(it, planner.plan(it)) for it in Space(spec.parameters))
 
 
@@ -156,7 +184,8 @@ class _Part:
         self._literals = _literals(container)
         self._compile_cache = _compile_cache(component)
         self._words = [str(it) for it in (*container.get("command", ()), *container.get("args", ()))]
-        self._bound = [(it.bind.env, it.name) for it in spec.parameters if it.bind.component == component.name]
+        bound = ((it.bind.variable, it.name) for it in spec.parameters)
+        self._bound = [(at[1], name) for at, name in bound if at is not None and at[0] == component.name]
         self._made: dict[tuple[str, ...], Server] = {}
 
     def server(self, values: Mapping[str, str]) -> Server:

@@ -130,6 +130,7 @@ def plan_stack(
             case DeclaredService():
                 wanted = (Part(server.component, "held", server.held),)
         size = sum(it.size for it in wanted)
+        # The context counts, as it does in what MPS then calls free.
         if refusal is None and client_limit is not None and size > client_limit:
             refusal = Refusal.CLIENT_LIMIT
             message = f"{gib(size):.2f} GiB are needed, and MPS lets a client have {gib(client_limit):.2f} GiB"
