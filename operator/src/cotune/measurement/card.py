@@ -56,8 +56,6 @@ class Reading:
     processes: int
     held: Mapping[int, float] = field(default_factory=dict[int, float])
     """Process id to MiB, for the processes that NVML lists with their memory."""
-    mps_server_mib: float = 0.0
-    """What the server of MPS holds, which is nobody's process and stays when its clients have gone."""
     throttle_reasons: int | None = None
     """NVML's bits; None: the driver does not say. So with the following."""
     sm_clock_mhz: int | None = None
@@ -65,6 +63,8 @@ class Reading:
     temperature_celsius: int | None = None
     uncorrected_ecc_errors: int | None = None
     """Since the driver was loaded."""
+    mps_server_mib: float = 0.0
+    """What the server of MPS holds, which is nobody's process and stays when its clients have gone."""
 
     @property
     def unlisted_mib(self) -> float:
