@@ -367,6 +367,29 @@ def test_the_matrix_after_the_window_shows_who_slows_down_whom(
     assert measured["stt.latency.p95"].samples == 20, "the window is as it would be without"
 
 
+def test_under_mps_speech_is_slowed_down_less(card: RunningCard, library: Path, tmp_path: Path) -> None:
+    (tmp_path / "sliced").mkdir()
+    (tmp_path / "mps").mkdir()
+    under_mps = start(tmp_path / "mps.sock", mps_replicas=1)
+    try:
+        results = [
+            slowdown_beside_a_language_model(it, library, tmp_path / folder)
+            for it, folder in ((card, "sliced"), (under_mps, "mps"))
+        ]
+    finally:
+        under_mps.stop()
+
+    sliced, shared = (
+        float(next(it.value for it in result.measurements if it.metric == "stt.slowdown.p95")) for result in results
+    )
+    print("slowdown of speech, time-sliced and under MPS:", sliced, shared)
+    assert shared < sliced
+    conduct = results[1].conduct
+    assert conduct is not None
+    assert conduct.card is not None
+    assert len(conduct.card.processes) == 2, "they are clients of MPS"
+
+
 def test_services_that_do_not_share_anything_do_not_slow_each_other_down(tmp_path: Path) -> None:
     with running_server({}, "http.server", "PORT") as one, running_server({}, "http.server", "PORT") as other:
         configuration = configured(
