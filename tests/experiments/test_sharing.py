@@ -174,14 +174,14 @@ def test_a_context_is_smaller_under_mps_and_so_is_what_must_be_seen_on_the_card(
     made["stack"]["components"][1]["memory"] = {"model": "Whisper", "sizeEnv": "ASR_WHISPER_SIZE"}
     sharing = {"name": "sharing", "bind": {"gpu": "sharing"}, "values": ["TimeSlicing", "MPS"], "baseline": "MPS"}
     made["parameters"] = [made["parameters"][1], sharing]
-    plan = plan_experiment(ExperimentSpec.model_validate(made), {}, {}, ANY_SHARING)
+    plan = plan_experiment(ExperimentSpec.model_validate(made), {}, {}, SharingModes(mps_replicas=4))
 
     def least(mode: str) -> int:
         found = plan.predict(Candidate((("whisperModel", "tiny"), ("sharing", mode))))
         assert found is not None
         return next(it.least_mib for it in found.holdings)
 
-    assert least("TimeSlicing") - least("MPS") == 532 - 94
+    assert least("TimeSlicing") - least("MPS") == 532 - (32 + 125)
 
 
 def test_a_trial_that_lost_its_node_in_the_search_does_not_end_the_experiment() -> None:

@@ -282,6 +282,15 @@ def test_more_than_a_clients_share_under_mps_is_refused_as_such() -> None:
     assert refused.message == "other: 36.00 GiB are needed, and MPS lets a client have 34.95 GiB"
 
 
+@pytest.mark.parametrize(("replicas", "measured_mib"), [(1, 516), (2, 274), (4, 144), (8, 78)])
+def test_a_context_shrinks_with_the_threads_that_mps_lets_a_client_have(replicas: int, measured_mib: int) -> None:
+    """Read on an H200; the last with 12 % of its threads."""
+    context = card("NVIDIA-H200").under_mps(replicas).context_bytes / MIB
+
+    assert context == pytest.approx(measured_mib, abs=20)
+    assert card("NVIDIA-H200").under_mps(replicas).provenance("context_bytes") == "modelled"
+
+
 @pytest.mark.parametrize(
     ("label", "mib", "cache"),
     [

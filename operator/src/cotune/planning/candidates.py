@@ -71,7 +71,8 @@ class SpacePlanner:
         parameter = spec.sharing_parameter
         self._sharing = parameter.name if parameter is not None else None
         self._is_always_mps = parameter is None and spec.baseline_sharing is Sharing.MPS
-        self._card, self._card_under_mps = card, card.under_mps()
+        self._card = card
+        self._card_under_mps = card.under_mps(mps_replicas) if mps_replicas is not None else card
         self._client_limit = card.client_limit(mps_replicas) if mps_replicas is not None else None
         self._components = spec.stack.components
         self._parts = tuple(
