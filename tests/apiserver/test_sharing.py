@@ -271,7 +271,7 @@ def matrix(*loaded: list[str]) -> Object:
     """What a probe says beside its measurements, of these rounds."""
     latency = {"p50": 60.0, "p95": 80.0, "p99": 90.0, "largest": 95.0, "samples": 60}
     both = {"loaded": ["judge", "stt"], "component": "stt", "latency": latency | {"p95": 240.0}}
-    card = {"uuid": CARD, "readings": 300, "riseMiB": 9_600, "processes": [], "areAllListed": True}
+    card: Object = {"uuid": CARD, "readings": 300, "riseMiB": 9_600, "processes": [], "areAllListed": True}
     rounds: list[Any] = [
         {
             "loaded": it,

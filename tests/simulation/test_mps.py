@@ -6,6 +6,10 @@ from cotune_simulation.card.mps import ConcurrentProcessor
 from cotune_simulation.card.timeslicing import Job
 
 
+def unheard(client: int, start: float, end: float) -> None:
+    """Nobody asks who was busy."""
+
+
 def ends(processor: ConcurrentProcessor) -> dict[Job, float]:
     """When each job ends, asked whenever one may have."""
     found: dict[Job, float] = {}
@@ -18,7 +22,7 @@ def ends(processor: ConcurrentProcessor) -> dict[Job, float]:
 
 
 def test_a_client_takes_as_long_beside_one_that_never_pauses_as_alone() -> None:
-    processor = ConcurrentProcessor(0.0, lambda *_: None)
+    processor = ConcurrentProcessor(0.0, unheard)
     processor.submit(0.0, 1, 10.0, 1, 0.0)
     short = processor.submit(0.0, 2, 0.001, 15, 0.0008)
 
@@ -26,7 +30,7 @@ def test_a_client_takes_as_long_beside_one_that_never_pauses_as_alone() -> None:
 
 
 def test_jobs_of_one_client_run_in_order() -> None:
-    processor = ConcurrentProcessor(0.0, lambda *_: None)
+    processor = ConcurrentProcessor(0.0, unheard)
     first, second = (processor.submit(0.0, 1, 0.01, 1, 0.0) for _ in range(2))
 
     found = ends(processor)
@@ -35,7 +39,7 @@ def test_jobs_of_one_client_run_in_order() -> None:
 
 
 def test_it_makes_no_difference_how_late_it_catches_up() -> None:
-    late, early = (ConcurrentProcessor(0.0, lambda *_: None) for _ in range(2))
+    late, early = (ConcurrentProcessor(0.0, unheard) for _ in range(2))
     for processor in (late, early):
         for client in (1, 2):
             processor.submit(0.0, client, 0.004, 10, 0.001 * client)
@@ -45,7 +49,7 @@ def test_it_makes_no_difference_how_late_it_catches_up() -> None:
 
 
 def test_a_client_that_has_ended_is_forgotten() -> None:
-    processor = ConcurrentProcessor(0.0, lambda *_: None)
+    processor = ConcurrentProcessor(0.0, unheard)
     processor.submit(0.0, 1, 1.0, 1, 0.0)
     processor.remove(1)
 

@@ -6,6 +6,7 @@ from cotune.api.trial import Purpose
 from cotune.measurement.contract import GRACE_SECONDS, InterferenceCell, Spread
 from cotune.search.space import Space
 from cotune.trials.interference import figures, is_measured, longest, round_seconds, rounds
+from cotune.trials.lifecycle import measuring_deadline
 from cotune.trials.probe_pod import configuration
 from cotune.trials.render import TrialIdentity
 from support.resources import manifest
@@ -74,6 +75,8 @@ def test_its_time_grows_with_the_rounds() -> None:
 
     assert round_seconds(asked) == 6 * (5 + 30 + 2)
     assert longest(asked).total_seconds() == 6 * (5 + 30 + 2 + GRACE_SECONDS)
+    without = measuring_deadline(asked.workload)
+    assert measuring_deadline(asked.workload, longest(asked)) == without + longest(asked)
 
 
 def test_the_probe_is_told_of_the_rounds_where_they_are_measured() -> None:

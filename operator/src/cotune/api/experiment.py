@@ -701,7 +701,8 @@ class TrialCounts(ApiModel):
     finished: Annotated[int, Field(ge=0)] = 0
     failed: Annotated[int, Field(ge=0)] = 0
     skipped: Annotated[int, Field(ge=0)] = 0
-    """Candidates not run, for they cannot start by arithmetic; those that are only counted are in no other figure."""
+    """Candidates not run, for they cannot start by arithmetic, or no node shares its card as they want it; those that
+    are only counted are in no other figure."""
     wrong_fits: Annotated[int, Field(ge=0)] = 0
     """Run because they were predicted to start, and failed for want of memory."""
     wrong_does_not_fit: Annotated[int, Field(ge=0)] = 0

@@ -93,7 +93,7 @@ class TrialSpec(ApiModel):
     prediction: Prediction | None = None
     """Left out: the planner knows too little of the stack or of the card."""
     skipped: bool = False
-    """It cannot start by arithmetic, and is not run."""
+    """It cannot start by arithmetic, or no node shares its card as it wants it, and is not run."""
 
 
 class TrialPhase(StrEnum):
