@@ -260,6 +260,11 @@ def test_a_trial_whose_node_is_gone_is_skipped_and_one_that_is_needed_or_may_hav
         status = await trial_pass(objects, namespace, "of-mps")
 
         assert (status["phase"], status["reason"]) == (phase, "NoSuitableNode")
+        await one_pass(objects, namespace)
+        of_experiment = (await objects.get(EXPERIMENT, namespace, "voice"))["status"]
+        told = condition(of_experiment, "Stalled")
+        assert told[0] == ("True" if phase == "Pending" else "False")
+        assert phase != "Pending" or told[1:] == ("NoSuitableNode", f"of-mps: {status['message']}")
 
     within(api_server, scenario)
 

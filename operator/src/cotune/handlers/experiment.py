@@ -139,7 +139,8 @@ class ExperimentReconciler:
         for planned in (*step.start, *step.record):
             await self._start(body, planned)
         profile = await self._make_profile(namespace, name, spec, status, step)
-        new = _status(body, status, step, profile, now, _summary(made, step), _planned(body, spec, made, now))
+        planned = _planned(body, spec, made, now)
+        new = _status(body, status, step, profile, now, _summary(made, step), planned, _without_node(observed))
         new = new.model_copy(update={"conditions": _with_quarantine(body, new.conditions, observed, now)})
         if not await write_status(self.objects, EXPERIMENT, body, status, new):
             return _SOON  # Phases differ from the recorded one: a finished experiment never comes here.
@@ -339,6 +340,12 @@ def _with_quarantine(
     return tuple(conditions)
 
 
+def _without_node(trials: Sequence[ObservedTrial]) -> str | None:
+    """Why a trial that the experiment cannot do without waits for a node that is prepared for it; None: none does."""
+    waiting = (it for it in trials if not it.phase.is_finished() and it.reason == NO_SUITABLE_NODE)
+    return next((f"{it.name}: {it.message}" for it in waiting), None)
+
+
 def _summary(made: MadePlan, step: ExperimentStep) -> SpaceSummary | None:
     plan = made.plan.summary
     if plan is None:
@@ -388,15 +395,19 @@ def _status(
     now: datetime,
     plan: SpaceSummary | None,
     planned: Condition,
+    without_node: str | None,
 ) -> ExperimentStatus:
     generation = body["metadata"]["generation"]
     finished = step.phase in _FINISHED
     conditions = old.conditions
+    stalled = condition("Stalled", step.phase is ExperimentPhase.FAILED, generation, now, step.reason, step.message)
+    if without_node is not None and not finished:
+        stalled = condition("Stalled", True, generation, now, NO_SUITABLE_NODE, without_node)
     for it in (
         planned,
         condition("Progressing", not finished, generation, now, step.reason, step.message),
         condition("Ready", step.phase is ExperimentPhase.SUCCEEDED, generation, now, step.reason, step.message),
-        condition("Stalled", step.phase is ExperimentPhase.FAILED, generation, now, step.reason, step.message),
+        stalled,
         *_of_the_figures(step, generation, now),
     ):
         conditions = with_condition(conditions, it)
