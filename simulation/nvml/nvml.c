@@ -418,8 +418,8 @@ API nvmlReturn_t nvmlDeviceGetMigMode(nvmlDevice_t device, unsigned int *current
 
 /* --- its processes --- */
 
-API nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t device, unsigned int *count,
-                                                         nvmlProcessInfo_t *processes)
+static nvmlReturn_t listed_processes(nvmlDevice_t device, const char *of_pids, const char *of_bytes,
+                                     unsigned int *count, nvmlProcessInfo_t *processes)
 {
     unsigned long long pids[MAXIMUM_PROCESSES], bytes[MAXIMUM_PROCESSES];
     struct card_reading reading;
@@ -428,8 +428,8 @@ API nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t device, un
 
     if (result != NVML_SUCCESS)
         return result;
-    found = card_list(&reading, "process_pids", pids, MAXIMUM_PROCESSES);
-    card_list(&reading, "process_bytes", bytes, MAXIMUM_PROCESSES);
+    found = card_list(&reading, of_pids, pids, MAXIMUM_PROCESSES);
+    card_list(&reading, of_bytes, bytes, MAXIMUM_PROCESSES);
     card_free(&reading);
     if (found > MAXIMUM_PROCESSES)
         found = MAXIMUM_PROCESSES;
@@ -441,6 +441,12 @@ API nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t device, un
         processes[index] = (nvmlProcessInfo_t){(unsigned int)pids[index], bytes[index], NO_INSTANCE, NO_INSTANCE};
     *count = (unsigned int)found;
     return NVML_SUCCESS;
+}
+
+API nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t device, unsigned int *count,
+                                                         nvmlProcessInfo_t *processes)
+{
+    return listed_processes(device, "process_pids", "process_bytes", count, processes);
 }
 
 API nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v2(nvmlDevice_t device, unsigned int *count,
@@ -464,8 +470,7 @@ API nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses_v3(nvmlDevice_t device, u
 API nvmlReturn_t nvmlDeviceGetMPSComputeRunningProcesses_v3(nvmlDevice_t device, unsigned int *count,
                                                             nvmlProcessInfo_t *processes)
 {
-    (void)processes;
-    return no_processes(device, count);
+    return listed_processes(device, "mps_pids", "mps_bytes", count, processes);
 }
 
 /* The name of a process that holds memory on the card. */

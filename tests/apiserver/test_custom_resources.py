@@ -50,6 +50,26 @@ TRACE = {"type": "Trace", "traceRef": {"configMap": "load", "key": "trace.jsonl"
 SWEEP = {"type": "ClosedLoop", "concurrency": [1, 2, 4]}
 RANGE = {"min": "0.40", "max": "0.60", "step": "0.05"}
 CHANGE = {"component": "stt", "env": "ASR_WHISPER_SIZE", "from": "small", "to": "tiny"}
+BY_MPS: dict[str, Any] = {
+    "name": "sharing",
+    "bind": {"gpu": "sharing"},
+    "values": ["TimeSlicing", "MPS"],
+    "baseline": "TimeSlicing",
+}
+ROUNDS: dict[str, Any] = {"durationSeconds": 30}
+SLOWDOWN = {"metric": "stt.slowdown.p95", "goal": "Minimize", "weight": "1"}
+NINE_SERVICES: list[dict[str, Any]] = [SECOND_JUDGE | {"name": f"service{it}"} for it in range(9)]
+NINE_STREAMS: list[dict[str, Any]] = [
+    {"component": it["name"], "arrivals": {"ratePerSecond": "1"}} for it in NINE_SERVICES
+]
+NINE: dict[str, Any] = {
+    "stack.components": NINE_SERVICES,
+    "workload.streams": NINE_STREAMS,
+    "parameters.0.bind.component": "service0",
+    "parameters.1.bind.component": "service1",
+    "objectives": [{"metric": "service0.latency.p95", "goal": "Minimize", "weight": "1"}],
+    "constraints": [],
+}
 
 ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     *((kind, {}) for kind in KINDS),
@@ -97,6 +117,17 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     (EXPERIMENT, {"evaluation": {"repeats": 4, "confidence": "0.97"}}),
     (EXPERIMENT, {"evaluation": {"repeats": 5, "confidence": "0.99", "baselineEvery": 0}}),
     (EXPERIMENT, {"evaluation": {"confidence": "0.5"}}),
+    (EXPERIMENT, {"parameters.2": BY_MPS}),
+    (EXPERIMENT, {"parameters.2": BY_MPS, "gpu.sharing": ABSENT}),
+    (EXPERIMENT, {"parameters.2": BY_MPS | {"baseline": "MPS"}, "gpu.sharing": "MPS"}),
+    (EXPERIMENT, {"parameters.2": BY_MPS | {"values": ["Exclusive", "TimeSlicing"]}}),
+    (EXPERIMENT, {"workload.interference": ROUNDS}),
+    (EXPERIMENT, {"workload.interference": ROUNDS | {"pairs": True, "trials": "BaselineAndConfirmation"}}),
+    (EXPERIMENT, {"workload.interference": ROUNDS, "objectives.0": SLOWDOWN}),
+    (EXPERIMENT, {"workload.interference": ROUNDS, "constraints.0": {"metric": "judge.slowdown.p95", "max": "2"}}),
+    (EXPERIMENT, NINE | {"workload.interference": ROUNDS}),
+    (PROFILE, {"expect": {"sharing": "MPS"}}),
+    (PROFILE, {"expect": {}}),
     (TRIAL, {"purpose": "Confirmation"}),
     (PROFILE, {"rollout.paused": True}),
     (PROFILE, {"changes.0.from": ABSENT, "provenance": ABSENT}),
@@ -176,6 +207,75 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     (EXPERIMENT, {"parameters.0.range": RANGE | {"max": "1e3"}}, "spec.parameters[0].range.max", "should match"),
     (EXPERIMENT, {"parameters.0.bind.component": "nobody"}, "spec.parameters", "must name a component"),
     (EXPERIMENT, {"parameters.0.bind.env": "1BAD"}, "spec.parameters[0].bind.env", "should match"),
+    (EXPERIMENT, {"parameters.0.bind.env": ABSENT}, "spec.parameters[0].bind", "either component and env, or gpu"),
+    (EXPERIMENT, {"parameters.0.bind.gpu": "sharing"}, "spec.parameters[0].bind", "either component and env, or gpu"),
+    (EXPERIMENT, {"parameters.2": BY_MPS | {"bind": {"gpu": "clock"}}}, "spec.parameters[2].bind.gpu", "Unsupported"),
+    (
+        EXPERIMENT,
+        {"parameters.2": BY_MPS | {"values": ["TimeSlicing", "Magic"]}},
+        "spec.parameters[2].values",
+        "Exclusive, TimeSlicing and MPS",
+    ),
+    (
+        EXPERIMENT,
+        {"parameters.0.bind": {"gpu": "sharing"}},
+        "spec.parameters[0].range",
+        "sharing has values, and no range",
+    ),
+    (
+        EXPERIMENT,
+        {"parameters.2": BY_MPS, "parameters.3": BY_MPS | {"name": "again"}},
+        "spec.parameters",
+        "two parameters are bound to the card's sharing",
+    ),
+    (
+        EXPERIMENT,
+        {"parameters.2": BY_MPS, "gpu": ABSENT, "objectives": CPU_OBJECTIVES, "constraints": []},
+        "spec.parameters",
+        "no parameter is bound to a card",
+    ),
+    (EXPERIMENT, {"parameters.2": BY_MPS, "gpu.sharing": "MPS"}, "spec.gpu.sharing", "must be the baseline"),
+    (EXPERIMENT, {"gpu.sharing": "Magic"}, "spec.gpu.sharing", "Unsupported value"),
+    (EXPERIMENT, {"objectives.0": SLOWDOWN}, "spec.objectives", "slowdown needs workload.interference"),
+    (
+        EXPERIMENT,
+        {"workload.interference": ROUNDS | {"trials": "BaselineAndConfirmation"}, "objectives.0": SLOWDOWN},
+        "spec.objectives",
+        "slowdown needs workload.interference, in All trials",
+    ),
+    (
+        EXPERIMENT,
+        {"constraints.0": {"metric": "judge.slowdown.p95", "max": "2"}},
+        "spec.constraints",
+        "slowdown needs workload.interference",
+    ),
+    (EXPERIMENT, {"workload.interference": {}}, "spec.workload.interference.durationSeconds", "Required value"),
+    (
+        EXPERIMENT,
+        {"workload.interference": {"durationSeconds": 86_400}, "workload.streams.0.arrivals.ratePerSecond": "100"},
+        "spec.workload.interference",
+        "in a round of interference",
+    ),
+    (
+        EXPERIMENT,
+        {
+            "workload.interference": ROUNDS,
+            "stack.components": [SECOND_JUDGE | {"name": "judge"}],
+            "parameters": [BY_MPS],
+            "workload.streams": [{"component": "judge", "arrivals": {"ratePerSecond": "1"}}],
+            "objectives": [{"metric": "judge.latency.p95", "goal": "Minimize", "weight": "1"}],
+            "constraints": [],
+        },
+        "spec.workload.interference",
+        "a single service has nobody",
+    ),
+    (
+        EXPERIMENT,
+        NINE | {"workload.interference": ROUNDS | {"pairs": True}},
+        "spec.workload.interference.pairs",
+        "pairs are measured of at most 8 services",
+    ),
+    (PROFILE, {"expect": {"sharing": "Magic"}}, "spec.expect.sharing", "Unsupported value"),
     (
         EXPERIMENT,
         {"parameters.1.bind": {"component": "judge", "env": "JUDGE_MEMORY"}},
@@ -329,6 +429,7 @@ IMMUTABLE: list[tuple[str, dict[str, Any], str, str]] = [
     (PROFILE, {"startOrder": ["stt", "judge"]}, "spec.startOrder", "startOrder is immutable"),
     (PROFILE, {"provenance.trial": "voice-1"}, "spec", "provenance is immutable"),
     (PROFILE, {"provenance": ABSENT}, "spec", "provenance is immutable"),
+    (PROFILE, {"expect": {"sharing": "MPS"}}, "spec", "expect is immutable"),
     (TRIAL, {"repeat": 1}, "spec", "a trial's spec is immutable"),
 ]
 
@@ -473,7 +574,6 @@ def test_a_null_for_what_is_needed_is_refused_with_its_path(
         (EXPERIMENT, "workload.minimumSamples"),
         (EXPERIMENT, "search"),
         (EXPERIMENT, "search.repeats"),
-        (EXPERIMENT, "gpu.sharing"),
         (PROFILE, "rollout.paused"),
         (PROFILE, "rollout.stages.0.bakeSeconds"),
     ],

@@ -15,6 +15,7 @@ STACKS = ["voice-stack.yaml", "voice-stack-full.yaml"]
 NOTHING_FITS = "nothing-fits.yaml"
 REAL = "real-cpu/experiment.yaml"
 LOADS = "load-shapes.yaml"
+SHARING = "sharing.yaml"
 STAGES = {
     "simulated/voice-staging.yaml": "voice-stack.yaml",
     "simulated/voice-prod.yaml": "voice-stack.yaml",
@@ -31,7 +32,7 @@ def experiment(file: str) -> ExperimentSpec:
 
 
 def test_no_example_is_forgotten_here() -> None:
-    assert sorted([*STACKS, NOTHING_FITS, REAL, LOADS, *STAGES, *BROKEN]) == FILES
+    assert sorted([*STACKS, NOTHING_FITS, REAL, LOADS, SHARING, *STAGES, *BROKEN]) == FILES
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -48,3 +48,18 @@ def test_every_example_has_a_window_that_is_long_enough(file: str) -> None:
         if body["kind"] == "GpuAllocationExperiment":
             found = ExperimentSpec.model_validate(body["spec"])
             assert too_few_requests(body["metadata"]["name"], found) is None
+
+
+@pytest.mark.parametrize(("seconds", "is_too_few"), [(20, False), (19, True)])
+def test_a_slowdown_rests_on_a_round_of_its_own_that_may_be_shorter(seconds: int, is_too_few: bool) -> None:
+    made = manifest("GpuAllocationExperiment")["spec"]
+    made["workload"] |= {"durationSeconds": 60, "interference": {"durationSeconds": seconds}}
+    for it in made["workload"]["streams"]:
+        it["arrivals"] = {"type": "Constant", "ratePerSecond": "1"}
+    made["objectives"] = [{"metric": "stt.slowdown.p95", "goal": "Minimize", "weight": "1"}]
+    made["constraints"] = []
+
+    found = too_few_requests("voice", ExperimentSpec.model_validate(made))
+
+    assert (found is not None) == is_too_few
+    assert found is None or "for stt in a window of 19 s" in found

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
-from cotune.api.experiment import Evaluation, ExperimentPhase, ExperimentSpec, Outcome, Range, Search
+from cotune.api.experiment import Evaluation, ExperimentPhase, ExperimentSpec, Interference, Outcome, Range, Search
 from cotune.api.trial import Prediction, Purpose, TrialPhase
 from cotune.experiments.observed import ObservedTrial
 from cotune.experiments.predictions import SpacePlan, survey
@@ -296,6 +296,16 @@ def test_what_skipping_saves_is_told_from_failed_starts_that_were_run() -> None:
     # 20 s of warm-up and 60 s of load are not part of a start.
     assert decide("voice", spec(), [measured, *skipped], 1, plan()).gpu_seconds_saved == 5 * 20
     assert decide("voice", spec(), skipped, 1, plan()).gpu_seconds_saved is None
+
+
+def test_the_rounds_of_the_interference_matrix_are_no_part_of_a_start_either() -> None:
+    workload = spec().workload.model_copy(update={"interference": Interference(duration_seconds=5, warmup_seconds=1)})
+    asked = spec().model_copy(update={"workload": workload})
+    measured = replace(trial(SPACE.baseline), seconds=100.0)
+    skipped = [replace(trial(SMALL[0], phase=TrialPhase.SKIPPED), is_skipped=True, reason="NoCacheBlocks")]
+
+    # Two services, each alone for 6 s.
+    assert decide("voice", asked, [measured, *skipped], 1, plan()).gpu_seconds_saved == 20 - 12
 
 
 def test_the_planners_errors_are_counted() -> None:

@@ -1,6 +1,7 @@
 """The probe as a process, from a card that is in use to the line with the result."""
 
 import asyncio
+import itertools
 import json
 import os
 import re
@@ -16,7 +17,14 @@ from typing import Any
 import pytest
 from cotune.api.experiment import Arrivals, ArrivalType, ExperimentSpec, Protocol
 from cotune.experiments.predictions import plan_experiment
-from cotune.measurement.contract import CONFIGURATION_VARIABLE, ErrorCount, ProbeConfiguration, ProbeResult, ProbeStream
+from cotune.measurement.contract import (
+    CONFIGURATION_VARIABLE,
+    ErrorCount,
+    ProbeConfiguration,
+    ProbeInterference,
+    ProbeResult,
+    ProbeStream,
+)
 from cotune.planning.model_config import read_model_config
 from cotune.search.space import Candidate
 from cotune.trials.truth import Evidence, breach
@@ -294,6 +302,126 @@ def test_by_what_it_says_of_the_stories_stack_a_silent_fallback_is_told_from_a_t
         )
 
 
+def slowdown_beside_a_language_model(card: RunningCard, library: Path, folder: Path) -> ProbeResult:
+    """Speech beside a language model that computes nearly without a pause, then each of them alone."""
+    write_corpus(folder / "corpus")
+    judge, stt = free_port(), free_port()
+    configuration = configured(
+        stream("judge", Protocol.OPENAI_COMPLETIONS, judge, "8", prompt_tokens=64, output_tokens=32),
+        stream("stt", Protocol.OPENAI_TRANSCRIPTIONS, stt, "4", corpus=str(folder / "corpus")),
+        gpu=True,
+        seconds=5,
+    ).model_copy(
+        update={
+            "interference": ProbeInterference(
+                duration_seconds=5, warmup_seconds=0.5, rounds=(("judge",), ("stt",), ("judge", "stt"))
+            )
+        }
+    )
+    environment = card.environment() | {"OUTPUT": str(folder / "lines"), "LD_LIBRARY_PATH": str(library)}
+    environment["PYTHONPATH"] = str(REPOSITORY / "operator" / "src")
+    vllm = ("serve", "Qwen/Qwen2.5-7B-Instruct-AWQ", "--gpu-memory-utilization", "0.5", "--max-model-len", "2048")
+    with ExitStack() as stack:
+        process, output = stack.enter_context(probe(configuration, **environment))
+        wait_for_line(output, "waiting for judge, stt")
+        for module, arguments, at, more in (
+            ("vllm", (*vllm, "--port", "PORT"), judge, {}),
+            ("whisper", ("--port", "PORT"), stt, {"ASR_WHISPER_SIZE": "small"}),
+        ):
+            server = running_server(card.environment(), f"cotune_simulation.{module}", *arguments, at=at, **more)
+            stack.enter_context(server)
+        assert process.process.wait(90) == 0, output.read_text()
+    return ProbeResult.model_validate_json(output.read_text().splitlines()[-1])
+
+
+def test_the_matrix_after_the_window_shows_who_slows_down_whom(
+    card: RunningCard, library: Path, tmp_path: Path
+) -> None:
+    result = slowdown_beside_a_language_model(card, library, tmp_path)
+
+    cells = {(it.loaded, it.component): it.latency for it in result.interference}
+    both = ("judge", "stt")
+    assert [(it.loaded, it.component) for it in result.interference] == [
+        (("judge",), "judge"),
+        (("stt",), "stt"),
+        *[(both, it) for it in both] * 2,
+    ]
+    measured = {it.metric: it for it in result.measurements}
+    slowdown = measured["stt.slowdown.p95"]
+    alone, together = cells[("stt",), "stt"], cells[both, "stt"]
+    assert alone is not None
+    assert together is not None
+    assert float(slowdown.value) == pytest.approx(together.p95 / alone.p95, rel=1e-4)
+    assert slowdown.samples == 20
+    assert float(slowdown.value) > 1, "one language model makes speech slower"
+    assert result.conduct is not None
+    assert [it.loaded for it in result.conduct.rounds] == [("judge",), ("stt",), both]
+    windows = [result.conduct, *result.conduct.rounds]
+    assert all(earlier.ended_at < later.started_at for earlier, later in itertools.pairwise(windows))
+    for it in result.conduct.rounds:
+        assert {one.component: one.requests for one in it.punctuality} == {
+            name: {"judge": 40, "stt": 20}[name] for name in it.loaded
+        }
+        assert it.card is not None
+        assert len(it.card.processes) == 2, "the others stay up"
+    assert measured["stt.latency.p95"].samples == 20, "the window is as it would be without"
+
+
+def test_under_mps_speech_is_slowed_down_less(card: RunningCard, library: Path, tmp_path: Path) -> None:
+    (tmp_path / "sliced").mkdir()
+    (tmp_path / "mps").mkdir()
+    under_mps = start(tmp_path / "mps.sock", mps_replicas=1)
+    try:
+        results = [
+            slowdown_beside_a_language_model(it, library, tmp_path / folder)
+            for it, folder in ((card, "sliced"), (under_mps, "mps"))
+        ]
+    finally:
+        under_mps.stop()
+
+    sliced, shared = (
+        float(next(it.value for it in result.measurements if it.metric == "stt.slowdown.p95")) for result in results
+    )
+    assert shared < sliced
+    conduct = results[1].conduct
+    assert conduct is not None
+    assert conduct.card is not None
+    assert len(conduct.card.processes) == 2, "they are clients of MPS"
+
+
+SLEEPER = """
+import asyncio, sys
+from aiohttp import web
+async def answer(_):
+    await asyncio.sleep(0.5)
+    return web.Response()
+application = web.Application()
+application.router.add_get("/", answer)
+web.run_app(application, host="127.0.0.1", port=int(sys.argv[1]), print=None)
+"""
+"""Answers after half a second, whoever else is asked."""
+
+
+def test_services_that_do_not_share_anything_do_not_slow_each_other_down(tmp_path: Path) -> None:
+    ports = {"one": free_port(), "other": free_port()}
+    configuration = configured(
+        *(stream(name, Protocol.HTTP, port, "10") for name, port in ports.items()), gpu=False
+    ).model_copy(update={"interference": ProbeInterference(duration_seconds=2, rounds=(("one",), ("other",)))})
+    with ExitStack() as stack:
+        for port in ports.values():
+            server = subprocess.Popen([sys.executable, "-c", SLEEPER, str(port)])
+            stack.callback(server.wait)
+            stack.callback(server.kill)
+        process, output = stack.enter_context(probe(configuration, OUTPUT=str(tmp_path / "lines")))
+        assert process.process.wait(60) == 0, output.read_text()
+
+    result = ProbeResult.model_validate_json(output.read_text().splitlines()[-1])
+    slowdowns = {it.metric: float(it.value) for it in result.measurements if ".slowdown." in it.metric}
+    assert set(slowdowns) == {"one.slowdown.p95", "other.slowdown.p95"}
+    # About 1: what a busy machine adds is small beside half a second.
+    assert all(0.5 < it < 2 for it in slowdowns.values()), slowdowns
+
+
 async def throttle(card: RunningCard) -> None:
     async with card.client() as client:
         await client.throttle(0x20)
@@ -368,6 +496,12 @@ BAD = [
     (configured(stream("stt", Protocol.OPENAI_TRANSCRIPTIONS, 1), gpu=False), "stt: OpenAITranscriptions needs"),
     (configured(stream("stt", Protocol.OPENAI_TRANSCRIPTIONS, 1, corpus="/none"), gpu=False), "/none/transcripts.json"),
     (configured(stream("other", Protocol.HTTP, 1, rate="0"), gpu=False), "ratePerSecond"),
+    (
+        configured(stream("other", Protocol.HTTP, 1), gpu=False).model_copy(
+            update={"interference": ProbeInterference(duration_seconds=1, rounds=(("nobody",),))}
+        ),
+        "interference: no stream for nobody",
+    ),
     (configured(stream("judge", Protocol.OPENAI_CHAT, 1, output_tokens=1, dataset="/none"), gpu=False), "/none: "),
     (
         configured(

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from cotune.api.experiment import ArrivalType
 from cotune.measurement.card import Reading, card_conduct
@@ -153,6 +155,16 @@ def test_a_card_is_idle_without_processes_and_without_memory_of_processes_that_a
     assert not Reading(615.0, 143_156.0, 143_771.0, 0.0, 1).is_idle
     assert not Reading(1500.0, 142_271.0, 143_771.0, 0.0, 0).is_idle
     assert not Reading(512.0, 11_776.0, 12_288.0, 0.0, 0).is_idle
+
+
+def test_the_server_of_mps_stays_on_an_idle_card() -> None:
+    after_a_trial = Reading(689.0, 143_082.0, 143_771.0, 0.0, processes=0, mps_server_mib=66.0)
+    small_card = Reading(300.0, 11_988.0, 12_288.0, 0.0, processes=0)
+
+    assert after_a_trial.is_idle
+    assert after_a_trial.unlisted_mib == 623.0
+    assert not small_card.is_idle
+    assert replace(small_card, mps_server_mib=66.0).is_idle
 
 
 def read(used: float = 5_120.0, reasons: int | None = 0, **held: float) -> Reading:

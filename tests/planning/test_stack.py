@@ -316,6 +316,15 @@ def test_more_than_a_clients_share_under_mps_is_refused_as_such() -> None:
     assert refused.message == "other: 36.00 GiB are needed, and MPS lets a client have 34.95 GiB"
 
 
+@pytest.mark.parametrize(("replicas", "measured_mib"), [(1, 516), (2, 274), (4, 144), (8, 78)])
+def test_a_context_shrinks_with_the_threads_that_mps_lets_a_client_have(replicas: int, measured_mib: int) -> None:
+    """Read on an H200; the last with 12 % of its threads."""
+    context = card("NVIDIA-H200").under_mps(replicas).context_bytes / MIB
+
+    assert context == pytest.approx(measured_mib, abs=20)
+    assert card("NVIDIA-H200").under_mps(replicas).provenance("context_bytes") == "modelled"
+
+
 @pytest.mark.parametrize(
     ("label", "mib", "cache"),
     [
@@ -368,3 +377,25 @@ def test_whispers_cache_grows_with_hypotheses_and_its_weights_with_precision() -
     assert beam.cache == 5 * greedy.cache
     assert double.weights == 2 * single.weights
     assert plan_whisper("base", CARD, Precision.INT8_FLOAT16, Backend.CTRANSLATE2).weights * 2 == single.weights
+
+
+@pytest.mark.parametrize(("replicas", "fitting"), [(None, 1), (2, 1), (1, 2)])
+def test_the_command_plans_what_mps_lets_a_client_have(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], replicas: int | None, fitting: int
+) -> None:
+    models, experiment = copy.deepcopy((MODELS, EXPERIMENT))
+    sharing = {"name": "sharing", "bind": {"gpu": "sharing"}, "values": ["TimeSlicing", "MPS"]}
+    memory, whisper = experiment["spec"]["parameters"]
+    memory = {key: memory[key] for key in ("name", "bind")} | {"values": ["0.50"], "baseline": "0.50"}
+    whisper |= {"values": ["tiny"], "baseline": "tiny"}
+    experiment["spec"]["parameters"] = [memory, whisper, sharing | {"baseline": "TimeSlicing"}]
+    file = tmp_path / "sharing.yaml"
+    file.write_text(yaml.safe_dump_all([models, experiment]))
+    given = [] if replicas is None else ["--mps-replicas", str(replicas)]
+
+    assert main(["plan", "-f", str(file), "-o", "json", *given]) == 0
+
+    planned = json.loads(capsys.readouterr().out)["candidates"]
+    assert sum(it["fits"] for it in planned) == fitting
+    refused = [(it["parameters"]["sharing"], it["refusal"]) for it in planned if not it["fits"]]
+    assert set(refused) <= {("MPS", "ClientLimit")}

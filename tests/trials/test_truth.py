@@ -7,7 +7,15 @@ import pytest
 from cotune.api.experiment import ExperimentSpec
 from cotune.api.trial import Measurement, PredictedHolding, Prediction
 from cotune.experiments.predictions import plan_experiment
-from cotune.measurement.contract import CardConduct, CardProcess, Conduct, Punctuality
+from cotune.measurement.contract import (
+    CardConduct,
+    CardProcess,
+    Conduct,
+    InterferenceCell,
+    Punctuality,
+    RoundConduct,
+    Spread,
+)
 from cotune.planning.model_config import read_model_config
 from cotune.search.space import Space
 from cotune.trials.truth import ComponentEvidence, Evidence, breach
@@ -85,6 +93,21 @@ WELL = Evidence(
 
 def on_card(**seen: Any) -> Evidence:
     return replace(WELL, conduct=WELL.conduct.model_copy(update={"card": SEEN.model_copy(update=seen)}))
+
+
+def in_a_round(evidence: Evidence = WELL, requests: int = 60, late_ms: float = 2.0, **seen: Any) -> Evidence:
+    """Beside the window, speech was loaded alone for a minute; its p95 was 80 ms."""
+    alone = RoundConduct(
+        loaded=("stt",),
+        started_at=END + timedelta(seconds=5),
+        ended_at=END + timedelta(seconds=65),
+        punctuality=(Punctuality(component="stt", requests=requests, late_p99_ms=late_ms),),
+        card=SEEN.model_copy(update=seen),
+    )
+    latency = Spread(p50=50, p95=80, p99=90, largest=95, samples=max(requests, 1))
+    cell = InterferenceCell(loaded=("stt",), component="stt", latency=latency)
+    conduct = evidence.conduct.model_copy(update={"rounds": (alone,)})
+    return replace(evidence, conduct=conduct, interference=(cell,))
 
 
 def late(milliseconds: float, component: str = "stt", requests: int = 120) -> Evidence:
@@ -251,6 +274,61 @@ def test_a_metric_without_a_single_request_due_is_no_result_of_the_candidate() -
 
 def test_how_many_are_enough_is_the_experiments_to_say() -> None:
     assert breach(replace(with_samples(3, 3), spec=voice(minimumSamples=3))) is None
+
+
+STRANGER = CardProcess(pid=4711, least_mib=512)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "expected"),
+    [
+        (in_a_round(), None),
+        (in_a_round(newcomers=(STRANGER,)), "SecondTenant"),
+        (in_a_round(processes=(*SEEN.processes, STRANGER)), "SecondTenant"),
+        (in_a_round(throttled=6, throttle_reasons=("HwSlowdown",)), "Throttled"),
+        (in_a_round(throttled=5, throttle_reasons=("HwSlowdown",)), None),
+        (in_a_round(late_ms=51, requests=100), "ProbeStarved"),
+        (in_a_round(late_ms=51, requests=99), None),
+    ],
+)
+def test_a_round_of_the_interference_matrix_meets_the_gates_of_the_window(
+    evidence: Evidence, expected: str | None
+) -> None:
+    found = breach(evidence)
+
+    assert (found.reason if found else None) == expected
+    assert found is None or ", in the round of stt" in found.message or "within the window, in the" in found.message
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(4, None), (30, "ComponentRestarted"), (70, None)])
+def test_a_restart_counts_until_the_last_round_is_over(seconds: int, expected: str | None) -> None:
+    moment = (END if seconds > 4 else START - timedelta(seconds=10)) + timedelta(seconds=seconds)
+    components = {**WELL.components, "stt": ComponentEvidence(frozenset({CARD}), [moment])}
+
+    assert reason(replace(in_a_round(), components=components)) == expected
+
+
+def slowed_down(requests: int, samples: int) -> Evidence:
+    spec = manifest("GpuAllocationExperiment")["spec"]
+    spec["workload"]["interference"] = {"durationSeconds": 30}
+    spec["constraints"] = [{"metric": "stt.slowdown.p95", "max": "2"}]
+    spec["objectives"] = [{"metric": "stability", "goal": "Maximize", "weight": "1"}]
+    found = measured("stt.slowdown.p95", "1.1", samples)
+    return replace(
+        in_a_round(requests=requests),
+        spec=ExperimentSpec.model_validate(spec),
+        measurements={**WELL.measurements, **found},
+    )
+
+
+@pytest.mark.parametrize(
+    ("requests", "samples", "expected"),
+    [(20, 20, None), (19, 19, "SampleTooSmall"), (30, 19, "TooFewAnswers")],
+)
+def test_a_slowdown_rests_on_the_requests_of_its_own_round_too(
+    requests: int, samples: int, expected: str | None
+) -> None:
+    assert reason(slowed_down(requests, samples)) == expected
 
 
 @pytest.mark.parametrize("product", ["NVIDIA-GeForce-RTX-3060", "NVIDIA-H200"])

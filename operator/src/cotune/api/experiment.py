@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, cast
 
@@ -21,14 +22,7 @@ from cotune.api.base import (
 from cotune.api.conditions import Condition
 from cotune.api.profile import Stage
 from cotune.api.quantities import DECIMAL_PATTERN, DecimalString, Value, ValueSet
-
-
-class Sharing(StrEnum):
-    """How the card's device plugin lets containers share it."""
-
-    EXCLUSIVE = "Exclusive"
-    TIME_SLICING = "TimeSlicing"
-    MPS = "MPS"
+from cotune.api.sharing import Sharing
 
 
 class Protocol(StrEnum):
@@ -50,7 +44,8 @@ class Gpu(ApiModel):
 
     product: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")]
     """Node label `nvidia.com/gpu.product`; the plugin's suffix `-SHARED` is matched too."""
-    sharing: Sharing = Sharing.TIME_SLICING
+    sharing: Sharing | None = None
+    """Left out: `TimeSlicing`, or the baseline of the parameter that is bound to it."""
 
 
 class MemoryModel(StrEnum):
@@ -204,11 +199,31 @@ class Stack(ApiModel):
     components: Annotated[tuple[Component, ...], Field(min_length=1, max_length=16, json_schema_extra=map_list("name"))]
 
 
-class Bind(ApiModel):
-    """Where a parameter's value goes: an environment variable of every container of the component."""
+class CardSetting(StrEnum):
+    """What of the card a parameter may choose."""
 
-    component: ComponentName
-    env: EnvironmentName
+    SHARING = "sharing"
+    """Among nodes that are prepared for each mode; no node is ever reconfigured."""
+
+
+class Bind(ApiModel):
+    """Where a parameter's value goes: to an environment variable of every container of a component, or to the card."""
+
+    model_config = with_rules(
+        Rule(
+            "has(self.gpu) ? !has(self.component) && !has(self.env) : has(self.component) && has(self.env)",
+            "bind either component and env, or gpu",
+        ),
+    )
+
+    component: ComponentName | None = None
+    env: EnvironmentName | None = None
+    gpu: CardSetting | None = None
+
+    @property
+    def variable(self) -> tuple[str, str] | None:
+        """Component and name of the environment variable; None: it is bound to the card."""
+        return (self.component, self.env) if self.component is not None and self.env is not None else None
 
 
 class Range(ApiModel):
@@ -246,6 +261,13 @@ class Parameter(ApiModel):
             "baseline must lie within range",
             ".baseline",
         ),
+        Rule(
+            "!has(self.bind.gpu) || has(self.range) || !has(self.values) || "
+            "self.values.all(v, v in ['Exclusive', 'TimeSlicing', 'MPS'])",
+            "values of sharing are Exclusive, TimeSlicing and MPS",
+            ".values",
+        ),
+        Rule("!has(self.bind.gpu) || !has(self.range)", "sharing has values, and no range", ".range"),
     )
 
     name: Annotated[str, Field(min_length=1, max_length=50, pattern=r"^[a-z][A-Za-z0-9]*$")]
@@ -368,6 +390,29 @@ class Stream(ApiModel):
     """Left out: the workload's."""
 
 
+class InterferenceTrials(StrEnum):
+    """In which trials interference is measured: it costs time on the card."""
+
+    ALL = "All"
+    BASELINE_AND_CONFIRMATION = "BaselineAndConfirmation"
+    """In every run of the baseline, and in those of the search's best candidate that the verdict rests on."""
+
+
+class Interference(ApiModel):
+    """What the services do to each other: after the window, each of them is loaded alone, and on request each pair.
+
+    The window itself is over then, and as it would be without. Arrivals and lengths are the window's, prompts are not.
+    """
+
+    duration_seconds: Annotated[int, Field(ge=1, le=86_400)]
+    """For which each service, or pair, is measured."""
+    warmup_seconds: Annotated[int, Field(ge=0, le=86_400)] = 5
+    """Before each of them."""
+    pairs: bool = False
+    """With n services n * (n - 1) / 2 more of them."""
+    trials: InterferenceTrials = InterferenceTrials.ALL
+
+
 class Workload(ApiModel):
     """The load on all services at once: warm-up, window and cool-down without a gap, only the window is measured."""
 
@@ -378,6 +423,14 @@ class Workload(ApiModel):
             f" <= {MOST_REQUESTS}.0)",
             f"a stream has more than {MOST_REQUESTS} requests in warm-up, window and cool-down",
             ".streams",
+        ),
+        Rule(
+            "!has(self.interference) || self.streams.all(s, !has(s.arrivals.ratePerSecond) || "
+            "double(s.arrivals.ratePerSecond) * "
+            "double(self.interference.warmupSeconds + self.interference.durationSeconds + self.cooldownSeconds)"
+            f" <= {MOST_REQUESTS}.0)",
+            f"a stream has more than {MOST_REQUESTS} requests in a round of interference",
+            ".interference",
         ),
     )
 
@@ -391,10 +444,12 @@ class Workload(ApiModel):
     cooldown_seconds: Annotated[int, Field(ge=0, le=86_400)] = 0
     """The load goes on for so long, so that the window's last requests are answered under it."""
     streams: Annotated[tuple[Stream, ...], Field(min_length=1, max_length=32)]
+    interference: Interference | None = None
+    """Left out: it is not measured, and there is no `slowdown`."""
 
     @property
     def load_seconds(self) -> int:
-        """From the first request of the warm-up to the last of the cool-down."""
+        """From the first request of the warm-up to the last of the cool-down; interference comes after it."""
         warm_up = max([self.warmup_seconds, *(it.warmup_seconds or 0 for it in self.streams)])
         return warm_up + self.duration_seconds + self.cooldown_seconds
 
@@ -524,6 +579,8 @@ class ProfileTemplate(ApiModel):
     rollout: ProfileRollout
 
 
+MOST_IN_PAIRS = 8
+_IN_ALL_TRIALS = "has(self.workload.interference) && self.workload.interference.trials == 'All'"
 _KNOWN_METRIC = (
     "{0}.metric.startsWith('gpu.') || {0}.metric == 'stability' || "
     "self.stack.components.exists(c, {0}.metric.startsWith(c.name + '.'))"
@@ -535,15 +592,32 @@ class ExperimentSpec(ApiModel):
 
     model_config = with_rules(
         Rule(
-            "self.parameters.all(p, self.stack.components.exists(c, c.name == p.bind.component))",
+            "self.parameters.all(p, !has(p.bind.component) || "
+            "self.stack.components.exists(c, c.name == p.bind.component))",
             "bind.component must name a component of the stack",
             ".parameters",
         ),
         Rule(
-            "self.parameters.all(p, self.parameters.exists_one(q, "
-            "q.bind.component == p.bind.component && q.bind.env == p.bind.env))",
+            "self.parameters.all(p, !has(p.bind.env) || self.parameters.exists_one(q, "
+            "has(q.bind.env) && q.bind.component == p.bind.component && q.bind.env == p.bind.env))",
             "two parameters are bound to the same environment variable",
             ".parameters",
+        ),
+        Rule(
+            "size(self.parameters.filter(p, has(p.bind.gpu))) <= 1",
+            "two parameters are bound to the card's sharing",
+            ".parameters",
+        ),
+        Rule(
+            "has(self.gpu) || !self.parameters.exists(p, has(p.bind.gpu))",
+            "without spec.gpu the stack runs on the CPU, and no parameter is bound to a card",
+            ".parameters",
+        ),
+        Rule(
+            "!has(self.gpu) || !has(self.gpu.sharing) || "
+            "self.parameters.all(p, !has(p.bind.gpu) || p.baseline == self.gpu.sharing)",
+            "gpu.sharing must be the baseline of the parameter that is bound to it, or left out",
+            ".gpu.sharing",
         ),
         Rule(
             "self.workload.streams.all(s, self.stack.components.exists(c, c.name == s.component))",
@@ -588,6 +662,27 @@ class ExperimentSpec(ApiModel):
             "without spec.gpu the stack runs on the CPU and has no gpu metrics",
             ".constraints",
         ),
+        Rule(
+            f"{_IN_ALL_TRIALS} || !self.objectives.exists(o, o.metric.contains('.slowdown.'))",
+            "slowdown needs workload.interference, in All trials",
+            ".objectives",
+        ),
+        Rule(
+            f"{_IN_ALL_TRIALS} || !self.constraints.exists(o, o.metric.contains('.slowdown.'))",
+            "slowdown needs workload.interference, in All trials",
+            ".constraints",
+        ),
+        Rule(
+            "!has(self.workload.interference) || size(self.stack.components) > 1",
+            "a single service has nobody to interfere with",
+            ".workload.interference",
+        ),
+        Rule(
+            "!has(self.workload.interference) || !self.workload.interference.pairs || "
+            f"size(self.stack.components) <= {MOST_IN_PAIRS}",
+            f"pairs are measured of at most {MOST_IN_PAIRS} services",
+            ".workload.interference.pairs",
+        ),
     )
 
     gpu: Gpu | None = None
@@ -605,6 +700,24 @@ class ExperimentSpec(ApiModel):
     profile_template: ProfileTemplate | None = None
     """Left out: no profile is made."""
 
+    @property
+    def sharing_parameter(self) -> Parameter | None:
+        """The one that chooses how the card is shared."""
+        return next((it for it in self.parameters if it.bind.gpu is CardSetting.SHARING), None)
+
+    def sharing(self, values: Mapping[str, str]) -> Sharing | None:
+        """How the card of a candidate with these values of the parameters is shared; None: the stack has no card."""
+        if self.gpu is None:
+            return None
+        if (parameter := self.sharing_parameter) is not None:
+            return Sharing(values[parameter.name])
+        return self.gpu.sharing or Sharing.TIME_SLICING
+
+    @property
+    def baseline_sharing(self) -> Sharing | None:
+        """How the card is shared today."""
+        return self.sharing({it.name: it.baseline for it in self.parameters})
+
     def digest(self) -> str:
         """The SHA-256 of all that was said, pod templates included, as `sha256:` and 64 hexadecimal digits.
 
@@ -612,6 +725,8 @@ class ExperimentSpec(ApiModel):
         a default that the API server then fills in, does not make another experiment of one that is running.
         """
         said = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        if self.gpu is not None and self.gpu.sharing is Sharing.TIME_SLICING:
+            del said["gpu"]["sharing"]  # What it means when it is left out, and was once filled in.
         text = json.dumps(said, sort_keys=True, separators=(",", ":"))
         return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
@@ -634,7 +749,8 @@ class TrialCounts(ApiModel):
     finished: Annotated[int, Field(ge=0)] = 0
     failed: Annotated[int, Field(ge=0)] = 0
     skipped: Annotated[int, Field(ge=0)] = 0
-    """Candidates not run, for they cannot start by arithmetic; those that are only counted are in no other figure."""
+    """Candidates not run, for they cannot start by arithmetic, or no node shares its card as they want it; those that
+    are only counted are in no other figure."""
     wrong_fits: Annotated[int, Field(ge=0)] = 0
     """Run because they were predicted to start, and failed for want of memory."""
     wrong_does_not_fit: Annotated[int, Field(ge=0)] = 0
@@ -677,6 +793,8 @@ class Winner(ApiModel):
     """Of the mean of its fresh repeats."""
     baseline_fitness: DecimalString
     """Of the mean of the baseline's."""
+    sharing: Sharing | None = None
+    """How it wants the card to be shared, where that is not how it is shared today: nodes must be prepared for it."""
 
 
 class Outcome(StrEnum):

@@ -9,6 +9,7 @@ from pydantic import Field
 from cotune.api.base import ApiModel, ComponentName, DnsLabel, EnvironmentName, Rule, map_list, with_rules
 from cotune.api.conditions import Condition
 from cotune.api.quantities import Value
+from cotune.api.sharing import Sharing
 
 
 class Approval(StrEnum):
@@ -58,6 +59,13 @@ class Provenance(ApiModel):
     """What was run."""
 
 
+class Expect(ApiModel):
+    """Under what a profile was measured; elsewhere its figures do not hold, and a stage that differs does not begin."""
+
+    sharing: Sharing | None = None
+    """How the card was shared. Left out: it does not matter. No node is ever reconfigured for it."""
+
+
 class Rollout(ApiModel):
     """How the profile travels; this part may be edited."""
 
@@ -80,6 +88,10 @@ class ProfileSpec(ApiModel):
             "has(self.provenance) == has(oldSelf.provenance) && "
             "(!has(self.provenance) || self.provenance == oldSelf.provenance)",
             "provenance is immutable",
+        ),
+        Rule(
+            "has(self.expect) == has(oldSelf.expect) && (!has(self.expect) || self.expect == oldSelf.expect)",
+            "expect is immutable",
         ),
         Rule(
             "self.changes.all(c, c.component in self.startOrder)",
@@ -105,6 +117,7 @@ class ProfileSpec(ApiModel):
 
     A list, not a set: CEL compares sets without their order, and an order that may change is not immutable.
     """
+    expect: Expect | None = None
     provenance: Provenance | None = None
     rollout: Rollout
 

@@ -116,7 +116,7 @@ class TrialSpec(ApiModel):
     prediction: Prediction | None = None
     """Left out: the planner knows too little of the stack or of the card."""
     skipped: bool = False
-    """It cannot start by arithmetic, and is not run."""
+    """It cannot start by arithmetic, or no node shares its card as it wants it, and is not run."""
 
 
 class TrialPhase(StrEnum):
@@ -172,6 +172,36 @@ class PredictionError(ApiModel):
     """Both in words, and the difference as a share of what was predicted."""
 
 
+class LatencySpread(ApiModel):
+    """Latencies in milliseconds."""
+
+    p50: DecimalString
+    p95: DecimalString
+    p99: DecimalString
+    largest: DecimalString
+    samples: Annotated[int, Field(ge=1)]
+    """All of them, the censored ones among them."""
+    censored: Annotated[int, Field(ge=0)] = 0
+    """Given up: it would have taken at least so long."""
+
+
+class InterferenceFigure(ApiModel):
+    """One service's latencies while so many were loaded."""
+
+    loaded: Annotated[
+        tuple[ComponentName, ...],
+        Field(min_length=1, max_length=16, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+    ]
+    """It alone, it and another, or all: the window itself."""
+    component: ComponentName
+    latency: LatencySpread | None = None
+    """Left out: not one request was answered."""
+
+
+MOST_INTERFERENCE_FIGURES = 72
+"""8 services alone, in pairs and together; or 16 alone and together."""
+
+
 class TrialStatus(ApiModel):
     """What came of it."""
 
@@ -186,6 +216,11 @@ class TrialStatus(ApiModel):
     measurements: Annotated[tuple[Measurement, ...], Field(max_length=256, json_schema_extra=map_list("metric"))] = ()
     servers: Annotated[tuple[ObservedServer, ...], Field(max_length=16, json_schema_extra=map_list("component"))] = ()
     """What later predictions learn from."""
+    interference: Annotated[
+        tuple[InterferenceFigure, ...],
+        Field(max_length=MOST_INTERFERENCE_FIGURES, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+    ] = ()
+    """Where `workload.interference` asks for it: every service alone, in pairs if that is asked for, and together."""
     prediction_errors: Annotated[
         tuple[PredictionError, ...], Field(max_length=17, json_schema_extra=map_list("metric"))
     ] = ()

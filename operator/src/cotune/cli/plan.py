@@ -66,7 +66,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--taken", type=int, default=0, metavar="MIB", help="what others hold on the card all the time")
     parser.add_argument(
-        "--shares", type=int, default=0, metavar="N", help="into how many the device plugin divides the card (MPS)"
+        "--mps-replicas",
+        type=_positive,
+        default=0,
+        metavar="N",
+        help="into how many shares a node with MPS divides its card: each client may hold one of them",
     )
     parser.set_defaults(run=_run)
 
@@ -86,6 +90,12 @@ def _amount(text: str) -> tuple[str, int]:
         raise argparse.ArgumentTypeError(f"not a number of GiB: {value}") from error
 
 
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise ValueError(text)
+    return number
+
+
 def _run(options: argparse.Namespace) -> int:
     try:
         found = _read(options.filename, dict(options.model))
@@ -95,7 +105,7 @@ def _run(options: argparse.Namespace) -> int:
         size = len(Space(found.spec.parameters))
         if size > _LARGEST_LISTED:
             raise InputError(f"the parameters span {size:,} candidates, and at most {_LARGEST_LISTED:,} are listed")
-        known = Known(taken=options.taken * MIB, shares=options.shares)
+        known = Known(taken=options.taken * MIB, shares=options.mps_replicas)
         known = _corrected(known, found, product, dict(options.observed))
         planned = plan_space(found.spec, product, found.configs, known)
         refused = [it.candidate for it in planned if not it.plan.fits]

@@ -21,6 +21,7 @@ from cotune.planning.server import Part, PlanningError
 from cotune.planning.sizes import MIB
 from cotune.planning.stack import OTHERS, StackPlan
 from cotune.search.space import Candidate, Space
+from cotune.trials.placement import ANY_SHARING, NO_SUITABLE_NODE, SharingModes
 
 _LONGEST_EXAMPLE = 1024
 _EXAMPLES = 8
@@ -42,17 +43,16 @@ class SpacePlan:
     """One byte for each candidate in the order of the space, 1: it may run. None: all may."""
     summary: SpaceSummary | None
     """None: nothing was planned."""
+    skipped: int = 0
+    """How many candidates are not run; the baseline is."""
+    without_node: int = 0
+    """Of them, those that no node is prepared for: no start would have failed."""
     examples: tuple[Candidate, ...] = ()
     """The first few that do not fit, of every reason."""
 
     def is_hopeless(self, candidate: Candidate) -> bool:
         """Whether it cannot start by arithmetic, and is not among those that are run all the same."""
         return is_hopeless(self.predict(candidate), candidate, self.probe_skipped)
-
-    @property
-    def skipped(self) -> int:
-        """How many candidates are not run; the baseline is."""
-        return sum(it.skipped for it in self.summary.refused) if self.summary is not None else 0
 
     @property
     def is_nothing_feasible(self) -> bool:
@@ -110,7 +110,17 @@ def survey(space: Space, probe_skipped: float, predict: Callable[[Candidate], Pr
         ),
     )
     few = tuple(it for kept in examples.values() for it in kept)
-    return SpacePlan(predict, probe_skipped, baseline, bytes(runnable), summary if known else None, few)
+    skips = {reason: skipped for reason, (_, skipped, _) in refused.items()}
+    return SpacePlan(
+        predict=predict,
+        probe_skipped=probe_skipped,
+        baseline=baseline,
+        runnable=bytes(runnable),
+        summary=summary if known else None,
+        skipped=sum(skips.values()),
+        without_node=skips.get(NO_SUITABLE_NODE, 0),
+        examples=few,
+    )
 
 
 def unplanned(space: Space) -> SpacePlan:
@@ -122,10 +132,12 @@ def is_hopeless(prediction: Prediction | None, candidate: Candidate, probe_skipp
     """Whether a candidate cannot start by arithmetic, and is not among those that are run all the same.
 
     Those are the doubtful ones, and a share of the others. Which ones is a matter of their digest, so that a restarted
-    operator chooses the same.
+    operator chooses the same. One without a node is never run.
     """
     if prediction is None or prediction.fits or prediction.doubtful:
         return False
+    if prediction.reason == NO_SUITABLE_NODE:
+        return True
     return probe_skipped <= 0 or int(candidate.digest[:8], 16) / 0x1_0000_0000 >= probe_skipped
 
 
@@ -134,7 +146,7 @@ def plan_experiment(
     configs: Mapping[str, ModelConfig],
     offsets: Offsets,
     shown: Sequence[ShownByTrial] = (),
-    shares: int = 0,
+    modes: SharingModes = ANY_SHARING,
 ) -> SpacePlan:
     """Plan the whole space; a stack on the CPU, and one of which no component's memory is known, is unplanned.
 
@@ -143,7 +155,7 @@ def plan_experiment(
         configs: component to the configuration of its model.
         offsets: what earlier starts of language models have taught.
         shown: what earlier trials have shown of services whose memory is learned, in the order in which they ended.
-        shares: into how many shares the device plugin divides the card; 0: not known.
+        modes: which ways of sharing the card nodes are prepared for.
 
     Raises:
         UnknownCardError: there is no data on the card.
@@ -152,21 +164,19 @@ def plan_experiment(
     """
     space = Space(spec.parameters)
     if spec.gpu is None or all(it.memory is None for it in spec.stack.components):
-        return unplanned(space)
-    if len(space) > LARGEST_SPACE:
-        raise SpaceTooLargeError(
-            f"the parameters span {len(space):,} candidates, and at most {LARGEST_SPACE:,} are planned: "
-            "give ranges coarser steps, or split the experiment"
-        )
+        return plan_without_memory(spec, modes)
+    _refuse_too_large(space)
     product = card(spec.gpu.product)
     subjects = _subjects(spec, configs, product)
     learned = learn_services(shown, product.product)
-    known = Known({name: offsets.get(it, 0) for name, it in subjects.items()}, learned, shares=shares)
-    planner = SpacePlanner(spec, product, configs, known)
+    offset = {name: offsets.get(it, 0) for name, it in subjects.items()}
+    planner = SpacePlanner(spec, product, configs, Known(offset, learned, shares=modes.mps_replicas or 0))
 
     def predict(candidate: Candidate) -> Prediction:
-        plan = planner.plan(candidate)
-        found = _prediction(plan, subjects, known.offsets, product)
+        if (missing := _without_node(spec, candidate, modes)) is not None:
+            return missing
+        plan, product = planner.plan(candidate), planner.card(candidate)
+        found = _prediction(plan, subjects, offset, product)
         services = _services(plan, planner.learning(candidate), product)
         return found.model_copy(update={"services": services}) if services else found
 
@@ -175,6 +185,37 @@ def plan_experiment(
     if plan.summary is None or order is None:
         return plan
     return replace(plan, summary=plan.summary.model_copy(update={"start_order": order}))
+
+
+def plan_without_memory(spec: ExperimentSpec, modes: SharingModes) -> SpacePlan:
+    """All that is known is for which ways of sharing the card there are nodes.
+
+    Raises:
+        SpaceTooLargeError: the space has more candidates than are looked at.
+    """
+    space = Space(spec.parameters)
+    if not modes.missing:
+        return unplanned(space)
+    _refuse_too_large(space)
+    plan = survey(space, float(spec.planning.probe_skipped), lambda it: _without_node(spec, it, modes))
+    return replace(plan, summary=None)
+
+
+def _refuse_too_large(space: Space) -> None:
+    if len(space) > LARGEST_SPACE:
+        raise SpaceTooLargeError(
+            f"the parameters span {len(space):,} candidates, and at most {LARGEST_SPACE:,} are planned: "
+            "give ranges coarser steps, or split the experiment"
+        )
+
+
+def _without_node(spec: ExperimentSpec, candidate: Candidate, modes: SharingModes) -> Prediction | None:
+    """What is said of a candidate that no node is prepared for; None: there is one."""
+    if not modes.missing:
+        return None
+    sharing = spec.sharing(candidate.values)
+    why = next((why for mode, why in modes.missing if mode is sharing), None)
+    return None if why is None else Prediction(fits=False, reason=NO_SUITABLE_NODE, message=why[:4096])
 
 
 def starts_of(

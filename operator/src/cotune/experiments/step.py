@@ -24,6 +24,7 @@ from cotune.api.experiment import (
     VerdictSummary,
     Winner,
 )
+from cotune.api.sharing import Sharing
 from cotune.api.trial import Prediction, Purpose, TrialPhase
 from cotune.experiments.confirmation import Conclusion, conclude, proceed
 from cotune.experiments.observed import ObservedTrial
@@ -37,6 +38,7 @@ from cotune.fitness.ranking import Ranking, Result, Verdict, rank
 from cotune.search.grid import GridSampler
 from cotune.search.sampler import Observation, Sampler
 from cotune.search.space import Candidate, Space
+from cotune.trials.interference import is_measured, round_seconds
 
 LISTED_SKIPS = 200
 """With more candidates that cannot start, they are counted by reason, and none of them becomes a trial."""
@@ -110,7 +112,7 @@ def decide(
     by_candidate = _by_candidate([it for it in trials if it.purpose is Purpose.SEARCH])
     is_counted = plan.skipped > LISTED_SKIPS
     counts = _counts(trials, _counted(plan, trials) if is_counted else 0)
-    saved = _gpu_seconds_saved(spec, trials, counts.skipped)
+    saved = _gpu_seconds_saved(spec, trials, max(counts.skipped - plan.without_node, 0))
     if not trials and plan.is_nothing_feasible:
         skipped = counts.model_copy(update={"skipped": len(space)})
         return ExperimentStep(ExperimentPhase.FAILED, NOTHING_FEASIBLE, _why(plan, space), skipped)
@@ -230,7 +232,7 @@ def _counts(trials: Sequence[ObservedTrial], counted: int) -> TrialCounts:
         total=len(trials),
         finished=sum(it.phase.is_finished() for it in trials),
         failed=sum(it.phase is TrialPhase.FAILED for it in trials),
-        skipped=max(counted, sum(it.is_skipped for it in trials)),
+        skipped=max(counted, sum(it.is_skipped or it.phase is TrialPhase.SKIPPED for it in trials)),
         wrong_fits=sum(
             prediction is not None and prediction.fits and it.reason in _FOR_WANT_OF_MEMORY for it, prediction in ran
         ),
@@ -248,12 +250,21 @@ def _gpu_seconds_saved(spec: ExperimentSpec, trials: Sequence[ObservedTrial], sk
     """
     ran = [it for it in trials if it.seconds is not None and not it.is_skipped]
     failed = [it.seconds for it in ran if it.reason in _FOR_WANT_OF_MEMORY and it.seconds is not None]
-    load = spec.workload.load_seconds
-    measured = [it.seconds - load for it in ran if it.phase is TrialPhase.SUCCEEDED and it.seconds is not None]
+    measured = [
+        it.seconds - _loaded_seconds(spec, it)
+        for it in ran
+        if it.phase is TrialPhase.SUCCEEDED and it.seconds is not None
+    ]
     times = failed or [max(it, 0.0) for it in measured]
     if not skipped or not times:
         return None
     return skipped * fmean(times)
+
+
+def _loaded_seconds(spec: ExperimentSpec, trial: ObservedTrial) -> int:
+    """From the first request of its warm-up to the last of its last round."""
+    rounds = round_seconds(spec) if is_measured(spec, trial.candidate, trial.purpose) else 0
+    return spec.workload.load_seconds + rounds
 
 
 def _drift_check(
@@ -321,7 +332,18 @@ def _concluded(
     verdict, message = _summary(spec, found, _first(challenger, trials)), f"{values}: {found.message}"
     if found.comparison is not None and found.outcome is Outcome.BETTER:
         fitness, reference = found.comparison.fitness, found.comparison.baseline_fitness
-        winner = Winner(trial=_first(challenger, trials), fitness=f"{fitness:.6f}", baseline_fitness=f"{reference:.6f}")
+        sharing = _other_sharing(spec, challenger)
+        winner = Winner(
+            trial=_first(challenger, trials),
+            fitness=f"{fitness:.6f}",
+            baseline_fitness=f"{reference:.6f}",
+            sharing=sharing,
+        )
+        if sharing is not None:
+            message += (
+                f"; it wants nodes that share their card as {sharing}, not as {spec.baseline_sharing}: they are to be "
+                "prepared, no node is reconfigured"
+            )
         won = ExperimentStep(
             ended, Verdict.WINNER, message, counts, winner=winner, verdict=verdict, outcome=found.outcome
         )
@@ -382,6 +404,12 @@ def _validation(found: Validation) -> ValidationSummary:
         gain=_estimate(found.comparison.gain) if found.comparison is not None else None,
         interaction=f"{found.interaction:.6f}" if found.interaction is not None else None,
     )
+
+
+def _other_sharing(spec: ExperimentSpec, candidate: Candidate) -> Sharing | None:
+    """How a candidate shares the card, where that is not how it is shared today."""
+    sharing = spec.sharing(candidate.values)
+    return sharing if sharing is not spec.baseline_sharing else None
 
 
 def _summary(spec: ExperimentSpec, found: Conclusion, trial: str) -> VerdictSummary:

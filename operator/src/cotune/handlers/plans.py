@@ -11,14 +11,20 @@ from cotune.api.trial import TrialPhase, TrialSpec, TrialStatus
 from cotune.cluster.kinds import TRIAL
 from cotune.cluster.model_configs import model_configs
 from cotune.cluster.objects import Object, Objects
-from cotune.experiments.predictions import SpacePlan, SpaceTooLargeError, plan_experiment, starts_of, unplanned
+from cotune.experiments.predictions import (
+    SpacePlan,
+    SpaceTooLargeError,
+    plan_experiment,
+    plan_without_memory,
+    starts_of,
+)
 from cotune.handlers.statuses import status_of
 from cotune.planning.calibration import ComparedStart, Offsets, learn
 from cotune.planning.cards import UnknownCardError
 from cotune.planning.learned import ShownByTrial, learn_services, shown
 from cotune.planning.model_config import ModelConfigError
 from cotune.planning.server import PlanningError
-from cotune.search.space import Space
+from cotune.trials.placement import SharingModes
 
 _Key = TypeVar("_Key")
 _Made = TypeVar("_Made")
@@ -68,7 +74,7 @@ class Plans:
         self._elsewhere: OrderedDict[tuple[str, str], Taught] = OrderedDict()
 
     async def of(
-        self, namespace: str, spec: ExperimentSpec, digest: str, trials: Iterable[Object], shares: int = 0
+        self, namespace: str, spec: ExperimentSpec, digest: str, trials: Iterable[Object], modes: SharingModes
     ) -> MadePlan:
         """The plan of a spec of this digest, with what its own trials and those of the namespace have taught so far.
 
@@ -77,7 +83,7 @@ class Plans:
             spec: the experiment.
             digest: of its spec.
             trials: its own.
-            shares: into how many shares the device plugin divides the card; 0: not known.
+            modes: which ways of sharing the card nodes are prepared for.
 
         Raises:
             PlanningInProgressError: it takes longer than a pass may.
@@ -90,11 +96,11 @@ class Plans:
         starts = (*other.starts, *own.starts)
         shown = tuple(it for found in (other.shown, own.shown) for trial in found.values() for it in trial)
         try:
-            plan = await self._plan(namespace, spec, digest, learn(starts), shown, shares)
+            plan = await self._plan(namespace, spec, digest, learn(starts), shown, modes)
         except SpaceTooLargeError:
             raise
         except (PlanningError, ModelConfigError, UnknownCardError) as error:
-            return MadePlan(unplanned(Space(spec.parameters)), str(error.args[0]))
+            return MadePlan(plan_without_memory(spec, modes), str(error.args[0]))
         return MadePlan(plan, learned_from=len(starts) + len(shown))
 
     async def _plan(
@@ -104,14 +110,14 @@ class Plans:
         digest: str,
         offsets: Offsets,
         shown: tuple[ShownByTrial, ...],
-        shares: int,
+        modes: SharingModes,
     ) -> SpacePlan:
         learned = {it: frozenset(learn_services(shown, it).held.items()) for it in {it.card for it in shown}}
-        key = (namespace, digest, frozenset(offsets.items()), frozenset(learned.items()), shares)
+        key = (namespace, digest, frozenset(offsets.items()), frozenset(learned.items()), modes)
         task = self._made.get(key)
         if task is None:
             configs = await model_configs(self._objects, namespace, spec)
-            task = asyncio.create_task(asyncio.to_thread(plan_experiment, spec, configs, offsets, shown, shares))
+            task = asyncio.create_task(asyncio.to_thread(plan_experiment, spec, configs, offsets, shown, modes))
             _remember(self._made, key, task)
         done, _ = await asyncio.wait([task], timeout=_PATIENCE_SECONDS)
         if not done:

@@ -9,7 +9,16 @@ from pydantic import ValidationError
 
 from cotune.api.conditions import with_condition
 from cotune.api.experiment import ExperimentPhase, ExperimentSpec, ExperimentStatus
-from cotune.api.trial import Measurement, ObservedServer, Prediction, Purpose, TrialPhase, TrialSpec, TrialStatus
+from cotune.api.sharing import Sharing
+from cotune.api.trial import (
+    InterferenceFigure,
+    Measurement,
+    ObservedServer,
+    Purpose,
+    TrialPhase,
+    TrialSpec,
+    TrialStatus,
+)
 from cotune.cluster.cards import Cards, Holder, QuarantinedError
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import CONFIG_MAP, EXPERIMENT, TRIAL
@@ -23,9 +32,10 @@ from cotune.handlers.statuses import condition, status_of, write_status
 from cotune.measurement.contract import ProbeResult
 from cotune.planning.calibration import prediction_errors
 from cotune.search.space import Candidate, Space
+from cotune.trials.interference import figures, is_measured, longest, rounds
 from cotune.trials.lifecycle import Deadlines, Observed, Step, decide, log_unreadable, measuring_deadline
 from cotune.trials.outcome import ComponentRun, NoResultError, measurements, observed_server, probe_result
-from cotune.trials.placement import place
+from cotune.trials.placement import NO_SUITABLE_NODE, place_stack
 from cotune.trials.pod_failure import PodFailure
 from cotune.trials.probe_pod import PROBE, probe_pod
 from cotune.trials.render import (
@@ -87,10 +97,10 @@ class TrialReconciler:
         experiment: ExperimentSpec,
         now: datetime,
     ) -> timedelta | None:
-        node = status.node or await self._acquire_any(identity, experiment, now)
+        node = status.node or await self._acquire_any(identity, spec, experiment, now)
         if isinstance(node, Step):
             await self._write(body, status, node, now)
-            return _LATER if node.reason == "NodeQuarantined" else _POLL
+            return _LATER if node.reason in {"NodeQuarantined", NO_SUITABLE_NODE} else _POLL
         stack = await self.stacks.observe(identity)
         holder = await self.cards.holder(node)
         step = decide(
@@ -98,17 +108,18 @@ class TrialReconciler:
             status.phase,
             status.phase_started_at or now,
             Observed(holder == Holder.of(identity), stack.probe, stack.components, _refused(status)),
-            self._deadlines(experiment),
+            self._deadlines(spec, experiment),
             now,
         )
-        measured, servers = (), ()
+        kept = _Kept(step)
         try:
             begins = status.phase is TrialPhase.PENDING
             if begins and (missing := await self._missing_corpus(identity, experiment)):
                 why = Step(TrialPhase.PENDING, "CorpusNotFound", f"no ConfigMap {missing} in {identity.namespace}")
                 return await self._put_off(body, identity, status, node, why, now)
             await self.stacks.ensure(identity, self._manifests(identity, spec, experiment, node, step))
-            step, measured, servers = await self._measured(status, step, experiment, stack, spec.prediction, now)
+            kept = await self._measured(spec, status, step, experiment, stack, now)
+            step = kept.step
             if step.reason == "NotDrained":
                 step = await self._quarantined(identity, step, stack, node, now)
         except TemplateError as error:
@@ -125,9 +136,15 @@ class TrialReconciler:
             else:
                 # Pod Security, a missing right or a field that no pod has: the same again would be refused again.
                 step = Step(TrialPhase.INVALID, "PodRefused", error.message)
-        errors = prediction_errors(spec.prediction, measured) if spec.prediction is not None else ()
+        errors = prediction_errors(spec.prediction, kept.measurements) if spec.prediction is not None else ()
         updated = status.model_copy(
-            update={"node": node, "measurements": measured, "servers": servers, "prediction_errors": errors}
+            update={
+                "node": node,
+                "measurements": kept.measurements,
+                "servers": kept.servers,
+                "interference": kept.interference,
+                "prediction_errors": errors,
+            }
         )
         return await self._write(body, status, step, now, updated)
 
@@ -139,11 +156,20 @@ class TrialReconciler:
         await self._write(body, status, why, now, status.model_copy(update={"node": None}))
         return _LATER
 
-    async def _acquire_any(self, identity: TrialIdentity, experiment: ExperimentSpec, now: datetime) -> str | Step:
+    async def _acquire_any(
+        self, identity: TrialIdentity, spec: TrialSpec, experiment: ExperimentSpec, now: datetime
+    ) -> str | Step:
         """A node whose card the trial holds now, or the step of a trial that has none."""
-        containers = len(experiment.stack.components) + 1
+        sharing = experiment.sharing(_candidate(spec).values)
+        placement = place_stack(await nodes(self.objects), experiment, sharing)
+        if not placement.nodes:
+            # Others of the search can do without it; on the baseline and a confirming run the experiment waits.
+            is_dispensable = spec.purpose is Purpose.SEARCH and sharing is not experiment.baseline_sharing
+            is_skipped = is_dispensable and not placement.may_come
+            phase = TrialPhase.SKIPPED if is_skipped else TrialPhase.PENDING
+            return Step(phase, NO_SUITABLE_NODE, placement.why_none())
         quarantined: list[str] = []
-        for node in place(await nodes(self.objects), experiment.gpu, containers).nodes:
+        for node in placement.nodes:
             try:
                 if await self.cards.acquire(node, identity, now):
                     return node
@@ -168,7 +194,17 @@ class TrialReconciler:
     ) -> list[Manifest]:
         made: list[Manifest] = []
         if step.start_probe:
-            made.append(probe_pod(identity, experiment, node, self.settings.probe))
+            candidate = _candidate(spec)
+            made.append(
+                probe_pod(
+                    identity,
+                    experiment,
+                    node,
+                    self.settings.probe,
+                    is_exclusive=experiment.sharing(candidate.values) is Sharing.EXCLUSIVE,
+                    interference=is_measured(experiment, candidate, spec.purpose),
+                )
+            )
         for component in experiment.stack.components:
             if component.name in step.start:
                 variables = environment(component.name, experiment.parameters, _candidate(spec))
@@ -184,33 +220,36 @@ class TrialReconciler:
 
     async def _measured(
         self,
+        spec: TrialSpec,
         status: TrialStatus,
         step: Step,
         experiment: ExperimentSpec,
         stack: ObservedStack,
-        prediction: Prediction | None,
         now: datetime,
-    ) -> tuple[Step, tuple[Measurement, ...], tuple[ObservedServer, ...]]:
+    ) -> "_Kept":
         """The measurements of a trial that has succeeded, and what servers have logged: stored before the pods go."""
         if step.phase is TrialPhase.FAILED:
-            return step, (), _servers(experiment, {name: pod.log or "" for name, pod in stack.components.items()})
+            logs = {name: pod.log or "" for name, pod in stack.components.items()}
+            return _Kept(step, servers=_servers(experiment, logs))
         if step.phase is not TrialPhase.SUCCEEDED or stack.probe is None:
-            return step, (), ()
+            return _Kept(step)
         try:
             result, runs = probe_result(stack.probe.log or ""), await self.stacks.runs(stack)
         except NoResultError as error:
-            return Step(TrialPhase.INVALID, "NoResult", str(error)), (), ()
+            return _Kept(Step(TrialPhase.INVALID, "NoResult", str(error)))
         except ApiError as error:
             if error.status in REFUSALS:
                 raise
             elapsed = now - (status.phase_started_at or now)
-            return log_unreadable(status.phase, elapsed, self._deadlines(experiment), "a component"), (), ()
+            deadlines = self._deadlines(spec, experiment)
+            return _Kept(log_unreadable(status.phase, elapsed, deadlines, "a component"))
         measured = measurements(experiment, result, runs)
-        if (found := _breach(experiment, result, stack, runs, measured, prediction)) is not None:
+        if (found := _breach(experiment, result, stack, runs, measured, spec)) is not None:
             # Nothing of it is kept: neither a judgement nor a later plan may rest on it.
             phase = TrialPhase.FAILED if found.blames_the_candidate else TrialPhase.INVALID
-            return Step(phase, found.reason, found.message), (), ()
-        return step, measured, _servers(experiment, {name: run.log for name, run in runs.items()})
+            return _Kept(Step(phase, found.reason, found.message))
+        servers = _servers(experiment, {name: run.log for name, run in runs.items()})
+        return _Kept(step, measured, servers, figures(result.interference))
 
     async def _finish(
         self, body: Object, identity: TrialIdentity, spec: TrialSpec, status: TrialStatus, now: datetime
@@ -300,12 +339,23 @@ class TrialReconciler:
                 TRIALS.labels(str(step.phase), step.reason).inc()
         return timedelta() if step.phase is not old.phase else _POLL
 
-    def _deadlines(self, experiment: ExperimentSpec) -> Deadlines:
-        return Deadlines(self.settings.drain, self.settings.start, measuring_deadline(experiment.workload))
+    def _deadlines(self, spec: TrialSpec, experiment: ExperimentSpec) -> Deadlines:
+        rounds = longest(experiment) if is_measured(experiment, _candidate(spec), spec.purpose) else timedelta()
+        return Deadlines(self.settings.drain, self.settings.start, measuring_deadline(experiment.workload, rounds))
 
     async def _tell_judgement(self, body: Object, judgement: Judgement, now: datetime) -> None:
         note = f"fitness {judgement.fitness}" if judgement.feasible else judgement.message
         await self.events.tell(body, judgement.reason, note, "Judge", now, warning=not judgement.feasible)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What a pass found of a trial's result, and the step that it makes of it."""
+
+    step: Step
+    measurements: tuple[Measurement, ...] = ()
+    servers: tuple[ObservedServer, ...] = ()
+    interference: tuple[InterferenceFigure, ...] = ()
 
 
 def _identity(body: Object, spec: TrialSpec) -> TrialIdentity:
@@ -337,13 +387,16 @@ def _breach(
     stack: ObservedStack,
     runs: Mapping[str, ComponentRun],
     measured: Sequence[Measurement],
-    prediction: Prediction | None,
+    spec: TrialSpec,
 ) -> Breach | None:
     if result.conduct is None or (result.conduct.card is None) != (experiment.gpu is None):
         return Breach("NoResult", "the probe does not say how it has measured")
+    wanted = rounds(experiment) if is_measured(experiment, _candidate(spec), spec.purpose) else ()
+    if tuple(it.loaded for it in result.conduct.rounds) != wanted:
+        return Breach("NoResult", "the probe has not measured the interference that was asked for")
     components = {PROBE: stack.probe_evidence(), **{name: it.evidence for name, it in runs.items()}}
     by_metric = {it.metric: it for it in measured}
-    return breach(Evidence(experiment, result.conduct, components, by_metric, prediction))
+    return breach(Evidence(experiment, result.conduct, components, by_metric, spec.prediction, result.interference))
 
 
 def _may_pass(error: ApiError) -> bool:

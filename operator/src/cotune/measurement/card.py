@@ -5,12 +5,13 @@
 # pyright: reportUnknownArgumentType=false
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from statistics import median
-from typing import cast
+from typing import Any, cast
 
 import pynvml
 
@@ -24,6 +25,8 @@ _CONTEXT_MIB = 128
 _IDLE_LEAST_MIB = 256
 """What a small card's driver may take; the context of any CUDA process takes as much on top of it."""
 _SAMPLES_A_SECOND = 10
+MPS_VARIABLE = "CUDA_MPS_PIPE_DIRECTORY"
+"""The device plugin sets it in every container with a share of a card under MPS."""
 
 _THROTTLING = {
     0x08: "HwSlowdown",
@@ -60,11 +63,13 @@ class Reading:
     temperature_celsius: int | None = None
     uncorrected_ecc_errors: int | None = None
     """Since the driver was loaded."""
+    mps_server_mib: float = 0.0
+    """What the server of MPS holds, which is nobody's process and stays when its clients have gone."""
 
     @property
     def unlisted_mib(self) -> float:
         """What is used and not accounted for by a listed process."""
-        return max(0.0, self.used_mib - sum(self.held.values()))
+        return max(0.0, self.used_mib - self.mps_server_mib - sum(self.held.values()))
 
     @property
     def is_idle(self) -> bool:
@@ -72,7 +77,8 @@ class Reading:
 
         Processes of other containers are not always listed; their memory always is.
         """
-        return self.processes == 0 and self.used_mib <= max(_IDLE_LEAST_MIB, _IDLE_SHARE * self.total_mib)
+        of_others = self.used_mib - self.mps_server_mib
+        return self.processes == 0 and of_others <= max(_IDLE_LEAST_MIB, _IDLE_SHARE * self.total_mib)
 
 
 class Card:
@@ -89,6 +95,7 @@ class Card:
             count = int(pynvml.nvmlDeviceGetCount())
             if count != 1:
                 raise CardError(f"the pod sees {count} cards, and a trial runs on one")
+            self._is_mps = MPS_VARIABLE in os.environ
             self._handle = pynvml.nvmlDeviceGetHandleByIndex(0)
             self.uuid = _text(pynvml.nvmlDeviceGetUUID(self._handle))
         except pynvml.NVMLError as error:
@@ -104,6 +111,8 @@ class Card:
             memory = pynvml.nvmlDeviceGetMemoryInfo(self._handle)
             rates = pynvml.nvmlDeviceGetUtilizationRates(self._handle)
             processes = pynvml.nvmlDeviceGetComputeRunningProcesses(self._handle)
+            # Under MPS all processes are its clients, for the card is in exclusive mode then, but for its server.
+            clients = pynvml.nvmlDeviceGetMPSComputeRunningProcesses(self._handle) if self._is_mps else processes
         except pynvml.NVMLError as error:
             raise CardError(f"NVML: {error}") from error
         return Reading(
@@ -111,8 +120,9 @@ class Card:
             free_mib=int(memory.free) / _MIB,
             total_mib=int(memory.total) / _MIB,
             utilization=int(rates.gpu) / 100,
-            processes=len(processes),
-            held={int(it.pid): int(it.usedGpuMemory) / _MIB for it in processes if it.usedGpuMemory is not None},
+            processes=len(clients),
+            held=_held(clients),
+            mps_server_mib=sum(mib for pid, mib in _held(processes).items() if pid not in _held(clients)),
             throttle_reasons=_known(lambda: pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._handle)),
             sm_clock_mhz=_known(lambda: pynvml.nvmlDeviceGetClockInfo(self._handle, pynvml.NVML_CLOCK_SM)),
             power_watts=milliwatts / 1000
@@ -190,6 +200,11 @@ def card_conduct(uuid: str, drained: Reading, readings: Sequence[Reading]) -> Ca
         temperature_celsius=max(degrees, default=None),
         uncorrected_ecc_errors=max(after - before, 0) if before is not None and after is not None else None,
     )
+
+
+def _held(processes: Sequence[Any]) -> dict[int, float]:
+    """Process id to MiB, for those that NVML lists with their memory."""
+    return {int(it.pid): int(it.usedGpuMemory) / _MIB for it in processes if it.usedGpuMemory is not None}
 
 
 def _processes(held: Mapping[int, float]) -> tuple[CardProcess, ...]:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from cotune.api.base import ApiModel, ComponentName, map_list
 from cotune.api.experiment import Arrivals, ArrivalType, Protocol
-from cotune.api.trial import Measurement
+from cotune.api.trial import MOST_INTERFERENCE_FIGURES, Measurement
 
 CONFIGURATION_VARIABLE = "COTUNE_PROBE"
 HEALTH_PORT = 8080
@@ -48,6 +48,16 @@ class ProbeStream(ApiModel):
     """For HTTP: what is asked for with GET."""
 
 
+class ProbeInterference(ApiModel):
+    """Rounds of load after the window, each on some of the services."""
+
+    duration_seconds: Annotated[float, Field(gt=0)]
+    """Of a round's own window."""
+    warmup_seconds: Annotated[float, Field(ge=0)] = 0
+    rounds: Annotated[tuple[tuple[ComponentName, ...], ...], Field(min_length=1, max_length=64)]
+    """The components that are loaded in each round."""
+
+
 class ProbeConfiguration(ApiModel):
     """All that a probe does in its life."""
 
@@ -64,6 +74,8 @@ class ProbeConfiguration(ApiModel):
     grace_seconds: Annotated[float, Field(ge=0)] = GRACE_SECONDS
     """How long after the window its answers are waited for."""
     streams: Annotated[tuple[ProbeStream, ...], Field(min_length=1)]
+    interference: ProbeInterference | None = None
+    """What is measured after the window; left out: nothing."""
 
 
 class Steadiness(StrEnum):
@@ -184,6 +196,17 @@ class Punctuality(ApiModel):
     """How late the probe itself sent."""
 
 
+class RoundConduct(ApiModel):
+    """How one round of the interference matrix went."""
+
+    loaded: Annotated[tuple[ComponentName, ...], Field(min_length=1, max_length=16)]
+    started_at: datetime
+    ended_at: datetime
+    punctuality: Annotated[tuple[Punctuality, ...], Field(max_length=16)]
+    card: CardConduct | None = None
+    """None without a card."""
+
+
 class Conduct(ApiModel):
     """How the measurement went: not what it says, but whether it may be believed."""
 
@@ -193,6 +216,18 @@ class Conduct(ApiModel):
     punctuality: Annotated[tuple[Punctuality, ...], Field(max_length=16)] = ()
     card: CardConduct | None = None
     """None without a card."""
+    rounds: Annotated[tuple[RoundConduct, ...], Field(max_length=64)] = ()
+    """Of the interference matrix, in their order."""
+
+
+class InterferenceCell(ApiModel):
+    """One component's latencies while so many were loaded."""
+
+    loaded: tuple[ComponentName, ...]
+    """It alone, it and another, or all: the window itself."""
+    component: ComponentName
+    latency: Spread | None = None
+    """Over all of its streams; None: not one request was answered."""
 
 
 class ProbeResult(ApiModel):
@@ -206,5 +241,7 @@ class ProbeResult(ApiModel):
     processor_wait_seconds: float | None = None
     """Of warm-up, window and cool-down: for how long the probe was ready to run and its core was somebody else's. None:
     the kernel does not say."""
+    interference: Annotated[tuple[InterferenceCell, ...], Field(max_length=MOST_INTERFERENCE_FIGURES)] = ()
+    """The rounds' cells, and the window's; empty: it was not asked for."""
     conduct: Conduct | None = None
     """None: an older probe, of whose figures nothing can be said."""

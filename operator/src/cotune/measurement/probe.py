@@ -5,7 +5,7 @@ import gc
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,8 +15,19 @@ from cotune.api.experiment import ArrivalType, Protocol
 from cotune.measurement.arrivals import schedule, stream_seed
 from cotune.measurement.card import Card, Reading, card_conduct
 from cotune.measurement.clients import Answer, Client, HttpClient, LanguageModelClient, TranscriptionsClient
-from cotune.measurement.contract import Conduct, ProbeConfiguration, ProbeResult, ProbeStream, Punctuality, StreamReport
+from cotune.measurement.contract import (
+    Conduct,
+    InterferenceCell,
+    ProbeConfiguration,
+    ProbeInterference,
+    ProbeResult,
+    ProbeStream,
+    Punctuality,
+    RoundConduct,
+    StreamReport,
+)
 from cotune.measurement.corpus import Clip, read_corpus
+from cotune.measurement.interference import interference_cell, slowdowns
 from cotune.measurement.largest_allocation import measure_largest_allocation
 from cotune.measurement.load import Step, Target, run_closed_loop, run_open_loop
 from cotune.measurement.prompts import prompt
@@ -86,18 +97,23 @@ class _Source:
     seed: int
     trace: Sequence[Recorded]
     warmup_seconds: float
+    duration_seconds: float
+    cooldown_seconds: float
+    round: int = 0
+    """Of the interference matrix; 0: the window."""
 
-    def plan(self, configuration: ProbeConfiguration) -> Iterator[tuple[float, Request]]:
+    def plan(self) -> Iterator[tuple[float, Request]]:
         """Due times from the start of the window, and requests: warm-up, window and cool-down without a gap."""
         for phase, begin, seconds in (
             (Phase.WARM_UP, -self.warmup_seconds, self.warmup_seconds),
-            (Phase.WINDOW, 0.0, configuration.duration_seconds),
-            (Phase.COOL_DOWN, configuration.duration_seconds, configuration.cooldown_seconds),
+            (Phase.WINDOW, 0.0, self.duration_seconds),
+            (Phase.COOL_DOWN, self.duration_seconds, self.cooldown_seconds),
         ):
             times = schedule(self.stream.arrivals, seconds, self.seed + phase, self.trace)
             for number, due in enumerate(times):
                 recorded = self.trace[number] if self.trace else None
-                yield begin + due, self.lengths.request(self.seed, phase, number, recorded)
+                request = self.lengths.request(self.seed, phase, number, recorded)
+                yield begin + due, request.in_round(self.round)
 
 
 def read_inputs(configuration: ProbeConfiguration) -> Inputs:
@@ -119,6 +135,10 @@ def read_inputs(configuration: ProbeConfiguration) -> Inputs:
             raise ValueError(f"{stream.component}: {stream.protocol} needs promptTokens and outputTokens")
         if stream.protocol is Protocol.OPENAI_TRANSCRIPTIONS and stream.corpus is None:
             raise ValueError(f"{stream.component}: OpenAITranscriptions needs a corpus")
+    known = {it.component for it in streams}
+    for loaded in configuration.interference.rounds if configuration.interference is not None else ():
+        if unknown := [it for it in loaded if it not in known]:
+            raise ValueError(f"interference: no stream for {', '.join(unknown)}")
     datasets = {it.dataset: read_dataset(Path(it.dataset)) for it in streams if it.dataset is not None}
     for stream in streams:
         if stream.protocol is Protocol.OPENAI_COMPLETIONS and any(
@@ -206,13 +226,13 @@ async def _first_requests(source: _Source, inputs: Inputs) -> None:
         await asyncio.gather(sending, return_exceptions=True)
 
 
-async def _load(source: _Source, record: StreamRecord, configuration: ProbeConfiguration) -> tuple[Step, ...]:
+async def _load(source: _Source, record: StreamRecord) -> tuple[Step, ...]:
     arrivals = source.stream.arrivals
     if arrivals.type is ArrivalType.CLOSED_LOOP:
-        requests = requests_from(source.lengths, source.seed, Phase.WINDOW)
+        requests = requests_from(source.lengths, source.seed, Phase.WINDOW, source.round)
         concurrencies = arrivals.concurrency or ()
         return await run_closed_loop(concurrencies, requests, source.target, record, -source.warmup_seconds)
-    await run_open_loop(source.plan(configuration), source.target, record)
+    await run_open_loop(source.plan(), source.target, record)
     return ()
 
 
@@ -225,9 +245,9 @@ async def _measure(
     say: Say,
 ) -> ProbeResult:
     records = [StreamRecord(window) for _ in sources]
-    loads = (_load(it, record, configuration) for it, record in zip(sources, records, strict=True))
+    loads = (_load(it, record) for it, record in zip(sources, records, strict=True))
     before = _processor_wait()
-    readings, swept = await asyncio.gather(_watched(card, window, say), asyncio.gather(*loads))
+    readings, swept = await asyncio.gather(_watched(card, window, "measuring", say), asyncio.gather(*loads))
     after = _processor_wait()
     groups: defaultdict[str, list[StreamRecord]] = defaultdict(list)
     measurements = list(card_measurements(readings))
@@ -243,6 +263,11 @@ async def _measure(
         stream = next(it.stream for it in sources if it.stream.component == name)
         cache = await cache_facts(session, _url(stream)) if stream.protocol.is_language_model else None
         measurements += component_measurements(name, group, cache)
+    started_at = _as_date(window.start)
+    rounds = await _interference(sources, card, configuration, say)
+    together = [interference_cell(tuple(groups), it, group) for it, group in groups.items()] if rounds else []
+    cells = [cell for it in rounds for cell in it.cells]
+    measurements += slowdowns(together, cells)
     if card is not None and configuration.largest_allocation:
         largest, unknown = await measure_largest_allocation()
         if largest is None:
@@ -250,20 +275,88 @@ async def _measure(
         else:
             measurements.append(largest_allocation_measurement(largest))
     errors = [f"{name}: {it}" for name, group in groups.items() for record in group for it in record.examples]
-    started_at = datetime.now(UTC) - timedelta(seconds=time.monotonic() - window.start)
     conduct = Conduct(
         started_at=started_at,
         ended_at=started_at + timedelta(seconds=window.seconds),
         punctuality=tuple(_punctuality(name, reports) for name in groups),
         card=card_conduct(card.card.uuid, card.drained, readings) if card is not None else None,
+        rounds=tuple(it.conduct for it in rounds),
     )
     return ProbeResult(
         measurements=tuple(measurements),
         errors=tuple(it[:300] for it in errors[:16]),
         streams=tuple(reports),
+        interference=(*cells, *together),
         conduct=conduct,
         processor_wait_seconds=None if before is None or after is None else round(after - before, 6),
     )
+
+
+@dataclass(frozen=True)
+class _Round:
+    """One round of the interference matrix."""
+
+    cells: Sequence[InterferenceCell]
+    conduct: RoundConduct
+
+
+async def _interference(
+    sources: Sequence[_Source], card: DrainedCard | None, configuration: ProbeConfiguration, say: Say
+) -> list[_Round]:
+    """One round after the other: each begins when the last has its answers, or has given them up."""
+    asked = configuration.interference
+    if asked is None:
+        return []
+    grace = configuration.grace_seconds
+    return [
+        await _one_round(loaded, number, sources, card, asked, grace, say)
+        for number, loaded in enumerate(asked.rounds, 1)
+    ]
+
+
+async def _one_round(
+    loaded: Sequence[str],
+    number: int,
+    sources: Sequence[_Source],
+    card: DrainedCard | None,
+    asked: ProbeInterference,
+    grace_seconds: float,
+    say: Say,
+) -> _Round:
+    chosen = [
+        replace(it, warmup_seconds=asked.warmup_seconds, duration_seconds=asked.duration_seconds, round=number)
+        for it in sources
+        if it.stream.component in loaded
+    ]
+    window = Window(time.monotonic() + _LEAD_SECONDS + asked.warmup_seconds, asked.duration_seconds, grace_seconds)
+    records = [StreamRecord(window) for _ in chosen]
+    loads = (_load(it, record) for it, record in zip(chosen, records, strict=True))
+    what = f"measuring {' and '.join(loaded)} without the others"
+    readings, swept = await asyncio.gather(_watched(card, window, what, say), asyncio.gather(*loads))
+    reports = [
+        stream_report(it.stream.component, it.number, it.stream.arrivals.type, record, steps)
+        for it, record, steps in zip(chosen, records, swept, strict=True)
+    ]
+    cells = [
+        interference_cell(
+            loaded, name, [record for it, record in zip(chosen, records, strict=True) if it.stream.component == name]
+        )
+        for name in loaded
+    ]
+    started_at = _as_date(window.start)
+    conduct = RoundConduct(
+        loaded=tuple(loaded),
+        started_at=started_at,
+        ended_at=started_at + timedelta(seconds=window.seconds),
+        punctuality=tuple(_punctuality(name, reports) for name in loaded),
+        card=card_conduct(card.card.uuid, card.drained, readings) if card is not None else None,
+    )
+    return _Round(cells, conduct)
+
+
+def _as_date(moment: float) -> datetime:
+    """A moment of `time.monotonic()`, which has just been."""
+    return datetime.now(UTC) - timedelta(seconds=time.monotonic() - moment)
 
 
 def _processor_wait() -> float | None:
@@ -283,9 +376,9 @@ def _punctuality(component: str, reports: Sequence[StreamReport]) -> Punctuality
     )
 
 
-async def _watched(card: DrainedCard | None, window: Window, say: Say) -> list[Reading]:
+async def _watched(card: DrainedCard | None, window: Window, what: str, say: Say) -> list[Reading]:
     await asyncio.sleep(max(window.start - time.monotonic(), 0.0))
-    say(f"measuring for {window.seconds:g} s")
+    say(f"{what} for {window.seconds:g} s")
     if card is None:
         return []
     return await card.card.watch(window.seconds)
@@ -304,6 +397,8 @@ def _sources(configuration: ProbeConfiguration, session: aiohttp.ClientSession, 
             seed=seed,
             trace=inputs.traces.get(stream.trace or "", ()),
             warmup_seconds=default if stream.warmup_seconds is None else stream.warmup_seconds,
+            duration_seconds=configuration.duration_seconds,
+            cooldown_seconds=configuration.cooldown_seconds,
         )
         for number, stream in enumerate(configuration.streams)
         for seed in (stream_seed(configuration.seed, number),)

@@ -4,7 +4,7 @@ import itertools
 import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import TypeVar
@@ -15,7 +15,8 @@ from cotune.api.base import ApiModel
 
 _LONGEST = 8
 """A drawn length is at most so many times the mean: a server refuses what exceeds its context."""
-_SHIFT = 40
+_SHIFT, _ROUND_SHIFT = 40, 24
+"""Of a request's key: phase and seed lie above the one, the round above the other, and the number below both."""
 
 _Line = TypeVar("_Line", bound=ApiModel)
 
@@ -68,6 +69,14 @@ class Request:
     prompt_tokens: int | None = None
     output_tokens: int | None = None
 
+    def in_round(self, number: int) -> "Request":
+        """The same once more, after the window: of the same lengths, and of words that no prefix cache has seen.
+
+        Args:
+            number: of the round, from 1; 0: the window itself.
+        """
+        return replace(self, key=self.key | (number << _ROUND_SHIFT)) if number else self
+
 
 @dataclass(frozen=True)
 class Lengths:
@@ -95,11 +104,11 @@ class Lengths:
         return min(max(round(drawn), 1), _LONGEST * mean)
 
 
-def requests_from(lengths: Lengths, seed: int, phase: Phase) -> Iterator[Request]:
+def requests_from(lengths: Lengths, seed: int, phase: Phase, in_round: int = 0) -> Iterator[Request]:
     """Requests without end, for a closed loop."""
     number = 0
     while True:
-        yield lengths.request(seed, phase, number)
+        yield lengths.request(seed, phase, number).in_round(in_round)
         number += 1
 
 

@@ -38,24 +38,24 @@ def component_measurements(
     if latency := _of_all(it.latency for it in records):
         yield from _percentiles(f"{name}.latency", latency, ("p50", "p95", "p99"))
     if requests:
-        yield _of(f"{name}.throughput", sum(it.answered_in_window for it in records) / seconds, requests)
-        yield _of(f"{name}.errorRate", sum(it.errors.total() for it in records) / requests, requests)
+        yield measurement(f"{name}.throughput", sum(it.answered_in_window for it in records) / seconds, requests)
+        yield measurement(f"{name}.errorRate", sum(it.errors.total() for it in records) / requests, requests)
     if first := _of_all(it.first_token for it in records):
         yield from _percentiles(f"{name}.ttft", first, ("p50", "p95", "p99"))
         if not any(it.tokens_unknown for it in records):
             tokens = sum(it.tokens_in_window for it in records)
-            yield _of(f"{name}.tokensPerSecond", tokens / seconds, first.samples)
+            yield measurement(f"{name}.tokensPerSecond", tokens / seconds, first.samples)
     if between := _of_all(it.between_tokens for it in records):
         yield from _percentiles(f"{name}.itl", between, ("p50", "p95"))
     heard = [pair for it in records for pair in it.heard]
     if (rate := word_error_rate(heard)) is not None:
-        yield _of(f"{name}.wer", rate, len(heard))
+        yield measurement(f"{name}.wer", rate, len(heard))
     if audio := sum(it.audio_seconds for it in records):
-        yield _of(f"{name}.realTimeFactor", sum(it.processing_seconds for it in records) / audio, len(heard))
+        yield measurement(f"{name}.realTimeFactor", sum(it.processing_seconds for it in records) / audio, len(heard))
     if cache is not None:
-        yield _of(f"{name}.kvCache.tokens", cache.tokens, 1)
+        yield measurement(f"{name}.kvCache.tokens", cache.tokens, 1)
         if cache.concurrency is not None:
-            yield _of(f"{name}.kvCache.concurrency", cache.concurrency, 1)
+            yield measurement(f"{name}.kvCache.concurrency", cache.concurrency, 1)
 
 
 def stream_report(
@@ -76,8 +76,8 @@ def stream_report(
         arrivals=arrivals,
         requests=record.requests,
         errors=tuple(ErrorCount(kind=kind, count=count) for kind, count in sorted(record.errors.items())),
-        latency=_spread(record.latency.percentiles()),
-        schedule_error=_spread(record.lateness.percentiles()),
+        latency=spread_of(record.latency.percentiles()),
+        schedule_error=spread_of(record.lateness.percentiles()),
         steadiness=Steadiness.TOO_FEW
         if steady is None
         else (Steadiness.STEADY if steady.is_steady else Steadiness.UNSTEADY),
@@ -89,7 +89,7 @@ def stream_report(
             ConcurrencyStep(
                 concurrency=it.concurrency,
                 throughput=round(it.answered / it.seconds, _DECIMALS),
-                latency=_spread(it.latency),
+                latency=spread_of(it.latency),
             )
             for it in steps
         ),
@@ -102,21 +102,22 @@ def stream_report(
 def card_measurements(readings: Sequence[Reading]) -> Iterator[Measurement]:
     """The card's metrics over the window; nothing without a reading."""
     if readings:
-        yield _of("gpu.freeMiB", min(it.free_mib for it in readings), len(readings))
-        yield _of("gpu.usedMiB", max(it.used_mib for it in readings), len(readings))
-        yield _of("gpu.utilization", fmean(it.utilization for it in readings), len(readings))
+        yield measurement("gpu.freeMiB", min(it.free_mib for it in readings), len(readings))
+        yield measurement("gpu.usedMiB", max(it.used_mib for it in readings), len(readings))
+        yield measurement("gpu.utilization", fmean(it.utilization for it in readings), len(readings))
 
 
 def largest_allocation_measurement(mib: float) -> Measurement:
     """The one that was tried once, after the window."""
-    return _of(LARGEST_ALLOCATION, mib, 1)
+    return measurement(LARGEST_ALLOCATION, mib, 1)
 
 
 def _of_all(recorders: Iterable[LatencyRecorder]) -> Percentiles | None:
     return LatencyRecorder.merged(recorders).percentiles()
 
 
-def _spread(found: Percentiles | None) -> Spread | None:
+def spread_of(found: Percentiles | None) -> Spread | None:
+    """As the result has it."""
     if found is None:
         return None
     return Spread(
@@ -131,9 +132,10 @@ def _spread(found: Percentiles | None) -> Spread | None:
 
 def _percentiles(metric: str, found: Percentiles, which: Sequence[str]) -> Iterator[Measurement]:
     values = {"p50": found.p50, "p95": found.p95, "p99": found.p99}
-    return (_of(f"{metric}.{it}", values[it], found.samples) for it in which)
+    return (measurement(f"{metric}.{it}", values[it], found.samples) for it in which)
 
 
-def _of(metric: str, value: float, samples: int) -> Measurement:
+def measurement(metric: str, value: float, samples: int) -> Measurement:
+    """A metric with its value to six decimals."""
     text = format(round(Decimal(value), _DECIMALS), "f")
     return Measurement(metric=metric, value=text.rstrip("0").rstrip(".") if "." in text else text, samples=samples)

@@ -6,15 +6,8 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, cast
 
-from cotune.api.experiment import (
-    Component,
-    ExperimentSpec,
-    Memory,
-    MemoryModel,
-    ModelConfigRef,
-    Sharing,
-    WhisperBackend,
-)
+from cotune.api.experiment import Component, ExperimentSpec, Memory, MemoryModel, ModelConfigRef, WhisperBackend
+from cotune.api.sharing import Sharing
 from cotune.planning.cards import Card
 from cotune.planning.declared_service import DeclaredService
 from cotune.planning.learned import NOTHING_LEARNED, Learned, settings_key
@@ -94,20 +87,22 @@ class SpacePlanner:
         Raises:
             PlanningError: a language model has no configuration.
         """
+        parameter = spec.sharing_parameter
+        self._sharing = parameter.name if parameter is not None else None
+        self._is_always_mps = parameter is None and spec.baseline_sharing is Sharing.MPS
         self._card = card
         self._taken = known.taken
+        replicas = known.shares or len(spec.stack.components) + 1
+        self._card_under_mps, self._client_limit = card.under_mps(replicas), card.client_limit(replicas)
         self._components = spec.stack.components
         self._depends_on = {it.name: it.depends_on for it in spec.stack.components}
         self._beside = beside(self._depends_on)
-        self._client_limit = None
-        if spec.gpu is not None and spec.gpu.sharing is Sharing.MPS:
-            self._client_limit = card.client_limit(known.shares or len(spec.stack.components) + 1)
         self._parts = tuple(
             _Part(it, it.memory, spec, configs.get(it.name), known)
             for it in spec.stack.components
             if it.memory is not None
         )
-        self._planned: dict[tuple[int, ...], StackPlan] = {}
+        self._planned: dict[tuple[bool, tuple[int, ...]], StackPlan] = {}
 
     def plan(self, candidate: Candidate) -> StackPlan:
         """The plan of one candidate; equal servers have the same one.
@@ -115,8 +110,9 @@ class SpacePlanner:
         Raises:
             PlanningError: arguments or a size make no sense.
         """
-        servers = self.servers(candidate)
-        key = tuple(id(it) for it in servers)  # A part keeps its servers as long as it remembers any plan of them.
+        servers, is_mps = self.servers(candidate), self._is_under_mps(candidate)
+        # A part keeps its servers as long as it remembers any plan of them.
+        key = is_mps, tuple(id(it) for it in servers)
         plan = self._planned.get(key)
         if plan is None:
             if len(self._planned) >= _REMEMBERED:
@@ -124,9 +120,16 @@ class SpacePlanner:
                 for part in self._parts:
                     part.forget()
                 servers = self.servers(candidate)
-                key = tuple(id(it) for it in servers)
-            plan = self._planned[key] = self._stack(servers, self._beside)
+                key = is_mps, tuple(id(it) for it in servers)
+            plan = self._planned[key] = self._stack(servers, self._beside, is_mps)
         return plan
+
+    def card(self, candidate: Candidate) -> Card:
+        """The card as the candidate's way of sharing it makes it."""
+        return self._card_under_mps if self._is_under_mps(candidate) else self._card
+
+    def _is_under_mps(self, candidate: Candidate) -> bool:
+        return self._is_always_mps if self._sharing is None else candidate.values[self._sharing] == Sharing.MPS
 
     def servers(self, candidate: Candidate) -> tuple[Server, ...]:
         """The services that the planner knows, in their order of start.
@@ -152,13 +155,16 @@ class SpacePlanner:
             PlanningError: arguments or a size make no sense.
         """
         hopeful = (it for it in refused if self._depends_on_the_order(self.plan(it)))
-        stacks = [{part.component: part for part in self.servers(it)} for it in islice(hopeful, _STAND_FOR_ALL)]
+        stacks = [
+            ({part.component: part for part in self.servers(it)}, self._is_under_mps(it))
+            for it in islice(hopeful, _STAND_FOR_ALL)
+        ]
         if not stacks:
             return None
 
         def fitting(order: tuple[str, ...]) -> int:
-            waiting = ([stack[name] for name in order if name in stack] for stack in stacks)
-            return sum(self._stack(it, {}).fits for it in waiting)
+            waiting = (([stack[name] for name in order if name in stack], is_mps) for stack, is_mps in stacks)
+            return sum(self._stack(servers, {}, is_mps).fits for servers, is_mps in waiting)
 
         return better_order([it.name for it in self._components], self._depends_on, fitting, fitting_now=0)
 
@@ -168,8 +174,10 @@ class SpacePlanner:
             return False
         return plan.refusal not in _WHATEVER_THE_ORDER or bool(self._beside[plan.refused])
 
-    def _stack(self, servers: Sequence[Server], mates: Mapping[str, frozenset[str]]) -> StackPlan:
-        return plan_stack(servers, self._card, self._taken, client_limit=self._client_limit, beside=mates)
+    def _stack(self, servers: Sequence[Server], mates: Mapping[str, frozenset[str]], is_mps: bool) -> StackPlan:
+        if is_mps:
+            return plan_stack(servers, self._card_under_mps, self._taken, client_limit=self._client_limit, beside=mates)
+        return plan_stack(servers, self._card, self._taken, beside=mates)
 
 
 def plan_space(
@@ -205,7 +213,8 @@ class _Part:
         self._literals = _literals(container)
         self._compile_cache = _compile_cache(component)
         self._words = command_line(component)
-        self._bound = [(it.bind.env, it.name) for it in spec.parameters if it.bind.component == component.name]
+        bound = ((it.bind.variable, it.name) for it in spec.parameters)
+        self._bound = [(at[1], name) for at, name in bound if at is not None and at[0] == component.name]
         self._made: dict[tuple[str, ...], Server] = {}
 
     @property

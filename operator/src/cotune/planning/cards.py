@@ -63,12 +63,28 @@ class Card:
         """
         return self.total_bytes // MIB // replicas * MIB
 
+    def under_mps(self, replicas: int) -> "Card":
+        """The card as a client of the device plugin's MPS sees it: with its threads its context is capped, too.
+
+        Source: `_CONTEXT_OF_NO_THREADS`.
+        """
+        of_threads = max(self.context_bytes - _CONTEXT_OF_NO_THREADS, 0) // replicas
+        context = min(self.context_bytes, _CONTEXT_OF_NO_THREADS + of_threads)
+        return replace(self, context_bytes=context, measured=self.measured - {"context_bytes"})
+
     def provenance(self, name: str) -> str:
         """`measured`, `published` or `modelled`, of one field."""
         if name in self.measured:
             return "measured"
         return "published" if name in self.published else "modelled"
 
+
+_CONTEXT_OF_NO_THREADS = 32 * MIB
+"""The rest of a context grows with the threads that its client may have.
+
+Measured on an H200, 2026-11-27, driver 580.159: 516, 274, 144 and 78 MiB with 132, 66, 32 and 14 of its multiprocessors
+(`set_default_active_thread_percentage` 100, 50, 25, 12), whether or not memory is capped; beside 66 MiB of the server.
+"""
 
 _LARGE_BYTES = 70 * GIB
 _LARGE_WORKSPACE = frozenset({(9, 0), (10, 0), (10, 3)})

@@ -63,15 +63,19 @@ class Deadlines:
 _LEAST_SLACK, _MOST_SLACK = timedelta(seconds=60), timedelta(minutes=15)
 
 
-def measuring_deadline(workload: Workload) -> timedelta:
+def measuring_deadline(workload: Workload, rounds: timedelta = timedelta()) -> timedelta:
     """How long a probe may take for a workload.
 
     The load, with the answers that are waited for before and after it; and for its own start and the first request
     with every clip, which a slow server takes longer for, half as long again, within bounds.
+
+    Args:
+        workload: the load on all services.
+        rounds: what the rounds of the interference matrix take at most.
     """
     load = timedelta(seconds=workload.load_seconds)
     slack = min(max(load / 2, _LEAST_SLACK), _MOST_SLACK)
-    return load + 2 * timedelta(seconds=GRACE_SECONDS) + slack
+    return load + 2 * timedelta(seconds=GRACE_SECONDS) + slack + rounds
 
 
 @dataclass(frozen=True)

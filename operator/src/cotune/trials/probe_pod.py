@@ -11,8 +11,10 @@ from cotune.measurement.contract import (
     HEALTH_PORT,
     LARGEST_ALLOCATION,
     ProbeConfiguration,
+    ProbeInterference,
     ProbeStream,
 )
+from cotune.trials.interference import rounds
 from cotune.trials.placement import GPU_RESOURCE
 from cotune.trials.render import Manifest, TrialIdentity, child_metadata, on_node, with_digest
 
@@ -28,12 +30,32 @@ class ProbeImage:
     pull_policy: str
 
 
-def probe_pod(trial: TrialIdentity, spec: ExperimentSpec, node: str, image: ProbeImage) -> Manifest:
-    """The probe of one trial on the trial's node."""
+def probe_pod(
+    trial: TrialIdentity,
+    spec: ExperimentSpec,
+    node: str,
+    image: ProbeImage,
+    *,
+    is_exclusive: bool = False,
+    interference: bool = False,
+) -> Manifest:
+    """The probe of one trial on the trial's node.
+
+    Args:
+        trial: whose it is.
+        spec: the experiment.
+        node: the trial's.
+        image: of the probe.
+        is_exclusive: the card has no shares: the service has it as a whole, and the probe only watches it.
+        interference: whether it measures interference after the window.
+    """
     folders = spec.workload.config_maps
-    share = {GPU_RESOURCE: "1"} if spec.gpu is not None else {}
+    share = {GPU_RESOURCE: "1"} if spec.gpu is not None and not is_exclusive else {}
+    # Without a share the runtime is asked for the card by name; the trial holds the Lease of it all the same.
+    card = [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}] if spec.gpu is not None and is_exclusive else []
     # NVML is in what the runtime mounts by default, CUDA's own library is not everywhere.
-    driver = [{"name": "NVIDIA_DRIVER_CAPABILITIES", "value": "compute,utility"}] if _asks_for_largest(spec) else []
+    capabilities = "compute,utility" if _asks_for_largest(spec) else "utility" if card else ""
+    driver = [{"name": "NVIDIA_DRIVER_CAPABILITIES", "value": capabilities}] if capabilities else []
     container: Manifest = {
         "name": PROBE,
         "image": image.name,
@@ -41,8 +63,9 @@ def probe_pod(trial: TrialIdentity, spec: ExperimentSpec, node: str, image: Prob
         "env": [
             {
                 "name": CONFIGURATION_VARIABLE,
-                "value": configuration(trial, spec).model_dump_json(by_alias=True, exclude_none=True),
+                "value": configuration(trial, spec, interference).model_dump_json(by_alias=True, exclude_none=True),
             },
+            *card,
             *driver,
         ],
         "ports": [{"name": "health", "containerPort": HEALTH_PORT}],
@@ -83,8 +106,9 @@ def seed_of(experiment: str) -> int:
     return zlib.crc32(experiment.encode())
 
 
-def configuration(trial: TrialIdentity, spec: ExperimentSpec) -> ProbeConfiguration:
-    """What the probe of a trial does."""
+def configuration(trial: TrialIdentity, spec: ExperimentSpec, interference: bool = False) -> ProbeConfiguration:
+    """What the probe of a trial does; with `interference` also after the window."""
+    asked = spec.workload.interference if interference else None
     folders = spec.workload.config_maps
     components = {it.name: it for it in spec.stack.components}
     return ProbeConfiguration(
@@ -95,6 +119,11 @@ def configuration(trial: TrialIdentity, spec: ExperimentSpec) -> ProbeConfigurat
         duration_seconds=spec.workload.duration_seconds,
         cooldown_seconds=spec.workload.cooldown_seconds,
         streams=tuple(_stream(trial, it, components[it.component], folders) for it in spec.workload.streams),
+        interference=ProbeInterference(
+            duration_seconds=asked.duration_seconds, warmup_seconds=asked.warmup_seconds, rounds=rounds(spec)
+        )
+        if asked is not None
+        else None,
     )
 
 

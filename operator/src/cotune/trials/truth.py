@@ -8,15 +8,14 @@ components by size; where it does not list all processes, the card's memory as a
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
 
-from cotune.api.experiment import Component, ExperimentSpec
+from cotune.api.experiment import ExperimentSpec
 from cotune.api.trial import Measurement, Prediction
-from cotune.measurement.contract import CardConduct, Conduct
-from cotune.trials.placement import GPU_RESOURCE
+from cotune.measurement.contract import CardConduct, Conduct, InterferenceCell, Punctuality
+from cotune.trials.placement import card_shares
 from cotune.trials.root_cause import root_cause
 
 _THROTTLED_SHARE = 0.05
@@ -61,6 +60,31 @@ class Evidence:
     """The probe's pod among them."""
     measurements: Mapping[str, Measurement]
     prediction: Prediction | None = None
+    interference: Sequence[InterferenceCell] = ()
+    """Empty: it was not asked for."""
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """The window, or a round of the interference matrix after it."""
+
+    words: str
+    """Which of them, to be put behind a message; empty for the window."""
+    punctuality: Sequence[Punctuality]
+    card: CardConduct | None
+    p95: Mapping[str, float]
+    """Of each component that has one, in ms."""
+
+
+def _watched(evidence: Evidence) -> Iterator[_Watched]:
+    conduct, measured = evidence.conduct, evidence.measurements
+    names = [it.component for it in conduct.punctuality]
+    latencies = {it: measured[f"{it}.latency.p95"] for it in names if f"{it}.latency.p95" in measured}
+    yield _Watched("", conduct.punctuality, conduct.card, {name: float(it.value) for name, it in latencies.items()})
+    for it in conduct.rounds:
+        cells = [cell for cell in evidence.interference if cell.loaded == it.loaded and cell.latency is not None]
+        p95 = {cell.component: cell.latency.p95 for cell in cells if cell.latency is not None}
+        yield _Watched(f", in the round of {' and '.join(it.loaded)}", it.punctuality, it.card, p95)
 
 
 Gate = Callable[[Evidence], Breach | None]
@@ -87,11 +111,18 @@ def not_colocated(evidence: Evidence) -> Breach | None:
 
 def second_tenant(evidence: Evidence) -> Breach | None:
     """Nobody comes to the card while it is measured."""
-    card = evidence.conduct.card
-    if card is None or not card.newcomers:
+    first = evidence.conduct.card
+    if first is None:
         return None
-    words = ", ".join(f"process {it.pid} with {it.least_mib:g} MiB" for it in card.newcomers)
-    return Breach("SecondTenant", f"came to the card within the window: {words}")
+    known = {it.pid for it in first.processes}
+    for watched in _watched(evidence):
+        card = watched.card or first
+        # Who came between two rounds is no newcomer of the second; none of the stack's own comes so late.
+        strangers = [it for it in card.processes if watched.words and it.pid not in known]
+        if found := [*card.newcomers, *strangers]:
+            words = ", ".join(f"process {it.pid} with {it.least_mib:g} MiB" for it in found)
+            return Breach("SecondTenant", f"came to the card within the window{watched.words}: {words}")
+    return None
 
 
 def device_fallback(evidence: Evidence) -> Breach | None:
@@ -123,18 +154,22 @@ def device_fallback(evidence: Evidence) -> Breach | None:
 
 def throttled(evidence: Evidence) -> Breach | None:
     """The clocks are the card's own, not those of a hot day or a weak supply."""
-    card = evidence.conduct.card
-    if card is None or card.throttled is None or card.throttled <= _THROTTLED_SHARE * card.readings:
-        return None
-    clock = f", down to {card.sm_clock_mhz} MHz" if card.sm_clock_mhz is not None else ""
-    heat = f", up to {card.temperature_celsius} C" if card.temperature_celsius is not None else ""
-    reasons = ", ".join(card.throttle_reasons)
-    return Breach("Throttled", f"{reasons} in {card.throttled} of {card.readings} readings{clock}{heat}")
+    for watched in _watched(evidence):
+        card = watched.card
+        if card is None or card.throttled is None or card.throttled <= _THROTTLED_SHARE * card.readings:
+            continue
+        clock = f", down to {card.sm_clock_mhz} MHz" if card.sm_clock_mhz is not None else ""
+        heat = f", up to {card.temperature_celsius} C" if card.temperature_celsius is not None else ""
+        reasons = ", ".join(card.throttle_reasons)
+        words = f"{reasons} in {card.throttled} of {card.readings} readings{watched.words}{clock}{heat}"
+        return Breach("Throttled", words)
+    return None
 
 
 def component_restarted(evidence: Evidence) -> Breach | None:
-    """No container starts or ends within the window."""
-    start, end = evidence.conduct.started_at, evidence.conduct.ended_at
+    """No container starts or ends from the beginning of the window to the end of the last round after it."""
+    start = evidence.conduct.started_at
+    end = max([evidence.conduct.ended_at, *(it.ended_at for it in evidence.conduct.rounds)])
     for component in evidence.spec.stack.components:
         it = evidence.components.get(component.name, ComponentEvidence())
         if not any(start <= moment <= end for moment in it.moments):
@@ -148,16 +183,16 @@ def component_restarted(evidence: Evidence) -> Breach | None:
 
 def probe_starved(evidence: Evidence) -> Breach | None:
     """The probe sends in time: what it sends late, it measures of itself."""
-    for it in evidence.conduct.punctuality:
-        latency = evidence.measurements.get(f"{it.component}.latency.p95")
-        least = _LATE_MS if it.requests >= _FEW_REQUESTS else _LATE_MS_OF_FEW
-        bound = max(least, _LATE_SHARE * float(latency.value) if latency is not None else 0.0)
-        if it.late_p99_ms > bound:
-            return Breach(
-                "ProbeStarved",
-                f"requests to {it.component} were sent up to {it.late_p99_ms:.1f} ms late (p99), and at most "
-                f"{bound:.1f} ms count as in time",
-            )
+    for watched in _watched(evidence):
+        for it in watched.punctuality:
+            least = _LATE_MS if it.requests >= _FEW_REQUESTS else _LATE_MS_OF_FEW
+            bound = max(least, _LATE_SHARE * watched.p95.get(it.component, 0.0))
+            if it.late_p99_ms > bound:
+                return Breach(
+                    "ProbeStarved",
+                    f"requests to {it.component} were sent up to {it.late_p99_ms:.1f} ms late (p99){watched.words}, "
+                    f"and at most {bound:.1f} ms count as in time",
+                )
     return None
 
 
@@ -169,6 +204,8 @@ def sample_too_small(evidence: Evidence) -> Breach | None:
         found = evidence.measurements.get(metric)
         component = metric.split(".", 1)[0]
         sent = requests.get(component)
+        if is_slowdown(metric):
+            sent = min((it for it in (sent, _sent_alone(evidence, component)) if it is not None), default=None)
         samples = found.samples if found is not None else 0
         if sent is None or samples >= least:
             continue
@@ -190,6 +227,17 @@ def metrics_that_rest_on_answers(spec: ExperimentSpec) -> list[str]:
     return sorted(it for it in named if _RESTS_ON_ANSWERS.search(it))
 
 
+def is_slowdown(metric: str) -> bool:
+    """Whether it rests on a round of its component alone, beside the window."""
+    return ".slowdown." in metric
+
+
+def _sent_alone(evidence: Evidence, component: str) -> int | None:
+    """Requests that were due in the round of a component alone; None: there was none."""
+    alone = (it for it in evidence.conduct.rounds if it.loaded == (component,))
+    return next((one.requests for it in alone for one in it.punctuality), None)
+
+
 GATES: tuple[Gate, ...] = (
     not_colocated,
     second_tenant,
@@ -205,16 +253,8 @@ GATES: tuple[Gate, ...] = (
 def _wanted(evidence: Evidence) -> dict[str, float]:
     """The least that each component which asks for a card holds on it, in MiB."""
     planned = {it.component: float(it.least_mib) for it in evidence.prediction.holdings} if evidence.prediction else {}
-    asking = [it.name for it in evidence.spec.stack.components if evidence.spec.gpu is not None and _asks_for_card(it)]
+    asking = [it.name for it in evidence.spec.stack.components if evidence.spec.gpu is not None and card_shares(it)]
     return {it: planned.get(it, _SOMETHING_MIB) for it in asking}
-
-
-def _asks_for_card(component: Component) -> bool:
-    spec = cast("Mapping[str, Any]", component.template.get("spec") or {})
-    containers = cast("Sequence[Mapping[str, Any]]", spec.get("containers") or ())
-    resources = (cast("Mapping[str, Any]", it.get("resources") or {}) for it in containers)
-    limits = (cast("Mapping[str, Any]", it.get("limits") or {}) for it in resources)
-    return any(str(it.get(GPU_RESOURCE, "0")) != "0" for it in limits)
 
 
 def _all_have_a_share(card: CardConduct, wanted: Mapping[str, float]) -> bool:
