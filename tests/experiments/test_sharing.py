@@ -44,7 +44,7 @@ def ended(planned: Any, milliseconds: float, fitness: float) -> ObservedTrial:
         reason = planned.prediction.reason
         return replace(found, phase=TrialPhase.SKIPPED, fitness=None, is_skipped=True, reason=reason)
     measured = {"stt.latency.p95": milliseconds + 3 * (planned.repeat % 3), **rest}
-    return replace(found, purpose=planned.purpose, measurements=measured)
+    return replace(found, purpose=planned.purpose, series=planned.series, measurements=measured)
 
 
 def run(experiment: ExperimentSpec, plan: SpacePlan) -> tuple[ExperimentStep, list[ObservedTrial]]:
@@ -52,7 +52,7 @@ def run(experiment: ExperimentSpec, plan: SpacePlan) -> tuple[ExperimentStep, li
     trials: list[ObservedTrial] = []
     for _ in range(100):
         step = decide("voice", experiment, trials, 1, plan)
-        if step.phase is not ExperimentPhase.RUNNING:
+        if step.phase not in {ExperimentPhase.RUNNING, ExperimentPhase.VALIDATING}:
             return step, trials
         for planned in (*step.start, *step.record):
             is_fast = planned.candidate.values["sharing"] == "MPS"
@@ -63,7 +63,7 @@ def run(experiment: ExperimentSpec, plan: SpacePlan) -> tuple[ExperimentStep, li
 def test_the_winner_says_which_nodes_it_wants_and_that_none_is_reconfigured() -> None:
     experiment = spec()
 
-    step, _ = run(experiment, plan_experiment(experiment, {}, {}, ANY_SHARING))
+    step, _ = run(experiment, plan_experiment(experiment, {}, {}, modes=ANY_SHARING))
 
     assert step.winner is not None
     assert step.winner.sharing is Sharing.MPS
@@ -73,7 +73,7 @@ def test_the_winner_says_which_nodes_it_wants_and_that_none_is_reconfigured() ->
 
 def test_a_winner_that_shares_as_today_wants_no_other_nodes() -> None:
     experiment = spec()
-    plan = plan_experiment(experiment, {}, {}, ANY_SHARING)
+    plan = plan_experiment(experiment, {}, {}, modes=ANY_SHARING)
     trials: list[ObservedTrial] = []
     step = decide("voice", experiment, trials, 1, plan)
     while step.phase is ExperimentPhase.RUNNING:
@@ -90,7 +90,7 @@ def test_a_winner_that_shares_as_today_wants_no_other_nodes() -> None:
 @pytest.mark.parametrize("memory_mib", [None, 1_000])
 def test_candidates_without_a_node_are_skipped_with_the_reason_and_the_others_are_tried(memory_mib: int | None) -> None:
     experiment = spec(memory_mib)
-    plan = plan_experiment(experiment, {}, {}, NO_MPS)
+    plan = plan_experiment(experiment, {}, {}, modes=NO_MPS)
 
     step, trials = run(experiment, plan)
 
@@ -104,21 +104,21 @@ def test_candidates_without_a_node_are_skipped_with_the_reason_and_the_others_ar
 
 
 def test_what_the_planner_says_of_the_space_counts_them() -> None:
-    summary = plan_experiment(spec(1_000), {}, {}, NO_MPS).summary
+    summary = plan_experiment(spec(1_000), {}, {}, modes=NO_MPS).summary
 
     assert summary is not None
     assert (summary.candidates, summary.fitting) == (6, 3)
     (refused,) = summary.refused
     assert (refused.reason, refused.count, refused.skipped) == ("NoSuitableNode", 3, 3)
     assert refused.example.endswith("not by mps")
-    assert plan_experiment(spec(), {}, {}, NO_MPS).summary is None, "nothing was planned"
+    assert plan_experiment(spec(), {}, {}, modes=NO_MPS).summary is None, "nothing was planned"
 
 
 @settings(deadline=None)
 @given(probe_skipped=st.sampled_from(["0", "0.5", "1"]), candidate=st.sampled_from(list(Space(spec().parameters))))
 def test_probe_skipped_runs_nothing_that_has_no_node(probe_skipped: str, candidate: Candidate) -> None:
     experiment = spec(1_000, probe_skipped)
-    plan = plan_experiment(experiment, {}, {}, NO_MPS)
+    plan = plan_experiment(experiment, {}, {}, modes=NO_MPS)
 
     hopeless = is_hopeless(plan.predict(candidate), candidate, float(probe_skipped))
 
@@ -134,12 +134,12 @@ def test_a_space_that_is_too_large_to_look_at_says_so() -> None:
     assert len(Space(large.parameters)) > LARGEST_SPACE
 
     with pytest.raises(SpaceTooLargeError):
-        plan_experiment(large, {}, {}, NO_MPS)
+        plan_experiment(large, {}, {}, modes=NO_MPS)
 
 
 def test_the_planner_caps_each_client_where_the_candidate_runs_under_mps() -> None:
     share = card("NVIDIA-GeForce-RTX-3060").client_limit(8) // MIB
-    plan = plan_experiment(spec(share + 1), {}, {}, SharingModes(mps_replicas=8))
+    plan = plan_experiment(spec(share + 1), {}, {}, modes=SharingModes(mps_replicas=8))
     candidates = list(Space(spec().parameters))
 
     refused = [it for it in candidates if (found := plan.predict(it)) is not None and not found.fits]
@@ -149,7 +149,7 @@ def test_the_planner_caps_each_client_where_the_candidate_runs_under_mps() -> No
     found = plan.predict(refused[0])
     assert found is not None
     assert found.reason == "ClientLimit"
-    unknown = plan_experiment(spec(share + 1), {}, {}, ANY_SHARING)
+    unknown = plan_experiment(spec(share + 1), {}, {}, modes=ANY_SHARING)
     assert all((it := unknown.predict(one)) is not None and it.fits for one in candidates)
 
 
@@ -162,7 +162,7 @@ def test_without_a_parameter_the_experiments_own_sharing_decides() -> None:
         }
     )
 
-    plan = plan_experiment(fixed, {}, {}, SharingModes(mps_replicas=8))
+    plan = plan_experiment(fixed, {}, {}, modes=SharingModes(mps_replicas=8))
 
     assert plan.is_nothing_feasible
     assert fixed.baseline_sharing is Sharing.MPS
@@ -174,7 +174,7 @@ def test_a_context_is_smaller_under_mps_and_so_is_what_must_be_seen_on_the_card(
     made["stack"]["components"][1]["memory"] = {"model": "Whisper", "sizeEnv": "ASR_WHISPER_SIZE"}
     sharing = {"name": "sharing", "bind": {"gpu": "sharing"}, "values": ["TimeSlicing", "MPS"], "baseline": "MPS"}
     made["parameters"] = [made["parameters"][1], sharing]
-    plan = plan_experiment(ExperimentSpec.model_validate(made), {}, {}, SharingModes(mps_replicas=4))
+    plan = plan_experiment(ExperimentSpec.model_validate(made), {}, {}, modes=SharingModes(mps_replicas=4))
 
     def least(mode: str) -> int:
         found = plan.predict(Candidate((("whisperModel", "tiny"), ("sharing", mode))))
@@ -186,7 +186,7 @@ def test_a_context_is_smaller_under_mps_and_so_is_what_must_be_seen_on_the_card(
 
 def test_a_trial_that_lost_its_node_in_the_search_does_not_end_the_experiment() -> None:
     experiment = spec()
-    plan = plan_experiment(experiment, {}, {}, ANY_SHARING)
+    plan = plan_experiment(experiment, {}, {}, modes=ANY_SHARING)
     trials: list[ObservedTrial] = []
     step = decide("voice", experiment, trials, 1, plan)
     while step.phase is ExperimentPhase.RUNNING:

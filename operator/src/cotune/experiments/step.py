@@ -339,16 +339,12 @@ def _concluded(
             baseline_fitness=f"{reference:.6f}",
             sharing=sharing,
         )
-        if sharing is not None:
-            message += (
-                f"; it wants nodes that share their card as {sharing}, not as {spec.baseline_sharing}: they are to be "
-                "prepared, no node is reconfigured"
-            )
         won = ExperimentStep(
             ended, Verdict.WINNER, message, counts, winner=winner, verdict=verdict, outcome=found.outcome
         )
         if spec.profile_template is None:
-            return won  # Nothing will be rolled out, so nothing needs to be validated for it.
+            # Nothing will be rolled out, so nothing needs to be validated for it.
+            return replace(won, message=won.message + _nodes_wanted(spec, challenger))
         return _validated(name, spec, space, challenger, found.comparison, trials, plan, won)
     reason = Verdict.WITHIN_NOISE if found.outcome is Outcome.CANNOT_TELL else Verdict.NOT_CONFIRMED
     message = f"no profile is made; {message}"
@@ -378,9 +374,10 @@ def _validated(
         message = f"no profile is made, for none of the winner's changes holds: {told(found)}"
         return replace(step, reason=Verdict.NO_DEPLOYABLE_CHANGE, message=message)
     deployable = Deployable(found.deployable, _first(found.deployable, trials))
-    if all(it.is_kept for it in found.changes):
-        return replace(step, deployable=deployable)
-    return replace(step, reason=Verdict.PARTIAL_WINNER, message=told(found), deployable=deployable)
+    is_whole = all(it.is_kept for it in found.changes)
+    reason, message = (won.reason, won.message) if is_whole else (Verdict.PARTIAL_WINNER, told(found))
+    message += _nodes_wanted(spec, found.deployable)
+    return replace(step, reason=reason, message=message, deployable=deployable)
 
 
 def _first(candidate: Candidate, trials: Sequence[ObservedTrial]) -> str:
@@ -410,6 +407,17 @@ def _other_sharing(spec: ExperimentSpec, candidate: Candidate) -> Sharing | None
     """How a candidate shares the card, where that is not how it is shared today."""
     sharing = spec.sharing(candidate.values)
     return sharing if sharing is not spec.baseline_sharing else None
+
+
+def _nodes_wanted(spec: ExperimentSpec, candidate: Candidate) -> str:
+    """What somebody has to prepare for a candidate; empty: nothing."""
+    sharing = _other_sharing(spec, candidate)
+    if sharing is None:
+        return ""
+    return (
+        f"; it wants nodes that share their card as {sharing}, not as {spec.baseline_sharing}: they are to be "
+        "prepared, no node is reconfigured"
+    )
 
 
 def _summary(spec: ExperimentSpec, found: Conclusion, trial: str) -> VerdictSummary:
