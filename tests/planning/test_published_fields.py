@@ -8,7 +8,7 @@ from cotune.planning.activations import activation_peak, latent_workspace_tokens
 from cotune.planning.cards import card
 from cotune.planning.kv_cache import kv_bytes_per_layer, kv_bytes_per_token
 from cotune.planning.model_config import Attention, ModelConfig, ModelConfigError, read_model_config, read_weights_index
-from cotune.planning.sizes import MIB
+from cotune.planning.sizes import GIB, MIB
 from cotune.planning.vllm import VllmSettings, plan_vllm
 from cotune.planning.weights import computed_bytes, weights
 
@@ -232,3 +232,18 @@ def test_weights_that_are_quantised_while_loaded_are_not_those_of_the_files() ->
     quantised = plan_vllm(stored, VllmSettings(0.9, 4096, quantization="fp8"), H200)
 
     assert quantised.weights < 10 << 30
+
+
+@pytest.mark.parametrize(("shape", "margin"), [(LLAMA, 0.15), (DEEPSEEK_V2_LITE, 0.5)], ids=["dense", "latent mixture"])
+def test_kinds_of_models_that_no_start_was_recorded_of_are_doubtful_further_from_a_bound(
+    shape: dict[str, Any], margin: float
+) -> None:
+    known = plan_vllm(of(shape), VllmSettings(0.9, 64, enforce_eager=True), H200)
+
+    def left(kv_cache_gib: float) -> str:
+        offset = known.kv_cache - round(kv_cache_gib * GIB)
+        settings = VllmSettings(0.9, 64, enforce_eager=True)
+        return "; ".join(plan_vllm(of(shape), settings, H200, offset=offset).doubts)
+
+    assert "nearly fill the budget" in left(margin - 0.01)
+    assert "nearly fill the budget" not in left(margin + 0.01)
