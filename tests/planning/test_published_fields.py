@@ -205,7 +205,7 @@ def test_what_the_files_hold_takes_the_place_of_what_the_formulas_say() -> None:
 
     assert weights(more).parameters == computed + 64 * MIB
     assert weights(less).parameters == computed - 64 * MIB
-    assert weights(more, 2).parameters == (computed + 64 * MIB) // 2
+    assert weights(more, 2).parameters == weights(read_model_config(text), 2).parameters + 32 * MIB
     assert doubts(more) == ""
 
 
@@ -247,3 +247,25 @@ def test_kinds_of_models_that_no_start_was_recorded_of_are_doubtful_further_from
 
     assert "nearly fill the budget" in left(margin - 0.01)
     assert "nearly fill the budget" not in left(margin + 0.01)
+
+
+def test_heads_that_are_fewer_than_cards_are_repeated_and_a_latents_projection_is_whole_on_each() -> None:
+    eight, one = of(LLAMA), of(LLAMA, num_key_value_heads=1)
+    repeated = weights(one, 4).linear - weights(one).linear / 4
+
+    assert weights(eight, 4).linear * 4 == weights(eight).linear
+    assert repeated == pytest.approx(32 * 2 * 4096 * 128 * (1 - 1 / 4) * 2)
+    latent = of(DEEPSEEK_V2_LITE)
+    whole = 27 * 2048 * (512 + 64) + 26 * 2048 * 64  # The router too.
+    assert weights(latent, 4).linear - weights(latent).linear / 4 == pytest.approx(whole * (1 - 1 / 4) * 2)
+
+
+def test_a_server_on_several_cards_holds_buffers_for_what_they_exchange() -> None:
+    alone, shared = (
+        plan_vllm(of(LLAMA), VllmSettings(0.9, 4096, enforce_eager=True, tensor_parallel_size=it), H200)
+        for it in (1, 4)
+    )
+
+    assert shared.outside - alone.outside == 512 * MIB
+    assert shared.weights < alone.weights / 3.5
+    assert shared.tokens > 4 * alone.tokens
