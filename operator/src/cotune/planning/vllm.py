@@ -172,7 +172,7 @@ def plan_vllm(
     )
     refusal, message = _refusal(start)
     unsure = peak.cold - peak.assumed if settings.compile_cache is CompileCache.UNKNOWN else 0
-    margin = unsure + (_margin(config) if doubt is None else doubt)
+    margin = unsure + (_margin(config, settings) if doubt is None else doubt)
     blocks = layout.blocks(kv_cache)
     concurrency = layout.concurrency(blocks, longest)
     return VllmPlan(
@@ -320,13 +320,15 @@ def _refusal(start: _Start) -> tuple[Refusal | None, str]:
     return None, ""
 
 
-def _margin(config: ModelConfig) -> int:
+def _margin(config: ModelConfig, settings: VllmSettings) -> int:
     """By how much a prediction may be wrong.
 
     The recorded models are off by less than 0.01 GiB, the public report's by 0.05. No start was recorded of mixtures,
-    latent attention and the older model runner: other kernels, and graphs that are estimated.
+    latent attention and the older model runner (other kernels, and graphs that are estimated), of several cards and of
+    adapters.
     """
     is_recorded = uses_second_runner(config) and not config.experts and not config.is_latent
+    is_recorded = is_recorded and not _nccl(settings) and not settings.enable_lora
     return _MARGIN if is_recorded else _WIDE_MARGIN
 
 
