@@ -8,7 +8,7 @@ from cotune.planning.activations import activation_peak, latent_workspace_tokens
 from cotune.planning.cards import card
 from cotune.planning.kv_cache import kv_bytes_per_layer, kv_bytes_per_token
 from cotune.planning.model_config import Attention, ModelConfig, ModelConfigError, read_model_config, read_weights_index
-from cotune.planning.sizes import MIB
+from cotune.planning.sizes import GIB, MIB
 from cotune.planning.vllm import VllmSettings, plan_vllm
 from cotune.planning.weights import computed_bytes, weights
 
@@ -205,7 +205,7 @@ def test_what_the_files_hold_takes_the_place_of_what_the_formulas_say() -> None:
 
     assert weights(more).parameters == computed + 64 * MIB
     assert weights(less).parameters == computed - 64 * MIB
-    assert weights(more, 2).parameters == (computed + 64 * MIB) // 2
+    assert weights(more, 2).parameters == weights(read_model_config(text), 2).parameters + 32 * MIB
     assert doubts(more) == ""
 
 
@@ -232,3 +232,40 @@ def test_weights_that_are_quantised_while_loaded_are_not_those_of_the_files() ->
     quantised = plan_vllm(stored, VllmSettings(0.9, 4096, quantization="fp8"), H200)
 
     assert quantised.weights < 10 << 30
+
+
+@pytest.mark.parametrize(("shape", "margin"), [(LLAMA, 0.15), (DEEPSEEK_V2_LITE, 0.5)], ids=["dense", "latent mixture"])
+def test_kinds_of_models_that_no_start_was_recorded_of_are_doubtful_further_from_a_bound(
+    shape: dict[str, Any], margin: float
+) -> None:
+    known = plan_vllm(of(shape), VllmSettings(0.9, 64, enforce_eager=True), H200)
+
+    def left(kv_cache_gib: float) -> str:
+        offset = known.kv_cache - round(kv_cache_gib * GIB)
+        settings = VllmSettings(0.9, 64, enforce_eager=True)
+        return "; ".join(plan_vllm(of(shape), settings, H200, offset=offset).doubts)
+
+    assert "nearly fill the budget" in left(margin - 0.01)
+    assert "nearly fill the budget" not in left(margin + 0.01)
+
+
+def test_heads_that_are_fewer_than_cards_are_repeated_and_a_latents_projection_is_whole_on_each() -> None:
+    eight, one = of(LLAMA), of(LLAMA, num_key_value_heads=1)
+    repeated = weights(one, 4).linear - weights(one).linear / 4
+
+    assert weights(eight, 4).linear * 4 == weights(eight).linear
+    assert repeated == pytest.approx(32 * 2 * 4096 * 128 * (1 - 1 / 4) * 2)
+    latent = of(DEEPSEEK_V2_LITE)
+    whole = 27 * 2048 * (512 + 64) + 26 * 2048 * 64  # The router too.
+    assert weights(latent, 4).linear - weights(latent).linear / 4 == pytest.approx(whole * (1 - 1 / 4) * 2)
+
+
+def test_a_server_on_several_cards_holds_buffers_for_what_they_exchange() -> None:
+    alone, shared = (
+        plan_vllm(of(LLAMA), VllmSettings(0.9, 4096, enforce_eager=True, tensor_parallel_size=it), H200)
+        for it in (1, 4)
+    )
+
+    assert shared.outside - alone.outside == 512 * MIB
+    assert shared.weights < alone.weights / 3.5
+    assert shared.tokens > 4 * alone.tokens

@@ -1,7 +1,7 @@
 import pytest
 from cotune.api.trial import Measurement
 from cotune.measurement.contract import ProbeResult
-from cotune.trials.outcome import ComponentRun, NoResultError, measurements, probe_result
+from cotune.trials.outcome import ComponentRun, NoResultError, measurements, observed_server, probe_result
 from support.resources import voice_experiment
 
 SPEC = voice_experiment()
@@ -66,3 +66,19 @@ def test_the_result_is_the_last_line_of_the_probes_log() -> None:
         probe_result(f"{line}\ndone")
     with pytest.raises(NoResultError):
         probe_result("")
+
+
+@pytest.mark.parametrize(
+    ("line", "compiled"),
+    [
+        ("Compiling a graph for compile range (1, 8192) takes 9.81 s", True),
+        ("Directly load the compiled graph(s) for compile range (1, 8192) from the cache, took 0.7 s", False),
+        ("Directly load AOT compilation from path /root/.cache/vllm", False),
+        ("", None),
+    ],
+)
+def test_a_servers_log_says_whether_it_compiled(line: str, compiled: bool | None) -> None:
+    found = observed_server("judge", f"{line}\nAvailable KV cache memory: 0.37 GiB")
+
+    assert found is not None
+    assert found.compiled is compiled

@@ -110,9 +110,9 @@ def weights(config: ModelConfig, tensor_parallel: int = 1, value_bytes: int = 2,
     )
 
 
-def computed_bytes(config: ModelConfig, cards: int = 1, value: int = 2) -> int:
-    """What the files of the weights hold by the formulas, over all cards or on each of them."""
-    return sum(it.size for it in _tensors(config, cards, value) if it.kind not in {"rotary", "absorbed"})
+def computed_bytes(config: ModelConfig, value: int = 2) -> int:
+    """What the files of the weights hold by the formulas."""
+    return sum(it.size for it in _tensors(config, 1, value) if it.kind not in {"rotary", "absorbed"})
 
 
 def stored_bytes(config: ModelConfig) -> int | None:
@@ -158,7 +158,7 @@ def _take_rotary_table(allocator: CachingAllocator, size: int, value_bytes: int)
 def _not_computed(config: ModelConfig, cards: int, value: int) -> _Tensor:
     """What the files hold beyond the formulas, biases and encoders say; negative: the formulas say more."""
     stored = stored_bytes(config)
-    return _Tensor("other", 0 if stored is None else stored // cards - computed_bytes(config, cards, value))
+    return _Tensor("other", 0 if stored is None else (stored - computed_bytes(config, value)) // cards)
 
 
 def _tensors(config: ModelConfig, cards: int, value: int) -> Iterator[_Tensor]:
@@ -170,16 +170,16 @@ def _tensors(config: ModelConfig, cards: int, value: int) -> Iterator[_Tensor]:
     if config.model_type in _LEARNED_POSITIONS:
         yield _Tensor("embeddings", config.max_position_embeddings * hidden * value)
     for layer in range(config.num_hidden_layers):
-        for count in _attention_weights(config):
-            yield _Tensor("linear", round(count * attention / cards))
+        for count in _attention_weights(config, cards):
+            yield _Tensor("linear", round(count * attention))
         if config.is_latent and attention != value:
             # `MLAAttention.process_weights_after_loading`; an unquantised projection is looked at, not copied.
             size = config.num_attention_heads * (config.qk_nope_head_dim + config.v_head_dim)
             yield _Tensor("absorbed", (config.kv_lora_rank or 0) * size * value // cards)
         if layer == 0 and config.model_type not in _WITHOUT_ROTARY:
             yield from (_Tensor("rotary", it * value) for it in _rotary_values(config))
-        for count in _feed_forward_weights(config, layer):
-            yield _Tensor("linear", round(count * quantized / cards))
+        for count in _feed_forward_weights(config, layer, cards):
+            yield _Tensor("linear", round(count * quantized))
         yield _Tensor("other", hidden * value)
         yield _Tensor("other", hidden * value)
     yield _Tensor("other", hidden * value)
@@ -187,11 +187,15 @@ def _tensors(config: ModelConfig, cards: int, value: int) -> Iterator[_Tensor]:
         yield _Tensor("embeddings", table)
 
 
-def _attention_weights(config: ModelConfig) -> Iterator[int]:
-    """Weights of the projections around attention, one number for every fused matrix."""
-    hidden, heads = config.hidden_size, config.num_attention_heads
+def _attention_weights(config: ModelConfig, cards: int) -> Iterator[float]:
+    """Weights of the projections around attention on each card, one number for every fused matrix.
+
+    With fewer key-value heads than cards, heads are repeated (`QKVParallelLinear`); what latent attention projects down
+    to is whole on each card (`ReplicatedLinear`).
+    """
+    hidden, heads = config.hidden_size, config.num_attention_heads / cards
     if config.kv_lora_rank is None:
-        yield hidden * config.head_size * (heads + 2 * config.kv_heads)
+        yield hidden * config.head_size * (heads + 2 * max(1, config.kv_heads / cards))
         yield heads * config.head_size * hidden
         return
     query_size = config.qk_nope_head_dim + config.qk_rope_head_dim
@@ -203,16 +207,19 @@ def _attention_weights(config: ModelConfig) -> Iterator[int]:
     yield heads * config.v_head_dim * hidden
 
 
-def _feed_forward_weights(config: ModelConfig, layer: int) -> Iterator[int]:
-    """Gate with up, and down; of all experts together where there are experts, after the router."""
+def _feed_forward_weights(config: ModelConfig, layer: int, cards: int) -> Iterator[float]:
+    """Gate with up, and down, on each card; of all experts together where there are experts, after the router.
+
+    The router is whole on each card.
+    """
     hidden, into = config.hidden_size, 2 if has_gate(config) else 1
     if not config.is_mixture(layer):
-        wide = config.intermediate_size_mlp or config.intermediate_size
+        wide = (config.intermediate_size_mlp or config.intermediate_size) / cards
         yield into * hidden * wide
         yield hidden * wide
         return
-    size = config.moe_intermediate_size or config.intermediate_size
-    shared = shared_width(config)
+    size = (config.moe_intermediate_size or config.intermediate_size) / cards
+    shared = shared_width(config) / cards
     yield hidden * config.experts
     yield into * hidden * config.experts * size
     yield hidden * config.experts * size
