@@ -230,43 +230,61 @@ def test_an_experiment_whose_baseline_has_no_node_waits_for_one(api_server: ApiS
     within(api_server, scenario)
 
 
-@pytest.mark.parametrize(
-    ("purpose", "is_back", "phase"),
-    [
-        ("Search", False, "Skipped"),
-        ("Search", True, "Pending"),
-        ("Confirmation", False, "Pending"),
-    ],
-)
-def test_a_trial_whose_node_is_gone_is_skipped_and_one_that_is_needed_or_may_have_it_back_waits(
-    api_server: ApiServer, purpose: str, is_back: bool, phase: str
+@pytest.mark.parametrize(("is_away", "phase", "stalled"), [(False, "Skipped", "False"), (True, "Pending", "True")])
+def test_a_trial_whose_node_is_gone_is_skipped_and_one_that_may_have_it_back_waits(
+    api_server: ApiServer, is_away: bool, phase: str, stalled: str
 ) -> None:
     async def scenario(objects: PlayedObjects, namespace: str) -> None:
         await node(objects, namespace, "time-slicing")
+        under_mps = await node(objects, namespace, "mps")
         await create(objects, namespace)
-        for _ in range(2):
-            await one_pass(objects, namespace)
-        (baseline,) = await objects.list(TRIAL, namespace)
-        trial = {key: baseline[key] for key in ("apiVersion", "kind")}
-        candidate = [baseline["spec"]["candidate"][0], {"name": "sharing", "value": "MPS"}]
-        kept = ("namespace", "labels", "annotations", "ownerReferences")
-        trial["metadata"] = {"name": "of-mps"} | {key: baseline["metadata"][key] for key in kept}
-        trial["spec"] = {"experiment": "voice", "candidate": candidate, "purpose": purpose}
-        await objects.create(TRIAL, namespace, trial)
-        if is_back:
-            rebooting = await node(objects, namespace, "mps")
-            await objects.merge(NODE, "", rebooting, {"spec": {"unschedulable": True}})
+        trial = await until_one_of_mps(objects, namespace, "Search")
+        gone = {"spec": {"unschedulable": True}} if is_away else {"metadata": {"labels": {STRATEGY: "time-slicing"}}}
+        await objects.merge(NODE, "", under_mps, gone)
 
-        status = await trial_pass(objects, namespace, "of-mps")
+        status = await trial_pass(objects, namespace, trial)
 
         assert (status["phase"], status["reason"]) == (phase, "NoSuitableNode")
         await one_pass(objects, namespace)
-        of_experiment = (await objects.get(EXPERIMENT, namespace, "voice"))["status"]
-        told = condition(of_experiment, "Stalled")
-        assert told[0] == ("True" if phase == "Pending" else "False")
-        assert phase != "Pending" or told[1:] == ("NoSuitableNode", f"of-mps: {status['message']}")
+        assert condition((await objects.get(EXPERIMENT, namespace, "voice"))["status"], "Stalled")[0] == stalled
 
     within(api_server, scenario)
+
+
+def test_a_confirming_run_waits_for_its_node_and_the_experiment_says_so(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await node(objects, namespace, "time-slicing")
+        under_mps = await node(objects, namespace, "mps")
+        await create(objects, namespace)
+        trial = await until_one_of_mps(objects, namespace, "Confirmation")
+        await objects.merge(NODE, "", under_mps, {"metadata": {"labels": {STRATEGY: "time-slicing"}}})
+
+        status = await trial_pass(objects, namespace, trial)
+        await one_pass(objects, namespace)
+
+        assert (status["phase"], status["reason"]) == ("Pending", "NoSuitableNode")
+        of_experiment = (await objects.get(EXPERIMENT, namespace, "voice"))["status"]
+        why = f"{trial}: {status['message']}"
+        assert condition(of_experiment, "Stalled") == ("True", "NoSuitableNode", why)
+
+        await objects.merge(NODE, "", under_mps, {"metadata": {"labels": {STRATEGY: "mps"}}})
+        assert (await trial_pass(objects, namespace, trial))["phase"] == "Draining"
+        await one_pass(objects, namespace)
+        of_experiment = (await objects.get(EXPERIMENT, namespace, "voice"))["status"]
+        assert condition(of_experiment, "Stalled")[0] == "False"
+
+    within(api_server, scenario)
+
+
+async def until_one_of_mps(objects: PlayedObjects, namespace: str, purpose: str) -> str:
+    """Passes until a trial under MPS is there that is run for this; its name."""
+    for _ in range(60):
+        await one_pass(objects, namespace)
+        for it in await objects.list(TRIAL, namespace):
+            if "status" not in it and it["spec"]["purpose"] == purpose and values(it)[1] == "MPS":
+                return str(it["metadata"]["name"])
+        await play_trials(objects, namespace)
+    raise AssertionError(f"no trial under MPS for {purpose}")
 
 
 INTERFERENCE = {"durationSeconds": 30, "warmupSeconds": 5}
