@@ -9,7 +9,16 @@ from pydantic import ValidationError
 
 from cotune.api.conditions import with_condition
 from cotune.api.experiment import ExperimentPhase, ExperimentSpec, ExperimentStatus
-from cotune.api.trial import Measurement, ObservedServer, Prediction, Purpose, TrialPhase, TrialSpec, TrialStatus
+from cotune.api.trial import (
+    Measurement,
+    ObservedDevice,
+    ObservedServer,
+    Prediction,
+    Purpose,
+    TrialPhase,
+    TrialSpec,
+    TrialStatus,
+)
 from cotune.cluster.cards import Cards, Holder, QuarantinedError
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import CONFIG_MAP, EXPERIMENT, TRIAL
@@ -23,8 +32,9 @@ from cotune.handlers.statuses import condition, status_of, write_status
 from cotune.measurement.contract import ProbeResult
 from cotune.planning.calibration import prediction_errors
 from cotune.search.space import Candidate, Space
+from cotune.trials.holdings import observed_devices
 from cotune.trials.lifecycle import Deadlines, Observed, Step, decide, log_unreadable, measuring_deadline
-from cotune.trials.outcome import ComponentRun, NoResultError, measurements, observed_server, probe_result
+from cotune.trials.outcome import NoResultError, measurements, observed_server, probe_result
 from cotune.trials.placement import place
 from cotune.trials.pod_failure import PodFailure
 from cotune.trials.probe_pod import PROBE, probe_pod
@@ -37,13 +47,23 @@ from cotune.trials.render import (
     component_service,
     environment,
 )
-from cotune.trials.truth import Breach, Evidence, breach
+from cotune.trials.tenancy import Tenancy, tenancy
+from cotune.trials.truth import Breach, ComponentEvidence, Evidence, breach
 
 _POLL, _LATER = timedelta(seconds=0.5), timedelta(seconds=5)
 _QUARANTINE = timedelta(minutes=10)
-"""For which a card that was not drained in time is left alone."""
+"""For which a card that was not drained in time, or has failed, is left alone."""
 
 TRIALS = Counter("cotune_trials_total", "Trials that have finished.", ["phase", "reason"])
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What of a trial's end is stored."""
+
+    measurements: tuple[Measurement, ...] = ()
+    servers: tuple[ObservedServer, ...] = ()
+    devices: tuple[ObservedDevice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,15 +121,15 @@ class TrialReconciler:
             self._deadlines(experiment),
             now,
         )
-        measured, servers = (), ()
+        kept = _Kept()
         try:
             begins = status.phase is TrialPhase.PENDING
             if begins and (missing := await self._missing_corpus(identity, experiment)):
                 why = Step(TrialPhase.PENDING, "CorpusNotFound", f"no ConfigMap {missing} in {identity.namespace}")
                 return await self._put_off(body, identity, status, node, why, now)
             await self.stacks.ensure(identity, self._manifests(identity, spec, experiment, node, step))
-            step, measured, servers = await self._measured(status, step, experiment, stack, spec.prediction, now)
-            if step.reason == "NotDrained":
+            step, kept = await self._measured(status, step, experiment, stack, spec.prediction, now)
+            if step.blames_the_card:
                 step = await self._quarantined(identity, step, stack, node, now)
         except TemplateError as error:
             step = Step(TrialPhase.INVALID, "TemplateRefused", str(error))
@@ -125,9 +145,15 @@ class TrialReconciler:
             else:
                 # Pod Security, a missing right or a field that no pod has: the same again would be refused again.
                 step = Step(TrialPhase.INVALID, "PodRefused", error.message)
-        errors = prediction_errors(spec.prediction, measured) if spec.prediction is not None else ()
+        errors = prediction_errors(spec.prediction, kept.measurements) if spec.prediction is not None else ()
         updated = status.model_copy(
-            update={"node": node, "measurements": measured, "servers": servers, "prediction_errors": errors}
+            update={
+                "node": node,
+                "measurements": kept.measurements,
+                "servers": kept.servers,
+                "devices": kept.devices,
+                "prediction_errors": errors,
+            }
         )
         return await self._write(body, status, step, now, updated)
 
@@ -156,8 +182,9 @@ class TrialReconciler:
     async def _quarantined(
         self, identity: TrialIdentity, step: Step, stack: ObservedStack, node: str, now: datetime
     ) -> Step:
-        """Keep the next trial from waiting for a card that somebody else uses, and say what the probe saw there."""
-        seen = await self.stacks.last_line(stack, PROBE)
+        """Keep the next trial from a card that somebody else uses, or that fails, and say what the probe saw there."""
+        # A probe that has ended well has said its result last.
+        seen = await self.stacks.last_line(stack, PROBE) if step.reason == "NotDrained" else ""
         why = f"{step.message}: {seen}" if seen else step.message
         until = now + _QUARANTINE
         await self.cards.quarantine(node, identity, until, why)
@@ -168,7 +195,7 @@ class TrialReconciler:
     ) -> list[Manifest]:
         made: list[Manifest] = []
         if step.start_probe:
-            made.append(probe_pod(identity, experiment, node, self.settings.probe))
+            made.append(probe_pod(identity, experiment, node, self.settings.probe, self.settings.node_agent))
         for component in experiment.stack.components:
             if component.name in step.start:
                 variables = environment(component.name, experiment.parameters, _candidate(spec))
@@ -190,27 +217,31 @@ class TrialReconciler:
         stack: ObservedStack,
         prediction: Prediction | None,
         now: datetime,
-    ) -> tuple[Step, tuple[Measurement, ...], tuple[ObservedServer, ...]]:
+    ) -> "tuple[Step, _Kept]":
         """The measurements of a trial that has succeeded, and what servers have logged: stored before the pods go."""
         if step.phase is TrialPhase.FAILED:
-            return step, (), _servers(experiment, {name: pod.log or "" for name, pod in stack.components.items()})
+            logs = {name: pod.log or "" for name, pod in stack.components.items()}
+            return step, _Kept(servers=_servers(experiment, logs))
         if step.phase is not TrialPhase.SUCCEEDED or stack.probe is None:
-            return step, (), ()
+            return step, _Kept()
         try:
             result, runs = probe_result(stack.probe.log or ""), await self.stacks.runs(stack)
         except NoResultError as error:
-            return Step(TrialPhase.INVALID, "NoResult", str(error)), (), ()
+            return Step(TrialPhase.INVALID, "NoResult", str(error)), _Kept()
         except ApiError as error:
             if error.status in REFUSALS:
                 raise
             elapsed = now - (status.phase_started_at or now)
-            return log_unreadable(status.phase, elapsed, self._deadlines(experiment), "a component"), (), ()
-        measured = measurements(experiment, result, runs)
-        if (found := _breach(experiment, result, stack, runs, measured, prediction)) is not None:
+            return log_unreadable(status.phase, elapsed, self._deadlines(experiment), "a component"), _Kept()
+        components = {PROBE: stack.probe_evidence(), **{name: it.evidence for name, it in runs.items()}}
+        seen = _tenancy(result, components)
+        measured = measurements(experiment, result, runs, seen)
+        if (found := _breach(experiment, result, components, measured, prediction, seen)) is not None:
             # Nothing of it is kept: neither a judgement nor a later plan may rest on it.
             phase = TrialPhase.FAILED if found.blames_the_candidate else TrialPhase.INVALID
-            return Step(phase, found.reason, found.message), (), ()
-        return step, measured, _servers(experiment, {name: run.log for name, run in runs.items()})
+            return Step(phase, found.reason, found.message, blames_the_card=found.blames_the_card), _Kept()
+        servers = _servers(experiment, {name: run.log for name, run in runs.items()})
+        return step, _Kept(measured, servers, observed_devices(experiment, prediction, seen))
 
     async def _finish(
         self, body: Object, identity: TrialIdentity, spec: TrialSpec, status: TrialStatus, now: datetime
@@ -331,19 +362,25 @@ def _servers(experiment: ExperimentSpec, logs: Mapping[str, str]) -> tuple[Obser
     return tuple(found for it in names if (found := observed_server(it, logs.get(it, ""))) is not None)
 
 
+def _tenancy(result: ProbeResult, components: Mapping[str, ComponentEvidence]) -> Tenancy | None:
+    if result.conduct is None or result.conduct.card is None:
+        return None
+    pods = {name: it.identity for name, it in components.items()}
+    return tenancy(result.node, result.conduct.card.uuid, pods)
+
+
 def _breach(
     experiment: ExperimentSpec,
     result: ProbeResult,
-    stack: ObservedStack,
-    runs: Mapping[str, ComponentRun],
+    components: Mapping[str, ComponentEvidence],
     measured: Sequence[Measurement],
     prediction: Prediction | None,
+    seen: Tenancy | None,
 ) -> Breach | None:
     if result.conduct is None or (result.conduct.card is None) != (experiment.gpu is None):
         return Breach("NoResult", "the probe does not say how it has measured")
-    components = {PROBE: stack.probe_evidence(), **{name: it.evidence for name, it in runs.items()}}
     by_metric = {it.metric: it for it in measured}
-    return breach(Evidence(experiment, result.conduct, components, by_metric, prediction))
+    return breach(Evidence(experiment, result.conduct, components, by_metric, prediction, seen))
 
 
 def _may_pass(error: ApiError) -> bool:

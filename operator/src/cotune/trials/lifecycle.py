@@ -6,7 +6,7 @@ when those it depends on are ready.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -14,7 +14,7 @@ from cotune.api.experiment import Component, Workload
 from cotune.api.trial import TrialPhase
 from cotune.measurement.contract import GRACE_SECONDS
 from cotune.trials.pod_failure import PodFailure
-from cotune.trials.root_cause import root_cause
+from cotune.trials.root_cause import Cause, root_cause
 
 
 class PodState(StrEnum):
@@ -36,6 +36,8 @@ class ObservedPod:
     """The end of its log, for a pod that ended; None: the kubelet does not give it at the moment."""
     hindrance: PodFailure | None = None
     """What keeps a waiting pod from starting that the candidate is not to blame for."""
+    oom_killed: tuple[str, ...] = ()
+    """Containers that the kernel has ended for want of the machine's memory."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ class Step:
 
     Only ever in a finished phase: the result must be stored before the pods that have it go.
     """
+    blames_the_card: bool = False
+    """The next trial on the card would fare no better: its node is left alone for a while."""
 
 
 def decide(
@@ -152,7 +156,8 @@ def _draining(observed: Observed, elapsed: timedelta, deadline: timedelta) -> St
                     return _invalid(why.reason, message)
                 return Step(TrialPhase.DRAINING, why.reason, message)
             if elapsed > deadline:
-                return _invalid("NotDrained", f"the card was not drained within {deadline.total_seconds():g} s")
+                message = f"the card was not drained within {deadline.total_seconds():g} s"
+                return replace(_invalid("NotDrained", message), blames_the_card=True)
             return Step(TrialPhase.DRAINING, "WaitingForCard", "the card is not drained yet")
 
 
@@ -207,6 +212,10 @@ def _broken(components: Sequence[Component], observed: Observed) -> Step | None:
             cause = root_cause(pod.log or "")
             if cause.cause.blames_the_candidate():
                 return _failed(cause.cause, f"{component.name}: {cause.line}")
+            if cause.cause is Cause.UNKNOWN and pod.oom_killed:
+                names = ", ".join(pod.oom_killed)
+                words = f"{component.name}: the kernel ended container {names} for want of memory of the machine"
+                return _failed(Cause.OOM_KILLED, words)
             return _invalid(f"ComponentEnded{cause.cause}", f"{component.name}: {cause.line}")
     if not observed.holds_card:
         return _invalid("CardLost", "the card's Lease was lost")

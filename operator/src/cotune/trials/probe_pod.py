@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cotune.api.experiment import Component, ExperimentSpec, FileRef, Protocol, Stream
+from cotune.measurement.agent.contract import NODE_VARIABLE
 from cotune.measurement.contract import (
     CONFIGURATION_VARIABLE,
     DRAINED_PATH,
@@ -28,12 +29,23 @@ class ProbeImage:
     pull_policy: str
 
 
-def probe_pod(trial: TrialIdentity, spec: ExperimentSpec, node: str, image: ProbeImage) -> Manifest:
-    """The probe of one trial on the trial's node."""
+def probe_pod(
+    trial: TrialIdentity, spec: ExperimentSpec, node: str, image: ProbeImage, node_agent: str | None = None
+) -> Manifest:
+    """The probe of one trial on the trial's node.
+
+    Args:
+        trial: the trial.
+        spec: of its experiment.
+        node: where it runs.
+        image: the probe's.
+        node_agent: host name and port behind which the agents of all nodes are found; None: there are none.
+    """
     folders = spec.workload.config_maps
     share = {GPU_RESOURCE: "1"} if spec.gpu is not None else {}
     # NVML is in what the runtime mounts by default, CUDA's own library is not everywhere.
     driver = [{"name": "NVIDIA_DRIVER_CAPABILITIES", "value": "compute,utility"}] if _asks_for_largest(spec) else []
+    own_node = [{"name": NODE_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}] if node_agent else []
     container: Manifest = {
         "name": PROBE,
         "image": image.name,
@@ -41,8 +53,9 @@ def probe_pod(trial: TrialIdentity, spec: ExperimentSpec, node: str, image: Prob
         "env": [
             {
                 "name": CONFIGURATION_VARIABLE,
-                "value": configuration(trial, spec).model_dump_json(by_alias=True, exclude_none=True),
+                "value": configuration(trial, spec, node_agent).model_dump_json(by_alias=True, exclude_none=True),
             },
+            *own_node,
             *driver,
         ],
         "ports": [{"name": "health", "containerPort": HEALTH_PORT}],
@@ -83,13 +96,14 @@ def seed_of(experiment: str) -> int:
     return zlib.crc32(experiment.encode())
 
 
-def configuration(trial: TrialIdentity, spec: ExperimentSpec) -> ProbeConfiguration:
+def configuration(trial: TrialIdentity, spec: ExperimentSpec, node_agent: str | None = None) -> ProbeConfiguration:
     """What the probe of a trial does."""
     folders = spec.workload.config_maps
     components = {it.name: it for it in spec.stack.components}
     return ProbeConfiguration(
         gpu=spec.gpu is not None,
         largest_allocation=True if _asks_for_largest(spec) else None,
+        node_agent=node_agent if spec.gpu is not None else None,
         seed=seed_of(trial.experiment),
         warmup_seconds=spec.workload.warmup_seconds,
         duration_seconds=spec.workload.duration_seconds,
