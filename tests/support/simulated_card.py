@@ -43,11 +43,11 @@ class RunningCard:
             await client.close()
 
 
-def start(socket: Path) -> RunningCard:
+def start(socket: Path, product: str = "NVIDIA-GeForce-RTX-3060") -> RunningCard:
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "cotune_simulation.card"),
-            *("--product", "NVIDIA-GeForce-RTX-3060", "--node", "lab"),
+            *("--product", product, "--node", "lab"),
             *("--socket", str(socket), "--settling-seconds", "0.3"),
         ],
         stdout=subprocess.PIPE,

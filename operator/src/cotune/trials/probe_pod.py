@@ -45,7 +45,7 @@ def probe_pod(
     share = {GPU_RESOURCE: "1"} if spec.gpu is not None else {}
     # NVML is in what the runtime mounts by default, CUDA's own library is not everywhere.
     driver = [{"name": "NVIDIA_DRIVER_CAPABILITIES", "value": "compute,utility"}] if _asks_for_largest(spec) else []
-    own_node = [{"name": NODE_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}] if node_agent else []
+    node_name = {"name": NODE_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}
     container: Manifest = {
         "name": PROBE,
         "image": image.name,
@@ -55,7 +55,7 @@ def probe_pod(
                 "name": CONFIGURATION_VARIABLE,
                 "value": configuration(trial, spec, node_agent).model_dump_json(by_alias=True, exclude_none=True),
             },
-            *own_node,
+            *([node_name] if node_agent else []),
             *driver,
         ],
         "ports": [{"name": "health", "containerPort": HEALTH_PORT}],

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+from pathlib import Path
 
 from aiohttp import web
 
@@ -20,7 +21,8 @@ def main() -> int:
         int(os.environ.get(variable, default))
         for variable, default in (("COTUNE_AGENT_PORT", API_PORT), ("COTUNE_AGENT_METRICS_PORT", METRICS_PORT))
     )
-    asyncio.run(_serve(NodeCards(node), *ports))
+    cgroups = Path(os.environ.get("COTUNE_CGROUPS", "/sys/fs/cgroup"))
+    asyncio.run(_serve(NodeCards(node, cgroups), *ports))
     return 0
 
 

@@ -14,7 +14,7 @@ from cotune.measurement.agent.ownership import owner_of_group
 _VERSION_2, _VERSION_1 = "memory.events", "memory.oom_control"
 
 
-def oom_kills(root: Path = Path("/sys/fs/cgroup")) -> tuple[OutOfMemoryKills, ...] | None:
+def oom_kills(root: Path) -> tuple[OutOfMemoryKills, ...] | None:
     """The containers of the node that have such kills; None: not one counter of a container can be read.
 
     Args:

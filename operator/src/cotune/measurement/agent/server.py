@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -24,6 +26,8 @@ class NodeCards:
     """The cards of a node; a driver may come later than the agent."""
 
     node: str
+    cgroups: Path
+    """Where the node's control groups are mounted."""
     _watched: dict[str, WatchedCard] = field(default_factory=dict[str, WatchedCard])
 
     def look(self) -> tuple[str, ...]:
@@ -31,7 +35,7 @@ class NodeCards:
         for uuid in card_uuids():
             if uuid not in self._watched:
                 with contextlib.suppress(CardError):
-                    self._watched[uuid] = WatchedCard(Card(uuid))
+                    self._watched[uuid] = WatchedCard(Card(uuid), self.cgroups)
         return tuple(self._watched)
 
     def card(self, uuid: str) -> WatchedCard | None:
@@ -116,9 +120,8 @@ def _json(model: Node) -> web.Response:
 class NodeCollector(Collector):
     """Reads the cards when Prometheus asks."""
 
-    def __init__(self, cards: NodeCards, kills: Callable[[], Iterable[tuple[str, str, int]]] | None = None) -> None:
+    def __init__(self, cards: NodeCards) -> None:
         self._cards = cards
-        self._kills = kills or _kills
 
     def collect(self) -> Iterable[Metric]:
         """What is not known has no sample."""
@@ -138,7 +141,7 @@ class NodeCollector(Collector):
         kills = CounterMetricFamily(
             "cotune_container_oom_kills", "Kills for want of host memory.", labels=["pod_uid", "container_id"]
         )
-        for pod, container, number in self._kills():
+        for (pod, container), number in _kills(self._cards.cgroups).items():
             kills.add_metric([pod, container], number)
         return [held, used, ecc, reset, xids, kills]
 
@@ -169,17 +172,17 @@ def _card(
         xids.add_metric([uuid, str(number)], seen.count(number))
 
 
-def _kills() -> Iterable[tuple[str, str, int]]:
-    totals: dict[tuple[str, str], int] = {}
-    for it in oom_kills() or ():
-        totals[it.pod, it.container] = totals.get((it.pod, it.container), 0) + it.kills
-    return ((pod, container, number) for (pod, container), number in totals.items())
+def _kills(cgroups: Path) -> Mapping[tuple[str, str], int]:
+    totals: Counter[tuple[str, str]] = Counter()
+    for it in oom_kills(cgroups) or ():
+        totals[it.pod, it.container] += it.kills
+    return totals
 
 
 def metrics_application(cards: NodeCards) -> web.Application:
     """`/metrics`, on a port of its own: a network policy may let others to it."""
     registry = CollectorRegistry()
-    registry.register(NodeCollector(cards, kills=None))
+    registry.register(NodeCollector(cards))
 
     async def metrics(_: web.Request) -> web.Response:
         body = await asyncio.to_thread(generate_latest, registry)

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from pathlib import Path
 
 from cotune.measurement.agent.contract import NodeReport
 from cotune.measurement.agent.oom_kills import oom_kills
@@ -13,8 +14,15 @@ from cotune.measurement.card import Card, CardError, Reading
 class WatchedCard:
     """A card, the errors that its driver tells from now on, and the owners of its processes."""
 
-    def __init__(self, card: Card) -> None:
+    def __init__(self, card: Card, cgroups: Path) -> None:
+        """Begin to listen.
+
+        Args:
+            card: the card.
+            cgroups: where the node's control groups are mounted.
+        """
         self._card = card
+        self._cgroups = cgroups
         self._errors = card.listen()
         self._since = time.monotonic()
 
@@ -53,7 +61,7 @@ class WatchedCard:
             readings=len(readings),
             tenants=tenants(readings),
             lost=lost(readings),
-            kills=await asyncio.to_thread(oom_kills),
+            kills=await asyncio.to_thread(oom_kills, self._cgroups),
             xids=self._errors.since(begin),
         )
 
