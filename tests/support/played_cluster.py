@@ -150,9 +150,9 @@ async def play_card(objects: Objects, pod: Object, card: str) -> None:
     await objects.merge(POD, metadata["namespace"], metadata["name"], patch, subresource="status")
 
 
-async def play_ended(objects: Objects, pod: Object, exit_code: int = 0) -> None:
+async def play_ended(objects: Objects, pod: Object, exit_code: int = 0, reason: str = "") -> None:
     """The kubelet says that a pod has ended."""
-    reason = "Completed" if exit_code == 0 else "Error"
+    reason = reason or ("Completed" if exit_code == 0 else "Error")
     state = {"terminated": {"exitCode": exit_code, "reason": reason, "startedAt": _now(), "finishedAt": _now()}}
     await _play(objects, pod, "Failed" if exit_code else "Succeeded", state, ready=False)
 

@@ -6,9 +6,7 @@ import pytest
 from cotune.measurement.agent.contract import NodeReport, OutOfMemoryKills
 from cotune.trials.out_of_memory import Ends, failed_allocations, kills_of, out_of_memory_events
 
-OOM = (
-    "CUDA out of memory. Tried to allocate 102.00 MiB. GPU 0 has a total capacity of 11.63 GiB of which 13 MiB is free."
-)
+OOM = "CUDA out of memory. Tried to allocate 102.00 MiB. GPU 0 has a total capacity of 11.63 GiB of which 13 MiB are."
 TORCH = f"torch.OutOfMemoryError: {OOM}"
 ACCESS = 'INFO:     10.244.1.7:40312 - "POST /v1/audio/transcriptions HTTP/1.1" 500 Internal Server Error'
 TRACEBACK = f"""\
@@ -56,7 +54,7 @@ def test_a_log_has_as_many_events_as_allocations_have_failed(log: str, expected:
 
 
 NOTHING = Ends()
-SEEN = {
+SEEN: Mapping[str, tuple[Sequence[str], Ends, Mapping[str, int], int | None, int]] = {
     "nothing": ((), NOTHING, {}, None, 0),
     "the log": ((TRACEBACK,), NOTHING, {}, None, 1),
     "the log of the run before": ((TRACEBACK, "started again\n"), NOTHING, {}, None, 1),

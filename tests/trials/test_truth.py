@@ -283,7 +283,7 @@ OURS = {"probe": Share(0, 0), "judge": Share(6_000, 6_400), "stt": Share(800, 90
 
 
 def seen_by_agent(evidence: Evidence = WELL, **tenancy: Any) -> Evidence:
-    return replace(evidence, tenancy=Tenancy(**{"readings": 600, "shares": OURS, **tenancy}))
+    return replace(evidence, tenancy=replace(Tenancy(600, OURS), **tenancy))
 
 
 def stranger(name: str = "python3", pod: str = "uid-other") -> Tenant:
