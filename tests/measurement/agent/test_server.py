@@ -14,7 +14,8 @@ from aiohttp import web
 from cotune.measurement.agent.client import NodeAgent, UnknownError, find_agent
 from cotune.measurement.agent.contract import LONGEST_WINDOW_SECONDS, NodeReport
 from cotune_simulation.card.identity import card_uuid
-from support.simulated_card import REPOSITORY, RunningCard, build_nvml_library, start
+from support.running_agent import running_agent
+from support.simulated_card import RunningCard, build_nvml_library, start
 from support.simulated_server import free_port
 
 HOLD = """
@@ -47,30 +48,6 @@ def card(tmp_path: Path) -> Iterator[RunningCard]:
 
 
 @contextmanager
-def agent(card: RunningCard, library: Path, cgroups: Path) -> Generator[tuple[int, int]]:
-    """A running agent's ports: for probes, and for Prometheus."""
-    api, metrics = free_port(), free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cotune.measurement.agent"],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=card.environment()
-        | {"PYTHONPATH": str(REPOSITORY / "operator" / "src"), "LD_LIBRARY_PATH": str(library)}
-        | {"COTUNE_NODE": "lab", "COTUNE_CGROUPS": str(cgroups)}
-        | {"COTUNE_AGENT_PORT": str(api), "COTUNE_AGENT_METRICS_PORT": str(metrics)},
-    )
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline().startswith("node lab: ")
-        yield api, metrics
-        process.terminate()
-        assert process.wait(10) == 0
-    finally:
-        process.kill()
-        process.communicate()
-
-
-@contextmanager
 def holding(card: RunningCard, mib: int) -> Generator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(mib)], stdout=subprocess.PIPE, env=os.environ | card.environment()
@@ -100,7 +77,7 @@ def test_a_window_tells_whose_the_processes_were_and_what_has_failed(
     (group / "memory.events").write_text("oom_kill 2\noom_group_kill 0\n")
 
     with (
-        agent(card, library, tmp_path / "cgroup") as (api, metrics),
+        running_agent(card, library, tmp_path / "cgroup") as (api, metrics),
         holding(card, 512) as one,
         holding(card, 64) as two,
     ):
@@ -142,7 +119,7 @@ def test_a_window_tells_whose_the_processes_were_and_what_has_failed(
 
 
 def test_an_error_from_before_the_window_is_not_in_it(card: RunningCard, library: Path, tmp_path: Path) -> None:
-    with agent(card, library, tmp_path) as (api, metrics):
+    with running_agent(card, library, tmp_path) as (api, metrics):
 
         async def scenario(session: aiohttp.ClientSession) -> None:
             async with card.client() as client:
@@ -170,7 +147,7 @@ def test_an_error_from_before_the_window_is_not_in_it(card: RunningCard, library
 def test_the_agent_of_another_node_or_card_is_not_asked(
     card: RunningCard, library: Path, tmp_path: Path, node: str, uuid: str, why: str
 ) -> None:
-    with agent(card, library, tmp_path) as (api, _):
+    with running_agent(card, library, tmp_path) as (api, _):
 
         async def scenario(session: aiohttp.ClientSession) -> None:
             with pytest.raises(UnknownError, match=why):
@@ -199,7 +176,7 @@ REFUSED = {
 
 
 def test_a_question_that_makes_no_sense_is_refused(card: RunningCard, library: Path, tmp_path: Path) -> None:
-    with agent(card, library, tmp_path) as (api, _):
+    with running_agent(card, library, tmp_path) as (api, _):
 
         async def scenario(session: aiohttp.ClientSession) -> None:
             answers: dict[str, int] = {}
@@ -212,7 +189,7 @@ def test_a_question_that_makes_no_sense_is_refused(card: RunningCard, library: P
 
 
 def test_a_card_that_is_lost_within_the_window_is_no_report(card: RunningCard, library: Path, tmp_path: Path) -> None:
-    with agent(card, library, tmp_path) as (api, _):
+    with running_agent(card, library, tmp_path) as (api, _):
 
         async def scenario(session: aiohttp.ClientSession) -> None:
             found = await find_agent(session, f"127.0.0.1:{api}", "lab", CARD)
