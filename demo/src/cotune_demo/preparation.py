@@ -14,8 +14,11 @@ from cotune_demo.scenes import Scene
 
 LAB, STAGING, PRODUCTION, UNINVITED = "voice-lab", "voice-staging", "voice-prod", "somebody-else"
 OPERATOR = "cotune-system"
+NODE_AGENTS = "cotune-node-agents"
 
 _RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+_PRIVILEGED = {"pod-security.kubernetes.io/enforce": "privileged"}
+"""For the node's process id namespace, which the node agents need, and nothing else does."""
 _SHARES = "8"
 
 
@@ -45,12 +48,22 @@ async def prepare(commands: Commands, progress: Progress, scene: Scene) -> None:
     await commands.apply(
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OPERATOR, "labels": _RESTRICTED}}
     )
+    values = root / "simulation" / "manifests" / "node-agent-values.yaml"
+    if scene.is_simulation:
+        await commands.apply(
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NODE_AGENTS, "labels": _PRIVILEGED}}
+        )
     await commands.release(
         *("upgrade", "--install", "cotune", str(root / "helm" / "cotune"), "--namespace", OPERATOR),
+        *(("--values", str(values)) if scene.is_simulation else ()),
         *("--set", f"labNamespaces={{{LAB}}}", "--set", f"tunedNamespaces={{{STAGING},{PRODUCTION}}}"),
     )
     # The image's tag is the same after every build: only a new pod runs the newest.
     await commands.do("rollout", "restart", "deployment/cotune", "--namespace", OPERATOR)
+    if scene.is_simulation:
+        await commands.do("rollout", "restart", "daemonset/cotune-node-agent", "--namespace", NODE_AGENTS)
+        timeout = f"--timeout={scene.ready_seconds}s"
+        await commands.do("rollout", "status", "daemonset/cotune-node-agent", "--namespace", NODE_AGENTS, timeout)
     waits = [
         ("cotune", OPERATOR),
         *((it, ns) for ns in (STAGING, PRODUCTION) for it in scene.deployments),
