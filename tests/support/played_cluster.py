@@ -42,6 +42,8 @@ class PlayedObjects(Objects):
         super().__init__(api, timeout_seconds)
         self.logs: dict[str, str] = {}
         """Pod's name to its log."""
+        self.previous_logs: dict[str, str] = {}
+        """The same, of the run before."""
         self.allowed_calls: int | None = None
         """How many calls go through before the process dies; None: all."""
         self.asked: list[tuple[str, str]] = []
@@ -62,7 +64,8 @@ class PlayedObjects(Objects):
         if (refusal := self.refuse(Call(method, path, ("dryRun", "All") in query))) is not None:
             raise refusal
         if path.endswith("/log"):
-            return self.logs.get(path.split("/")[-2], "").encode()
+            played = self.previous_logs if ("previous", "true") in query else self.logs
+            return played.get(path.split("/")[-2], "").encode()
         answer = await super()._request(method, path, body, query, content_type)
         if method == "POST":
             made = json.loads(answer)
