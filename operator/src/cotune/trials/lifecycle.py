@@ -148,7 +148,7 @@ def _draining(observed: Observed, elapsed: timedelta, deadline: timedelta) -> St
         case PodState.READY:
             return Step(TrialPhase.STARTING)
         case PodState.FAILED | PodState.SUCCEEDED:
-            return _invalid("ProbeEnded", root_cause(observed.probe.log or "").line)
+            return _probe_ended(observed.probe.log or "")
         case PodState.WAITING:
             if (why := observed.probe.hindrance) is not None:
                 message = f"the probe: {why.message}"
@@ -212,6 +212,8 @@ def _broken(components: Sequence[Component], observed: Observed) -> Step | None:
             cause = root_cause(pod.log or "")
             if cause.cause.blames_the_candidate():
                 return _failed(cause.cause, f"{component.name}: {cause.line}")
+            if cause.cause is Cause.CARD_ERROR:
+                return _card_error(f"{component.name}: {cause.line}")
             if cause.cause is Cause.UNKNOWN and pod.oom_killed:
                 names = ", ".join(pod.oom_killed)
                 words = f"{component.name}: the kernel ended container {names} for want of memory of the machine"
@@ -222,8 +224,17 @@ def _broken(components: Sequence[Component], observed: Observed) -> Step | None:
     if observed.probe is None:
         return _invalid("PodVanished", "the probe's pod is gone")
     if observed.probe.state is PodState.FAILED:
-        return _invalid("ProbeEnded", root_cause(observed.probe.log or "").line)
+        return _probe_ended(observed.probe.log or "")
     return None
+
+
+def _probe_ended(log: str) -> Step:
+    cause = root_cause(log)
+    return _card_error(cause.line) if cause.cause is Cause.CARD_ERROR else _invalid("ProbeEnded", cause.line)
+
+
+def _card_error(message: str) -> Step:
+    return replace(_invalid(Cause.CARD_ERROR, message), blames_the_card=True)
 
 
 def _failed(reason: str, message: str) -> Step:

@@ -27,12 +27,14 @@ class Cause(StrEnum):
     """The kernel ended it for want of the machine's memory: no log says so, the kubelet does."""
     NO_GPU = "NoGpu"
     """The process sees no card."""
+    CARD_ERROR = "CardError"
+    """The card has failed, or is gone."""
     UNKNOWN = "Unknown"
     """None of the above: the message is the log's last line."""
 
     def blames_the_candidate(self) -> bool:
         """Whether the same candidate would end in the same way again."""
-        return self not in {Cause.PROFILING_DISTURBED, Cause.UNKNOWN, Cause.NO_GPU}
+        return self not in {Cause.PROFILING_DISTURBED, Cause.UNKNOWN, Cause.NO_GPU, Cause.CARD_ERROR}
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ _PATTERNS = (
     (Cause.CARD_TAKEN, re.compile(r"ValueError: Free memory on device \S+ \(.*\) on startup is less than desired")),
     (Cause.PROFILING_DISTURBED, re.compile(r"AssertionError: Error in memory profiling\.")),
     (Cause.CUDA_OUT_OF_MEMORY, CUDA_OUT_OF_MEMORY),
+    (Cause.CARD_ERROR, re.compile(r"(RuntimeError: )?CUDA error: uncorrectable ECC error encountered")),
+    (Cause.CARD_ERROR, re.compile(r"NVML: GPU (is lost|requires re(set|start))")),
     (Cause.NO_GPU, re.compile(r"RuntimeError: (No CUDA GPUs are available|Found no NVIDIA driver)")),
 )
 
