@@ -93,7 +93,7 @@ async def gone(objects: PlayedObjects, kind: Kind) -> None:
 
 async def run(commands: Commands) -> Outcome:
     outcome = Outcome()
-    await prepare(commands, Progress(), SIMULATED)
+    await prepare(commands, Progress(), SIMULATED, node_agents=True)
     async with connected(commands.kubeconfig) as objects:
         before = await objects.list(DEPLOYMENT, PRODUCTION)
         outcome.production_before = [it["metadata"]["generation"] for it in before]
