@@ -1,4 +1,4 @@
-"""The chart's node agent against a real API server: its manifests are valid, and Pod Security wants what the docs say."""
+"""The node agent of the chart against a real API server: valid manifests, and the Pod Security level that they need."""
 
 import json
 from typing import Any
