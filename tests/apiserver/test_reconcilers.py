@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from cotune.api.grant import GrantSpec
-from cotune.cluster.cards import ANNOTATION_QUARANTINED_UNTIL, Cards
+from cotune.cluster.cards import ANNOTATION_QUARANTINED_UNTIL, Cards, QuarantinedError
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import (
     CONFIG_MAP,
@@ -41,7 +41,7 @@ from cotune.handlers.settings import Settings
 from cotune.handlers.trial import TrialReconciler
 from cotune.rollout.state import Revision, WorkloadRevision
 from cotune.trials.probe_pod import PROBE, ProbeImage
-from cotune.trials.render import LABEL_COMPONENT
+from cotune.trials.render import LABEL_COMPONENT, TrialIdentity
 from support.api_server import ApiServer
 from support.played_cluster import (
     DiedError,
@@ -57,7 +57,7 @@ from support.played_cluster import (
     play_ready,
     within,
 )
-from support.played_probe import CARD, PROCESSES, last_line
+from support.played_probe import CARD, PROCESSES, last_line, node_report
 from support.resources import manifest
 
 pytestmark = pytest.mark.apiserver
@@ -428,10 +428,10 @@ def test_an_experiment_does_not_take_a_profile_of_other_changes_for_its_own(
 # --- Trials: the kubelet and the probe are played.
 
 
-def trial_reconciler(objects: PlayedObjects, namespace: str) -> TrialReconciler:
+def trial_reconciler(objects: PlayedObjects, namespace: str, node_agent: str | None = None) -> TrialReconciler:
     a_minute = timedelta(minutes=1)
     probe = ProbeImage("example/probe:1", "IfNotPresent")
-    settings = Settings(namespace, probe, a_minute, a_minute, "INFO", 8080, 9090)
+    settings = Settings(namespace, probe, a_minute, a_minute, "INFO", 8080, 9090, node_agent)
     return TrialReconciler(objects, Cards(objects, namespace), Stacks(objects), Events(objects, "test"), settings)
 
 
@@ -556,14 +556,39 @@ async def two_cards(objects: PlayedObjects, namespace: str) -> Object:
     return {}
 
 
-GATES = {
-    "DeviceFallback": an_idle_card,
-    "SecondTenant": another_tenant,
-    "Throttled": a_hot_card,
-    "ProbeStarved": a_starved_probe,
-    "ComponentRestarted": a_restart_within_the_window,
-    "NotColocated": two_cards,
-}
+async def shares(objects: PlayedObjects, namespace: str, **otherwise: float) -> list[tuple[str, str, float]]:
+    """Of the trial's components, as the node agent tells them."""
+    mib = {"judge": 8_000, "stt": 900, "neighbour": 700, **otherwise}
+    pods = {
+        it["metadata"]["labels"][LABEL_COMPONENT]: it["metadata"]["uid"] for it in await objects.list(POD, namespace)
+    }
+    return [(uid, name * 8, mib[name]) for name, uid in pods.items() if mib.get(name)]
+
+
+async def a_tenant_who_was_there_before(objects: PlayedObjects, namespace: str) -> Object:
+    stranger = ("a-pod-of-somebody-else", "0" * 64, 900)
+    return {"node": node_report(*await shares(objects, namespace, stt=0), stranger)}
+
+
+async def a_component_on_the_cpu(objects: PlayedObjects, namespace: str) -> Object:
+    return {"node": node_report(*await shares(objects, namespace, stt=0))}
+
+
+async def a_program_that_faults(objects: PlayedObjects, namespace: str) -> Object:
+    return {"xids": [31]}
+
+
+GATES = (
+    ("DeviceFallback", an_idle_card),
+    ("SecondTenant", another_tenant),
+    ("Throttled", a_hot_card),
+    ("ProbeStarved", a_starved_probe),
+    ("ComponentRestarted", a_restart_within_the_window),
+    ("NotColocated", two_cards),
+    ("SecondTenant", a_tenant_who_was_there_before),
+    ("DeviceFallback", a_component_on_the_cpu),
+    ("CardError", a_program_that_faults),
+)
 
 
 async def on_the_card(objects: PlayedObjects, namespace: str) -> str:
@@ -573,7 +598,7 @@ async def on_the_card(objects: PlayedObjects, namespace: str) -> str:
     return await first_trial(objects, namespace)
 
 
-@pytest.mark.parametrize(("why", "plant"), GATES.items())
+@pytest.mark.parametrize(("why", "plant"), GATES, ids=[plant.__name__ for _, plant in GATES])
 def test_a_trial_whose_figures_are_not_true_is_invalid_is_repeated_and_never_scores(
     api_server: ApiServer, why: str, plant: Callable[[PlayedObjects, str], Awaitable[Object]]
 ) -> None:
@@ -604,6 +629,98 @@ def test_a_trial_whose_figures_are_not_true_is_invalid_is_repeated_and_never_sco
         after = (await objects.get(EXPERIMENT, namespace, "voice"))["status"]
         assert (after["phase"], after["trials"]["finished"]) == ("Failed", 3)
         assert f"{trials[-1]}: {why}: " in condition({"status": after}, "Stalled")[2]
+
+    within(api_server, scenario)
+
+
+def test_with_a_node_agent_the_trial_says_where_its_components_computed_and_what_they_held(
+    api_server: ApiServer,
+) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        name = await on_the_card(objects, namespace)
+
+        async def play() -> None:
+            kills = [{"container": "x", "pod": "a-pod-of-somebody-else", "kills": 3}]
+            seen = node_report(*await shares(objects, namespace), kills=kills)
+            # Whoever comes within the window is known to be the trial's own.
+            await play_trial_pods(objects, namespace, name, node=seen, newcomers=[{"pid": 4711, "leastMiB": 900}])
+
+        reconciler = trial_reconciler(objects, namespace, node_agent="cotune-node-agent.cotune-system.svc:9401")
+        await drive(objects, TRIAL, namespace, name, reconciler.reconcile, play, None)
+
+        status = (await objects.get(TRIAL, namespace, name))["status"]
+        assert (status["phase"], status["reason"]) == ("Succeeded", ""), status
+        measured = {it["metric"]: (it["value"], it["samples"]) for it in status["measurements"]}
+        assert measured["stt.gpuMemoryMiB"] == ("900.5", 600)
+        assert measured["judge.gpuMemoryMiB"] == ("8000.5", 600)
+        assert measured["gpu.oomEvents"][0] == "0", "the kills are not those of the trial's containers"
+        assert {it["component"]: (it["device"], it["leastMiB"], it["mostMiB"]) for it in status["devices"]} == {
+            "judge": ("cuda", 8_000, 8_000),
+            "stt": ("cuda", 900, 900),
+        }
+
+    within(api_server, scenario)
+
+
+def test_without_a_node_agent_what_components_hold_is_unknown_and_no_copy_of_the_card(
+    whole_trial: tuple[Driven, Object],
+) -> None:
+    assert not [it for it in whole_trial[1]["measurements"] if it["metric"].endswith("gpuMemoryMiB")]
+
+
+def test_the_probe_is_told_where_the_agents_are_and_on_which_node_it_is(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        name = await on_the_card(objects, namespace)
+        reconciler = trial_reconciler(objects, namespace, node_agent="agents.example.svc:9401")
+        for _ in range(2):
+            await reconciler.reconcile(await objects.get(TRIAL, namespace, name), datetime.now(UTC))
+
+        [probe] = await objects.list(POD, namespace, {LABEL_COMPONENT: PROBE})
+        env = {it["name"]: it for it in probe["spec"]["containers"][0]["env"]}
+        assert '"nodeAgent":"agents.example.svc:9401"' in env["COTUNE_PROBE"]["value"]
+        assert env["COTUNE_NODE"]["valueFrom"]["fieldRef"]["fieldPath"] == "spec.nodeName"
+
+    within(api_server, scenario)
+
+
+def test_a_node_whose_card_fails_is_left_alone_for_a_while(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        name = await on_the_card(objects, namespace)
+        start = datetime.now(UTC)
+
+        async def play() -> None:
+            await play_trial_pods(objects, namespace, name, xids=[79])
+
+        await drive(objects, TRIAL, namespace, name, trial_reconciler(objects, namespace).reconcile, play, None)
+
+        status = (await objects.get(TRIAL, namespace, name))["status"]
+        assert (status["phase"], status["reason"], status["measurements"]) == ("Invalid", "CardError", [])
+        assert status["message"].startswith(f"{CARD}: Xid 79 within the window; lab is in quarantine until ")
+        another = TrialIdentity(namespace, "another", "uid", "voice")
+        with pytest.raises(QuarantinedError, match="Xid 79"):
+            await Cards(objects, namespace).acquire("lab", another, start + timedelta(minutes=9))
+
+    within(api_server, scenario)
+
+
+def test_a_component_that_the_kernel_ended_for_want_of_memory_has_failed(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        name = await on_the_card(objects, namespace)
+
+        async def play() -> None:
+            await play_kubelet(objects, namespace)
+            phase = (await objects.get(TRIAL, namespace, name))["status"].get("phase")
+            for pod in await objects.list(POD, namespace, {LABEL_COMPONENT: "stt"}):
+                if phase == "Measuring" and pod["status"]["phase"] != "Failed":
+                    await play_ended(objects, pod, exit_code=137, reason="OOMKilled")
+
+        await drive(objects, TRIAL, namespace, name, trial_reconciler(objects, namespace).reconcile, play, None)
+
+        status = (await objects.get(TRIAL, namespace, name))["status"]
+        assert (status["phase"], status["reason"]) == ("Failed", "OOMKilled")
+        words = status["message"]
+        assert words.startswith("stt: the kernel ended container ")
+        assert words.endswith(" for want of memory of the machine")
 
     within(api_server, scenario)
 

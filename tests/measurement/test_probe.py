@@ -31,6 +31,7 @@ from cotune.trials.truth import Evidence, breach
 from cotune_simulation.card.identity import card_uuid
 from cotune_simulation.speech import write_corpus
 from support.examples import documents
+from support.running_agent import running_agent
 from support.simulated_card import REPOSITORY, RunningCard, build_nvml_library, start
 from support.simulated_server import Answer, RunningServer, free_port, running_server
 
@@ -134,10 +135,14 @@ def test_it_drains_waits_loads_all_services_and_reports(card: RunningCard, libra
         stream("judge", Protocol.OPENAI_CHAT, judge, "4", prompt_tokens=16, output_tokens=4),
         stream("stt", Protocol.OPENAI_TRANSCRIPTIONS, stt, "4", corpus=str(tmp_path / "corpus")),
         gpu=True,
-    ).model_copy(update={"largest_allocation": True})
+    )
     environment = card.environment() | {"OUTPUT": str(tmp_path / "lines"), "LD_LIBRARY_PATH": str(library)}
     environment["PYTHONPATH"] = str(REPOSITORY / "operator" / "src")
+    environment["COTUNE_NODE"] = "lab"
     with ExitStack() as stack:
+        agent, _ = stack.enter_context(running_agent(card, library, tmp_path))
+        more = {"largest_allocation": True, "node_agent": f"127.0.0.1:{agent}"}
+        configuration = configuration.model_copy(update=more)
         process, output = stack.enter_context(probe(configuration, **environment))
         wait_for_line(output, "waiting for judge, stt")
         assert drained(process) == 200
@@ -177,7 +182,8 @@ def test_it_drains_waits_loads_all_services_and_reports(card: RunningCard, libra
         *(f"{name}.{it}" for name in ("judge", "stt") for it in ("throughput", "errorRate")),
         *(f"judge.ttft.{it}" for it in ("p50", "p95", "p99")),
         *("judge.itl.p50", "judge.itl.p95", "judge.tokensPerSecond", "judge.kvCache.tokens"),
-        *("judge.kvCache.concurrency", "stt.wer", "stt.realTimeFactor"),
+        *("judge.kvCache.concurrency", "judge.kvCache.usage", "judge.queue.max", "judge.queue.mean"),
+        *("judge.preemptions", "stt.wer", "stt.realTimeFactor"),
         *("gpu.freeMiB", "gpu.usedMiB", "gpu.utilization"),
     }
     assert samples["judge.latency.p95"] == 16, "both streams of the component"
@@ -207,6 +213,14 @@ def test_it_drains_waits_loads_all_services_and_reports(card: RunningCard, libra
     assert (len(seen.processes), seen.newcomers, seen.are_all_listed) == (2, (), True)
     assert sum(it.least_mib for it in seen.processes) == pytest.approx(seen.rise_mib, abs=1)
     assert (seen.throttled, seen.throttle_reasons, seen.uncorrected_ecc_errors) == (0, (), None)
+    assert (seen.xids, seen.needs_reset) == ((), None)
+    assert result.node is not None
+    assert (result.node.node, result.node.lost, result.node.xids) == ("lab", (), ())
+    assert [it.pid for tenant in result.node.tenants for it in tenant.processes] == [it.pid for it in seen.processes]
+    assert sum(it.most_mib for it in result.node.tenants) == pytest.approx(found["gpu.usedMiB"] - 200, abs=1)
+    assert {it.component: it.out_of_memory for it in result.services} == {"judge": None, "stt": None}
+    assert (found["judge.preemptions"], found["judge.queue.max"] >= found["judge.queue.mean"]) == (0, True)
+    assert 0 <= found["judge.kvCache.usage"] <= 1
 
 
 def test_what_is_wrong_with_the_card_in_the_window_is_in_the_result(
@@ -216,7 +230,7 @@ def test_what_is_wrong_with_the_card_in_the_window_is_in_the_result(
     stt = free_port()
     configuration = configured(
         stream("stt", Protocol.OPENAI_TRANSCRIPTIONS, stt, "4", corpus=str(tmp_path / "corpus")), gpu=True, seconds=4
-    )
+    ).model_copy(update={"node_agent": f"cotune-node-agent.invalid:{free_port()}"})
     environment = card.environment() | {"OUTPUT": str(tmp_path / "lines"), "LD_LIBRARY_PATH": str(library)}
     environment["PYTHONPATH"] = str(REPOSITORY / "operator" / "src")
     with ExitStack() as stack:
@@ -241,6 +255,7 @@ def test_what_is_wrong_with_the_card_in_the_window_is_in_the_result(
         stack.callback(tenant.kill)
         asyncio.run(throttle(card))
         assert process.process.wait(60) == 0
+    assert "whose the processes on the card are is not known: no node agent at" in output.read_text()
 
     conduct = ProbeResult.model_validate_json(output.read_text().splitlines()[-1]).conduct
     assert conduct is not None
@@ -251,6 +266,7 @@ def test_what_is_wrong_with_the_card_in_the_window_is_in_the_result(
     assert [(it.pid, it.least_mib) for it in seen.newcomers] == [(tenant.pid, 512)]
     assert seen.throttled
     assert seen.throttle_reasons == ("SwThermalSlowdown",)
+    assert seen.xids == (63,)
 
 
 @pytest.mark.parametrize(("fallback", "expected"), [("", None), ("always", "DeviceFallback")])
@@ -425,6 +441,7 @@ def test_services_that_do_not_share_anything_do_not_slow_each_other_down(tmp_pat
 async def throttle(card: RunningCard) -> None:
     async with card.client() as client:
         await client.throttle(0x20)
+        await client.fail(xid=63)
 
 
 def test_it_is_not_ready_while_somebody_holds_the_card(card: RunningCard, library: Path, tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ import pytest
 import soundfile  # pyright: ignore[reportMissingTypeStubs]
 from aiohttp import FormData
 from aiohttp.test_utils import TestClient, TestServer
+from cotune.measurement.service_counters import out_of_memory
+from cotune.trials.out_of_memory import failed_allocations
 from cotune_servers.stt.audio import AudioError, Samples, decode
 from cotune_servers.stt.server import Api
 from cotune_servers.stt.settings import SettingsError, read_settings
@@ -176,3 +178,29 @@ def test_a_setting_that_makes_no_sense_is_named(tmp_path: Path, more: dict[str, 
 
     with pytest.raises(SettingsError, match=reason):
         read_settings({"ASR_MODELS": str(tmp_path), "ASR_WHISPER_SIZE": "tiny.en"} | more)
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch names it."""
+
+
+class NoRoom(Heard):
+    """The card is full."""
+
+    def transcribe(self, audio: Samples, **options: Any) -> dict[str, Any]:
+        raise OutOfMemoryError("CUDA out of memory. Tried to allocate 102.00 MiB.")
+
+
+def test_a_recording_that_the_card_has_no_room_for_is_counted_and_the_probe_understands_the_counter(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def ask() -> tuple[list[int], str]:
+        async with serving(NoRoom()) as client:
+            statuses = [(await client.post(_URL, data=form(recording(1)))).status for _ in range(2)]
+            return statuses, await (await client.get("/metrics")).text()
+
+    statuses, metrics = asyncio.run(ask())
+
+    assert statuses == [500, 500]
+    assert out_of_memory(metrics) == 2
+    assert failed_allocations(capsys.readouterr().err) >= 1

@@ -46,11 +46,11 @@ class RunningCard:
             await client.close()
 
 
-def start(socket: Path, mps_replicas: int = 0) -> RunningCard:
+def start(socket: Path, product: str = "NVIDIA-GeForce-RTX-3060", mps_replicas: int = 0) -> RunningCard:
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "cotune_simulation.card"),
-            *("--product", "NVIDIA-GeForce-RTX-3060", "--node", "lab"),
+            *("--product", product, "--node", "lab"),
             *("--socket", str(socket), "--settling-seconds", "0.3", "--mps-replicas", str(mps_replicas)),
         ],
         stdout=subprocess.PIPE,

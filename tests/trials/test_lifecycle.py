@@ -159,3 +159,43 @@ def test_a_finished_trial_cleans_up_until_nothing_is_left(observed: Observed) ->
     left = observed.holds_card or observed.probe is not None or bool(observed.components)
 
     assert decide(COMPONENTS, TrialPhase.FAILED, NOW, observed, DEADLINES, NOW).clean_up == left
+
+
+@pytest.mark.parametrize(
+    ("phase", "probe", "judge", "message"),
+    [
+        (TrialPhase.DRAINING, "probe: error: NVML: GPU is lost", None, "NVML: GPU is lost"),
+        (TrialPhase.MEASURING, "measuring\nprobe: error: NVML: GPU requires reset", None, "NVML: GPU requires reset"),
+        (
+            TrialPhase.MEASURING,
+            None,
+            "RuntimeError: CUDA error: uncorrectable ECC error encountered\nbye",
+            "judge: RuntimeError: CUDA error: uncorrectable ECC error encountered",
+        ),
+    ],
+)
+def test_a_card_that_fails_is_to_blame_and_not_the_candidate(
+    phase: TrialPhase, probe: str | None, judge: str | None, message: str
+) -> None:
+    of_probe = READY if probe is None else ObservedPod(PodState.FAILED, probe)
+    of_judge = READY if judge is None else ObservedPod(PodState.FAILED, judge)
+
+    ended = step(phase, of_probe, judge=of_judge, stt=READY)
+
+    assert ended == Step(TrialPhase.INVALID, "CardError", message, blames_the_card=True)
+
+
+def test_a_container_that_the_kernel_ended_would_end_so_again() -> None:
+    killed = ObservedPod(PodState.FAILED, "loading\n", oom_killed=("vllm",))
+    known = ObservedPod(PodState.FAILED, NO_BLOCKS, oom_killed=("vllm",))
+
+    ended = step(TrialPhase.STARTING, READY, judge=killed)
+
+    assert (ended.phase, ended.reason) == (TrialPhase.FAILED, "OOMKilled")
+    assert ended.message == "judge: the kernel ended container vllm for want of memory of the machine"
+    assert step(TrialPhase.STARTING, READY, judge=known).reason == "NoCacheBlocks", "the log knows it better"
+
+
+def test_a_card_that_is_not_drained_in_time_is_left_alone_and_other_ends_are_not_held_against_it() -> None:
+    assert step(TrialPhase.DRAINING, WAITING, seconds=61).blames_the_card
+    assert not step(TrialPhase.DRAINING, ObservedPod(PodState.FAILED, "no corpus")).blames_the_card

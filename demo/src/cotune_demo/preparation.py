@@ -14,13 +14,23 @@ from cotune_demo.scenes import Scene
 
 LAB, STAGING, PRODUCTION, UNINVITED = "voice-lab", "voice-staging", "voice-prod", "somebody-else"
 OPERATOR = "cotune-system"
+NODE_AGENTS = "cotune-node-agents"
 
 _RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+_PRIVILEGED = {"pod-security.kubernetes.io/enforce": "privileged"}
+"""For the node's process id namespace, which the node agents need, and nothing else does."""
 _SHARES = "8"
 
 
-async def prepare(commands: Commands, progress: Progress, scene: Scene) -> None:
-    """The state from which every run starts, whatever an earlier one has left."""
+async def prepare(commands: Commands, progress: Progress, scene: Scene, node_agents: bool = False) -> None:
+    """The state from which every run starts, whatever an earlier one has left.
+
+    Args:
+        commands: of the cluster.
+        progress: takes what is being done.
+        scene: what is demonstrated.
+        node_agents: over the simulated cards, so that it is known whose the processes on them are.
+    """
     root = repository_root()
     progress.say("taking away what an earlier run has left")
     await _forget(commands)
@@ -45,12 +55,22 @@ async def prepare(commands: Commands, progress: Progress, scene: Scene) -> None:
     await commands.apply(
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OPERATOR, "labels": _RESTRICTED}}
     )
+    values = root / "simulation" / "manifests" / "node-agent-values.yaml"
+    if node_agents:
+        await commands.apply(
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NODE_AGENTS, "labels": _PRIVILEGED}}
+        )
     await commands.release(
         *("upgrade", "--install", "cotune", str(root / "helm" / "cotune"), "--namespace", OPERATOR),
+        *(("--values", str(values)) if node_agents else ()),
         *("--set", f"labNamespaces={{{LAB}}}", "--set", f"tunedNamespaces={{{STAGING},{PRODUCTION}}}"),
     )
     # The image's tag is the same after every build: only a new pod runs the newest.
     await commands.do("rollout", "restart", "deployment/cotune", "--namespace", OPERATOR)
+    if node_agents:
+        await commands.do("rollout", "restart", "daemonset/cotune-node-agent", "--namespace", NODE_AGENTS)
+        timeout = f"--timeout={scene.ready_seconds}s"
+        await commands.do("rollout", "status", "daemonset/cotune-node-agent", "--namespace", NODE_AGENTS, timeout)
     waits = [
         ("cotune", OPERATOR),
         *((it, ns) for ns in (STAGING, PRODUCTION) for it in scene.deployments),

@@ -162,6 +162,27 @@ class ObservedServer(ApiModel):
     """Whether it compiled its model, or loaded what an earlier start had compiled."""
 
 
+class Device(StrEnum):
+    """Where a component computes."""
+
+    CUDA = "cuda"
+    CPU = "cpu"
+
+
+class ObservedDevice(ApiModel):
+    """Where a component computed over the window, as the node agent saw it.
+
+    `cuda`: its processes held on the card of the trial what they were planned to hold at least; a bare context does not
+    count.
+    """
+
+    component: ComponentName
+    device: Device
+    least_mib: Annotated[int, Field(ge=0, alias="leastMiB")]
+    """What its processes held on the card, in any reading."""
+    most_mib: Annotated[int, Field(ge=0, alias="mostMiB")]
+
+
 class PredictionError(ApiModel):
     """A predicted figure beside the measured one."""
 
@@ -221,6 +242,8 @@ class TrialStatus(ApiModel):
         Field(max_length=MOST_INTERFERENCE_FIGURES, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
     ] = ()
     """Where `workload.interference` asks for it: every service alone, in pairs if that is asked for, and together."""
+    devices: Annotated[tuple[ObservedDevice, ...], Field(max_length=16, json_schema_extra=map_list("component"))] = ()
+    """Empty: no node agent has seen whose the processes on the card were, so that it is not known."""
     prediction_errors: Annotated[
         tuple[PredictionError, ...], Field(max_length=17, json_schema_extra=map_list("metric"))
     ] = ()

@@ -25,6 +25,8 @@ class Settings:
     log_level: str
     liveness_port: int
     metrics_port: int
+    node_agent: str | None = None
+    """Host name and port behind which the agents of all nodes are found; None: there are none."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -44,6 +46,7 @@ class Settings:
             log_level=environment.get("COTUNE_LOG_LEVEL", "INFO").upper(),
             liveness_port=int(_positive(environment, "COTUNE_LIVENESS_PORT", 8080)),
             metrics_port=int(_positive(environment, "COTUNE_METRICS_PORT", 9090)),
+            node_agent=environment.get("COTUNE_NODE_AGENT") or None,
         )
 
 

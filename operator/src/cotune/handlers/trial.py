@@ -13,6 +13,7 @@ from cotune.api.sharing import Sharing
 from cotune.api.trial import (
     InterferenceFigure,
     Measurement,
+    ObservedDevice,
     ObservedServer,
     Purpose,
     TrialPhase,
@@ -32,9 +33,10 @@ from cotune.handlers.statuses import condition, status_of, write_status
 from cotune.measurement.contract import ProbeResult
 from cotune.planning.calibration import prediction_errors
 from cotune.search.space import Candidate, Space
+from cotune.trials.holdings import observed_devices
 from cotune.trials.interference import figures, is_measured, longest, rounds
 from cotune.trials.lifecycle import Deadlines, Observed, Step, decide, log_unreadable, measuring_deadline
-from cotune.trials.outcome import ComponentRun, NoResultError, measurements, observed_server, probe_result
+from cotune.trials.outcome import NoResultError, measurements, observed_server, probe_result
 from cotune.trials.placement import NO_SUITABLE_NODE, place_stack
 from cotune.trials.pod_failure import PodFailure
 from cotune.trials.probe_pod import PROBE, probe_pod
@@ -47,11 +49,12 @@ from cotune.trials.render import (
     component_service,
     environment,
 )
-from cotune.trials.truth import Breach, Evidence, breach
+from cotune.trials.tenancy import Tenancy, tenancy
+from cotune.trials.truth import Breach, ComponentEvidence, Evidence, breach
 
 _POLL, _LATER = timedelta(seconds=0.5), timedelta(seconds=5)
 _QUARANTINE = timedelta(minutes=10)
-"""For which a card that was not drained in time is left alone."""
+"""For which a card that was not drained in time, or has failed, is left alone."""
 
 TRIALS = Counter("cotune_trials_total", "Trials that have finished.", ["phase", "reason"])
 
@@ -120,7 +123,7 @@ class TrialReconciler:
             await self.stacks.ensure(identity, self._manifests(identity, spec, experiment, node, step))
             kept = await self._measured(spec, status, step, experiment, stack, now)
             step = kept.step
-            if step.reason == "NotDrained":
+            if step.blames_the_card:
                 step = await self._quarantined(identity, step, stack, node, now)
         except TemplateError as error:
             step = Step(TrialPhase.INVALID, "TemplateRefused", str(error))
@@ -143,6 +146,7 @@ class TrialReconciler:
                 "measurements": kept.measurements,
                 "servers": kept.servers,
                 "interference": kept.interference,
+                "devices": kept.devices,
                 "prediction_errors": errors,
             }
         )
@@ -182,8 +186,9 @@ class TrialReconciler:
     async def _quarantined(
         self, identity: TrialIdentity, step: Step, stack: ObservedStack, node: str, now: datetime
     ) -> Step:
-        """Keep the next trial from waiting for a card that somebody else uses, and say what the probe saw there."""
-        seen = await self.stacks.last_line(stack, PROBE)
+        """Keep the next trial from a card that somebody else uses, or that fails, and say what the probe saw there."""
+        # A probe that has ended well has said its result last.
+        seen = await self.stacks.last_line(stack, PROBE) if step.reason == "NotDrained" else ""
         why = f"{step.message}: {seen}" if seen else step.message
         until = now + _QUARANTINE
         await self.cards.quarantine(node, identity, until, why)
@@ -201,6 +206,7 @@ class TrialReconciler:
                     experiment,
                     node,
                     self.settings.probe,
+                    self.settings.node_agent,
                     is_exclusive=experiment.sharing(candidate.values) is Sharing.EXCLUSIVE,
                     interference=is_measured(experiment, candidate, spec.purpose),
                 )
@@ -243,13 +249,20 @@ class TrialReconciler:
             elapsed = now - (status.phase_started_at or now)
             deadlines = self._deadlines(spec, experiment)
             return _Kept(log_unreadable(status.phase, elapsed, deadlines, "a component"))
-        measured = measurements(experiment, result, runs)
-        if (found := _breach(experiment, result, stack, runs, measured, spec)) is not None:
+        components = {PROBE: stack.probe_evidence(), **{name: it.evidence for name, it in runs.items()}}
+        seen = _tenancy(result, components)
+        measured = measurements(experiment, result, runs, seen)
+        if (found := _breach(experiment, result, components, measured, spec, seen)) is not None:
             # Nothing of it is kept: neither a judgement nor a later plan may rest on it.
             phase = TrialPhase.FAILED if found.blames_the_candidate else TrialPhase.INVALID
-            return _Kept(Step(phase, found.reason, found.message))
-        servers = _servers(experiment, {name: run.log for name, run in runs.items()})
-        return _Kept(step, measured, servers, figures(result.interference))
+            return _Kept(Step(phase, found.reason, found.message, blames_the_card=found.blames_the_card))
+        return _Kept(
+            step,
+            measured,
+            _servers(experiment, {name: run.log for name, run in runs.items()}),
+            figures(result.interference),
+            observed_devices(experiment, spec.prediction, seen),
+        )
 
     async def _finish(
         self, body: Object, identity: TrialIdentity, spec: TrialSpec, status: TrialStatus, now: datetime
@@ -356,6 +369,7 @@ class _Kept:
     measurements: tuple[Measurement, ...] = ()
     servers: tuple[ObservedServer, ...] = ()
     interference: tuple[InterferenceFigure, ...] = ()
+    devices: tuple[ObservedDevice, ...] = ()
 
 
 def _identity(body: Object, spec: TrialSpec) -> TrialIdentity:
@@ -381,22 +395,39 @@ def _servers(experiment: ExperimentSpec, logs: Mapping[str, str]) -> tuple[Obser
     return tuple(found for it in names if (found := observed_server(it, logs.get(it, ""))) is not None)
 
 
+def _tenancy(result: ProbeResult, components: Mapping[str, ComponentEvidence]) -> Tenancy | None:
+    if result.conduct is None or result.conduct.card is None:
+        return None
+    pods = {name: it.identity for name, it in components.items()}
+    return tenancy(result.node, result.conduct.card.uuid, pods)
+
+
 def _breach(
     experiment: ExperimentSpec,
     result: ProbeResult,
-    stack: ObservedStack,
-    runs: Mapping[str, ComponentRun],
+    components: Mapping[str, ComponentEvidence],
     measured: Sequence[Measurement],
     spec: TrialSpec,
+    seen: Tenancy | None,
 ) -> Breach | None:
     if result.conduct is None or (result.conduct.card is None) != (experiment.gpu is None):
         return Breach("NoResult", "the probe does not say how it has measured")
-    wanted = rounds(experiment) if is_measured(experiment, _candidate(spec), spec.purpose) else ()
+    candidate = _candidate(spec)
+    wanted = rounds(experiment) if is_measured(experiment, candidate, spec.purpose) else ()
     if tuple(it.loaded for it in result.conduct.rounds) != wanted:
         return Breach("NoResult", "the probe has not measured the interference that was asked for")
-    components = {PROBE: stack.probe_evidence(), **{name: it.evidence for name, it in runs.items()}}
-    by_metric = {it.metric: it for it in measured}
-    return breach(Evidence(experiment, result.conduct, components, by_metric, spec.prediction, result.interference))
+    return breach(
+        Evidence(
+            spec=experiment,
+            conduct=result.conduct,
+            components=components,
+            measurements={it.metric: it for it in measured},
+            prediction=spec.prediction,
+            interference=result.interference,
+            tenancy=seen,
+            sharing=experiment.sharing(candidate.values),
+        )
+    )
 
 
 def _may_pass(error: ApiError) -> bool:

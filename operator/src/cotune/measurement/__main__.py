@@ -63,7 +63,7 @@ async def _probe(configuration: ProbeConfiguration, inputs: Inputs, port: int) -
                 lambda it: progress(f"waiting for the card: {it.used_mib:.0f} MiB used, {it.processes} processes")
             )
             _say(f"the card is drained: {reading.used_mib:.0f} of {reading.total_mib:.0f} MiB used, no process")
-            drained_card = DrainedCard(card, reading)
+            drained_card = DrainedCard(card, reading, card.listen())
         drained.set()
         result = await run_probe(configuration, inputs, drained_card, _say)
     return result.model_dump_json(by_alias=True)

@@ -16,6 +16,7 @@ from typing import Any, cast
 import pynvml
 
 from cotune.measurement.contract import CardConduct, CardProcess
+from cotune.measurement.xid import XidWatch
 
 _MIB = 1 << 20
 _IDLE_SHARE = 0.006
@@ -81,25 +82,52 @@ class Reading:
         return self.processes == 0 and of_others <= max(_IDLE_LEAST_MIB, _IDLE_SHARE * self.total_mib)
 
 
-class Card:
-    """The one card that the pod was given a share of."""
+def card_uuids() -> tuple[str, ...]:
+    """All cards that NVML shows here; none without a driver."""
+    try:
+        pynvml.nvmlInit()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(it) for it in range(int(pynvml.nvmlDeviceGetCount()))]
+        return tuple(_text(pynvml.nvmlDeviceGetUUID(it)) for it in handles)
+    except pynvml.NVMLError:
+        return ()
 
-    def __init__(self) -> None:
+
+class Card:
+    """The one card that the pod was given a share of, or one of those that a node agent sees."""
+
+    def __init__(self, uuid: str | None = None) -> None:
         """Open NVML.
 
+        Args:
+            uuid: of several cards this one.
+
         Raises:
-            CardError: there is no driver, or not exactly one card.
+            CardError: there is no driver, no such card, or without `uuid` not exactly one card.
         """
         try:
             pynvml.nvmlInit()
-            count = int(pynvml.nvmlDeviceGetCount())
-            if count != 1:
+            if uuid is None and (count := int(pynvml.nvmlDeviceGetCount())) != 1:
                 raise CardError(f"the pod sees {count} cards, and a trial runs on one")
             self._is_mps = MPS_VARIABLE in os.environ
-            self._handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+            self._handle = (
+                pynvml.nvmlDeviceGetHandleByIndex(0) if uuid is None else pynvml.nvmlDeviceGetHandleByUUID(uuid)
+            )
             self.uuid = _text(pynvml.nvmlDeviceGetUUID(self._handle))
         except pynvml.NVMLError as error:
             raise CardError(f"NVML: {error}") from error
+
+    def listen(self) -> XidWatch:
+        """Listen to what the driver tells of critical errors of this card, from now on."""
+        return XidWatch(self._handle)
+
+    def needs_reset(self) -> bool | None:
+        """Whether memory that had uncorrectable errors waits for a reset to be replaced; None: it is not told."""
+        rows = _known(lambda: pynvml.nvmlDeviceGetRemappedRows(self._handle)[2])
+        return _flag(rows if rows is not None else _known(self._pages_pending))
+
+    def _pages_pending(self) -> object:
+        """What cards before Ampere have in place of rows."""
+        return pynvml.nvmlDeviceGetRetiredPagesPendingStatus(self._handle)
 
     def read(self) -> Reading:
         """The card now; a few calls to the driver, each far below a millisecond.
@@ -155,25 +183,39 @@ class Card:
                 return reading
             await asyncio.sleep(interval_seconds)
 
-    async def watch(self, seconds: float) -> list[Reading]:
-        """Read the card ten times a second for so long; at least once."""
+    async def watch(self, seconds: float, seen: Callable[[Reading], None] = lambda _: None) -> list[Reading]:
+        """Read the card ten times a second for so long; at least once.
+
+        Args:
+            seconds: for how long.
+            seen: gets every reading at once.
+        """
         readings: list[Reading] = []
         start = time.monotonic()
         while not readings or time.monotonic() < start + seconds:
             readings.append(await asyncio.to_thread(self.read))
+            seen(readings[-1])
             # From the start on, so that slow readings do not add up.
             due = start + len(readings) / _SAMPLES_A_SECOND
             await asyncio.sleep(max(0.0, min(due, start + seconds) - time.monotonic()))
         return readings
 
 
-def card_conduct(uuid: str, drained: Reading, readings: Sequence[Reading]) -> CardConduct:
+def card_conduct(
+    uuid: str,
+    drained: Reading,
+    readings: Sequence[Reading],
+    xids: tuple[int, ...] | None = None,
+    needs_reset: bool | None = None,
+) -> CardConduct:
     """What the readings of a window say beside its metrics.
 
     Args:
         uuid: the card's.
         drained: the card before the stack was started.
         readings: of the window, at least one.
+        xids: critical errors that the driver told in the window; None: it tells none.
+        needs_reset: as `Card.needs_reset` says after the window.
     """
     first = readings[0]
     pids = {pid for it in readings for pid in it.held}
@@ -199,6 +241,8 @@ def card_conduct(uuid: str, drained: Reading, readings: Sequence[Reading]) -> Ca
         power_watts=max(watts, default=None),
         temperature_celsius=max(degrees, default=None),
         uncorrected_ecc_errors=max(after - before, 0) if before is not None and after is not None else None,
+        xids=xids[:64] if xids is not None else None,
+        needs_reset=needs_reset,
     )
 
 
@@ -216,6 +260,10 @@ def _known(read: Callable[[], object]) -> int | None:
     with suppress(pynvml.NVMLError):
         return cast("int", read())
     return None
+
+
+def _flag(said: int | None) -> bool | None:
+    return None if said is None else bool(said)
 
 
 def _text(said: str | bytes) -> str:

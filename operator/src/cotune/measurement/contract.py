@@ -13,6 +13,7 @@ from pydantic import Field
 from cotune.api.base import ApiModel, ComponentName, map_list
 from cotune.api.experiment import Arrivals, ArrivalType, Protocol
 from cotune.api.trial import MOST_INTERFERENCE_FIGURES, Measurement
+from cotune.measurement.agent.contract import NodeReport
 
 CONFIGURATION_VARIABLE = "COTUNE_PROBE"
 HEALTH_PORT = 8080
@@ -65,6 +66,8 @@ class ProbeConfiguration(ApiModel):
     """Whether there is a card to be watched; without one no `gpu.*` metric is reported."""
     largest_allocation: bool | None = None
     """Whether the card is asked after the window for the largest allocation that still succeeds: that disturbs."""
+    node_agent: Annotated[str, Field(max_length=300)] | None = None
+    """Host name and port of the agents of all nodes; the own one is found among them. None: there are none."""
     seed: int
     """Of the arrivals: the same for every candidate."""
     warmup_seconds: Annotated[float, Field(ge=0)]
@@ -184,6 +187,10 @@ class CardConduct(ApiModel):
     """The greatest."""
     uncorrected_ecc_errors: Annotated[int | None, Field(ge=0)] = None
     """New ones in the window."""
+    xids: Annotated[tuple[int, ...] | None, Field(max_length=64)] = None
+    """Critical errors (NVIDIA's Xid numbers) in the window; None: nobody was told of them."""
+    needs_reset: bool | None = None
+    """Whether memory with uncorrectable errors waits for a reset to be replaced."""
 
 
 class Punctuality(ApiModel):
@@ -230,6 +237,14 @@ class InterferenceCell(ApiModel):
     """Over all of its streams; None: not one request was answered."""
 
 
+class ServiceFacts(ApiModel):
+    """What one service's own counters say beside its metrics."""
+
+    component: ComponentName
+    out_of_memory: Annotated[int | None, Field(ge=0)] = None
+    """Since its start; None: it does not count them."""
+
+
 class ProbeResult(ApiModel):
     """What was measured, in the names and units of the resources."""
 
@@ -243,5 +258,9 @@ class ProbeResult(ApiModel):
     the kernel does not say."""
     interference: Annotated[tuple[InterferenceCell, ...], Field(max_length=MOST_INTERFERENCE_FIGURES)] = ()
     """The rounds' cells, and the window's; empty: it was not asked for."""
+    node: NodeReport | None = None
+    """What the node agent saw over the window; None: it was not there."""
+    services: Annotated[tuple[ServiceFacts, ...], Field(max_length=16)] = ()
+    """What the services say of themselves."""
     conduct: Conduct | None = None
     """None: an older probe, of whose figures nothing can be said."""

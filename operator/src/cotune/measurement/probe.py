@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,10 +13,13 @@ from pathlib import Path
 import aiohttp
 
 from cotune.api.experiment import ArrivalType, Protocol
+from cotune.measurement.agent.client import NodeAgent, UnknownError, find_agent
+from cotune.measurement.agent.contract import NODE_VARIABLE, NodeReport
 from cotune.measurement.arrivals import schedule, stream_seed
 from cotune.measurement.card import Card, Reading, card_conduct
 from cotune.measurement.clients import Answer, Client, HttpClient, LanguageModelClient, TranscriptionsClient
 from cotune.measurement.contract import (
+    CardConduct,
     Conduct,
     InterferenceCell,
     ProbeConfiguration,
@@ -27,6 +31,7 @@ from cotune.measurement.contract import (
     StreamReport,
 )
 from cotune.measurement.corpus import Clip, read_corpus
+from cotune.measurement.engine import EngineFacts, watch_engine
 from cotune.measurement.interference import interference_cell, slowdowns
 from cotune.measurement.largest_allocation import measure_largest_allocation
 from cotune.measurement.load import Step, Target, run_closed_loop, run_open_loop
@@ -46,10 +51,13 @@ from cotune.measurement.requests import (
 from cotune.measurement.results import (
     card_measurements,
     component_measurements,
+    engine_measurements,
     largest_allocation_measurement,
     stream_report,
 )
+from cotune.measurement.service_counters import service_facts
 from cotune.measurement.vllm_metrics import cache_facts
+from cotune.measurement.xid import XidWatch
 
 _RETRY_SECONDS, _REPORT_SECONDS = 0.25, 10.0
 _LEAD_SECONDS = 0.1
@@ -159,6 +167,8 @@ class DrainedCard:
     card: Card
     drained: Reading
     """Before any service was started."""
+    errors: XidWatch
+    """Listens since then."""
 
 
 async def run_probe(
@@ -187,12 +197,25 @@ async def run_probe(
         warm_up = max(it.warmup_seconds for it in sources)
         say(f"warming up for {warm_up:g} s")
         await asyncio.gather(*(_first_requests(it, inputs) for it in sources))
+        agent = await _agent(configuration, session, card, say)
         # A collection of garbage over all that was read would hold back requests for milliseconds.
         gc.collect()
         gc.freeze()
         start = time.monotonic() + _LEAD_SECONDS + warm_up
         window = Window(start, configuration.duration_seconds, configuration.grace_seconds)
-        return await _measure(sources, window, session, card, configuration, say)
+        return await _measure(sources, window, session, card, agent, configuration, say)
+
+
+async def _agent(
+    configuration: ProbeConfiguration, session: aiohttp.ClientSession, card: DrainedCard | None, say: Say
+) -> NodeAgent | None:
+    if card is None or configuration.node_agent is None:
+        return None
+    try:
+        return await find_agent(session, configuration.node_agent, os.environ.get(NODE_VARIABLE, ""), card.card.uuid)
+    except UnknownError as error:
+        say(f"whose the processes on the card are is not known: {error}")
+        return None
 
 
 async def _wait_for_services(streams: Sequence[ProbeStream], progress: Progress) -> None:
@@ -241,13 +264,19 @@ async def _measure(
     window: Window,
     session: aiohttp.ClientSession,
     card: DrainedCard | None,
+    agent: NodeAgent | None,
     configuration: ProbeConfiguration,
     say: Say,
 ) -> ProbeResult:
     records = [StreamRecord(window) for _ in sources]
     loads = (_load(it, record) for it, record in zip(sources, records, strict=True))
     before = _processor_wait()
-    readings, swept = await asyncio.gather(_watched(card, window, "measuring", say), asyncio.gather(*loads))
+    readings, node, engines, swept = await asyncio.gather(
+        _watched(card, window, "measuring", say),
+        _seen_by_node(agent, window, say),
+        _engines(sources, window, session),
+        asyncio.gather(*loads),
+    )
     after = _processor_wait()
     groups: defaultdict[str, list[StreamRecord]] = defaultdict(list)
     measurements = list(card_measurements(readings))
@@ -263,6 +292,8 @@ async def _measure(
         stream = next(it.stream for it in sources if it.stream.component == name)
         cache = await cache_facts(session, _url(stream)) if stream.protocol.is_language_model else None
         measurements += component_measurements(name, group, cache)
+        if (engine := engines.get(name)) is not None:
+            measurements += engine_measurements(name, engine)
     started_at = _as_date(window.start)
     rounds = await _interference(sources, card, configuration, say)
     together = [interference_cell(tuple(groups), it, group) for it, group in groups.items()] if rounds else []
@@ -274,12 +305,13 @@ async def _measure(
             say(f"the largest allocation is not known: {unknown}")
         else:
             measurements.append(largest_allocation_measurement(largest))
+    services = await asyncio.gather(*(service_facts(session, name, url) for name, url in _urls(sources).items()))
     errors = [f"{name}: {it}" for name, group in groups.items() for record in group for it in record.examples]
     conduct = Conduct(
         started_at=started_at,
         ended_at=started_at + timedelta(seconds=window.seconds),
         punctuality=tuple(_punctuality(name, reports) for name in groups),
-        card=card_conduct(card.card.uuid, card.drained, readings) if card is not None else None,
+        card=_conduct(card, window, readings, node) if card is not None else None,
         rounds=tuple(it.conduct for it in rounds),
     )
     return ProbeResult(
@@ -287,6 +319,8 @@ async def _measure(
         errors=tuple(it[:300] for it in errors[:16]),
         streams=tuple(reports),
         interference=(*cells, *together),
+        node=node,
+        services=tuple(services),
         conduct=conduct,
         processor_wait_seconds=None if before is None or after is None else round(after - before, 6),
     )
@@ -382,6 +416,38 @@ async def _watched(card: DrainedCard | None, window: Window, what: str, say: Say
     if card is None:
         return []
     return await card.card.watch(window.seconds)
+
+
+async def _seen_by_node(agent: NodeAgent | None, window: Window, say: Say) -> NodeReport | None:
+    if agent is None:
+        return None
+    await asyncio.sleep(max(window.start - time.monotonic(), 0.0))
+    try:
+        return await agent.window(window.seconds)
+    except UnknownError as error:
+        say(f"whose the processes on the card are is not known: {error}")
+        return None
+
+
+async def _engines(
+    sources: Sequence[_Source], window: Window, session: aiohttp.ClientSession
+) -> Mapping[str, EngineFacts]:
+    """Of the language models whose servers are vLLM."""
+    urls = _urls([it for it in sources if it.stream.protocol.is_language_model])
+    await asyncio.sleep(max(window.start - time.monotonic(), 0.0))
+    found = await asyncio.gather(*(watch_engine(session, it, window.seconds) for it in urls.values()))
+    return {name: facts for name, facts in zip(urls, found, strict=True) if facts is not None}
+
+
+def _conduct(card: DrainedCard, window: Window, readings: Sequence[Reading], node: NodeReport | None) -> CardConduct:
+    # What both were told is told twice, not two errors.
+    told = card.errors.since(window.start)
+    xids = told if told is not None else (node.xids if node is not None else None)
+    return card_conduct(card.card.uuid, card.drained, readings, xids, card.card.needs_reset())
+
+
+def _urls(sources: Sequence[_Source]) -> dict[str, str]:
+    return {it.stream.component: _url(it.stream) for it in sources}
 
 
 def _sources(configuration: ProbeConfiguration, session: aiohttp.ClientSession, inputs: Inputs) -> list[_Source]:

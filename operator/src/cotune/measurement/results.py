@@ -16,6 +16,7 @@ from cotune.measurement.contract import (
     Steadiness,
     StreamReport,
 )
+from cotune.measurement.engine import EngineFacts
 from cotune.measurement.latency import LatencyRecorder, Percentiles
 from cotune.measurement.load import Step
 from cotune.measurement.record import StreamRecord
@@ -56,6 +57,17 @@ def component_measurements(
         yield measurement(f"{name}.kvCache.tokens", cache.tokens, 1)
         if cache.concurrency is not None:
             yield measurement(f"{name}.kvCache.concurrency", cache.concurrency, 1)
+
+
+def engine_measurements(name: str, facts: EngineFacts) -> Iterator[Measurement]:
+    """What a vLLM server says of its queue and its cache over the window."""
+    if facts.preemptions is not None:
+        yield measurement(f"{name}.preemptions", facts.preemptions, facts.readings)
+    if facts.most_waiting is not None and facts.mean_waiting is not None:
+        yield measurement(f"{name}.queue.max", facts.most_waiting, facts.readings)
+        yield measurement(f"{name}.queue.mean", facts.mean_waiting, facts.readings)
+    if facts.most_cache_usage is not None:
+        yield measurement(f"{name}.kvCache.usage", facts.most_cache_usage, facts.readings)
 
 
 def stream_report(

@@ -6,7 +6,7 @@ when those it depends on are ready.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -14,7 +14,7 @@ from cotune.api.experiment import Component, Workload
 from cotune.api.trial import TrialPhase
 from cotune.measurement.contract import GRACE_SECONDS
 from cotune.trials.pod_failure import PodFailure
-from cotune.trials.root_cause import root_cause
+from cotune.trials.root_cause import Cause, root_cause
 
 
 class PodState(StrEnum):
@@ -36,6 +36,8 @@ class ObservedPod:
     """The end of its log, for a pod that ended; None: the kubelet does not give it at the moment."""
     hindrance: PodFailure | None = None
     """What keeps a waiting pod from starting that the candidate is not to blame for."""
+    oom_killed: tuple[str, ...] = ()
+    """Containers that the kernel has ended for want of the machine's memory."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ class Step:
 
     Only ever in a finished phase: the result must be stored before the pods that have it go.
     """
+    blames_the_card: bool = False
+    """The next trial on the card would fare no better: its node is left alone for a while."""
 
 
 def decide(
@@ -148,7 +152,7 @@ def _draining(observed: Observed, elapsed: timedelta, deadline: timedelta) -> St
         case PodState.READY:
             return Step(TrialPhase.STARTING)
         case PodState.FAILED | PodState.SUCCEEDED:
-            return _invalid("ProbeEnded", root_cause(observed.probe.log or "").line)
+            return _probe_ended(observed.probe.log or "")
         case PodState.WAITING:
             if (why := observed.probe.hindrance) is not None:
                 message = f"the probe: {why.message}"
@@ -156,7 +160,8 @@ def _draining(observed: Observed, elapsed: timedelta, deadline: timedelta) -> St
                     return _invalid(why.reason, message)
                 return Step(TrialPhase.DRAINING, why.reason, message)
             if elapsed > deadline:
-                return _invalid("NotDrained", f"the card was not drained within {deadline.total_seconds():g} s")
+                message = f"the card was not drained within {deadline.total_seconds():g} s"
+                return replace(_invalid("NotDrained", message), blames_the_card=True)
             return Step(TrialPhase.DRAINING, "WaitingForCard", "the card is not drained yet")
 
 
@@ -211,14 +216,29 @@ def _broken(components: Sequence[Component], observed: Observed) -> Step | None:
             cause = root_cause(pod.log or "")
             if cause.cause.blames_the_candidate():
                 return _failed(cause.cause, f"{component.name}: {cause.line}")
+            if cause.cause is Cause.CARD_ERROR:
+                return _card_error(f"{component.name}: {cause.line}")
+            if cause.cause is Cause.UNKNOWN and pod.oom_killed:
+                names = ", ".join(pod.oom_killed)
+                words = f"{component.name}: the kernel ended container {names} for want of memory of the machine"
+                return _failed(Cause.OOM_KILLED, words)
             return _invalid(f"ComponentEnded{cause.cause}", f"{component.name}: {cause.line}")
     if not observed.holds_card:
         return _invalid("CardLost", "the card's Lease was lost")
     if observed.probe is None:
         return _invalid("PodVanished", "the probe's pod is gone")
     if observed.probe.state is PodState.FAILED:
-        return _invalid("ProbeEnded", root_cause(observed.probe.log or "").line)
+        return _probe_ended(observed.probe.log or "")
     return None
+
+
+def _probe_ended(log: str) -> Step:
+    cause = root_cause(log)
+    return _card_error(cause.line) if cause.cause is Cause.CARD_ERROR else _invalid("ProbeEnded", cause.line)
+
+
+def _card_error(message: str) -> Step:
+    return replace(_invalid(Cause.CARD_ERROR, message), blames_the_card=True)
 
 
 def _failed(reason: str, message: str) -> Step:

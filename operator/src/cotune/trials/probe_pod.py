@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cotune.api.experiment import Component, ExperimentSpec, FileRef, Protocol, Stream
+from cotune.measurement.agent.contract import NODE_VARIABLE
 from cotune.measurement.contract import (
     CONFIGURATION_VARIABLE,
     DRAINED_PATH,
@@ -35,6 +36,7 @@ def probe_pod(
     spec: ExperimentSpec,
     node: str,
     image: ProbeImage,
+    node_agent: str | None = None,
     *,
     is_exclusive: bool = False,
     interference: bool = False,
@@ -46,6 +48,7 @@ def probe_pod(
         spec: the experiment.
         node: the trial's.
         image: of the probe.
+        node_agent: host name and port behind which the agents of all nodes are found; None: there are none.
         is_exclusive: the card has no shares: the service has it as a whole, and the probe only watches it.
         interference: whether it measures interference after the window.
     """
@@ -56,6 +59,7 @@ def probe_pod(
     # NVML is in what the runtime mounts by default, CUDA's own library is not everywhere.
     capabilities = "compute,utility" if _asks_for_largest(spec) else "utility" if card else ""
     driver = [{"name": "NVIDIA_DRIVER_CAPABILITIES", "value": capabilities}] if capabilities else []
+    node_name = {"name": NODE_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}
     container: Manifest = {
         "name": PROBE,
         "image": image.name,
@@ -63,9 +67,12 @@ def probe_pod(
         "env": [
             {
                 "name": CONFIGURATION_VARIABLE,
-                "value": configuration(trial, spec, interference).model_dump_json(by_alias=True, exclude_none=True),
+                "value": configuration(trial, spec, node_agent, interference).model_dump_json(
+                    by_alias=True, exclude_none=True
+                ),
             },
             *card,
+            *([node_name] if node_agent else []),
             *driver,
         ],
         "ports": [{"name": "health", "containerPort": HEALTH_PORT}],
@@ -106,7 +113,9 @@ def seed_of(experiment: str) -> int:
     return zlib.crc32(experiment.encode())
 
 
-def configuration(trial: TrialIdentity, spec: ExperimentSpec, interference: bool = False) -> ProbeConfiguration:
+def configuration(
+    trial: TrialIdentity, spec: ExperimentSpec, node_agent: str | None = None, interference: bool = False
+) -> ProbeConfiguration:
     """What the probe of a trial does; with `interference` also after the window."""
     asked = spec.workload.interference if interference else None
     folders = spec.workload.config_maps
@@ -114,6 +123,7 @@ def configuration(trial: TrialIdentity, spec: ExperimentSpec, interference: bool
     return ProbeConfiguration(
         gpu=spec.gpu is not None,
         largest_allocation=True if _asks_for_largest(spec) else None,
+        node_agent=node_agent if spec.gpu is not None else None,
         seed=seed_of(trial.experiment),
         warmup_seconds=spec.workload.warmup_seconds,
         duration_seconds=spec.workload.duration_seconds,

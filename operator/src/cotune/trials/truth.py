@@ -3,20 +3,23 @@
 Each gate is a small function from the evidence to what is wrong. A trial that breaks one is Invalid: it says nothing
 about its candidate, is repeated, and never scores. The exception is what the candidate itself has done.
 
-Only what is known is judged. NVML does not say whose a process is, so a share of the card is matched with the
-components by size; where it does not list all processes, the card's memory as a whole is all that can be compared.
+Only what is known is judged. Where a node agent has seen whose the processes on the card are, that decides. NVML itself
+does not say it: without an agent a share of the card is matched with the components by size, and where it does not list
+all processes, the card's memory as a whole is all that can be compared.
 """
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from cotune.api.experiment import ExperimentSpec
+from cotune.api.sharing import Sharing
 from cotune.api.trial import Measurement, Prediction
 from cotune.measurement.contract import CardConduct, Conduct, InterferenceCell, Punctuality
-from cotune.trials.placement import card_shares
+from cotune.trials.holdings import wanted_holdings
 from cotune.trials.root_cause import root_cause
+from cotune.trials.tenancy import PodIdentity, Tenancy, words
 
 _THROTTLED_SHARE = 0.05
 """Of the readings: a single one may fall into a change of the clocks."""
@@ -24,8 +27,10 @@ _LATE_MS, _LATE_SHARE = 50.0, 0.1
 """A probe is starved that sends later than both: so many milliseconds, and such a share of the p95 that it measures."""
 _FEW_REQUESTS, _LATE_MS_OF_FEW = 100, 250.0
 """With fewer, the p99 is a single request, and one that is late is no starvation yet."""
-_SOMETHING_MIB = 1.0
-"""What a component holds at least that is not planned, and asks for a card."""
+_XIDS_OF_PROGRAMS = frozenset({13, 31, 43, 45, 68, 109})
+"""What a faulty program brings about on a sound card: NVIDIA's device plugin does not count them against it either."""
+_MPS_SERVER = "nvidia-cuda-mps"
+"""The server that shares a card by MPS has a context of its own on it; the kernel cuts names to 15 characters."""
 _RESTS_ON_ANSWERS = re.compile(r"\.(p50|p95|p99|wer|errorRate)$")
 
 
@@ -37,6 +42,8 @@ class Breach:
     message: str
     blames_the_candidate: bool = False
     """It has failed, and would again."""
+    blames_the_card: bool = False
+    """The next trial on it would fare no better: its node is left alone for a while."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,7 @@ class ComponentEvidence:
     moments: Sequence[datetime] = ()
     """When containers of it have started or ended, to the second."""
     log: str = ""
+    identity: PodIdentity = field(default_factory=PodIdentity)
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,10 @@ class Evidence:
     prediction: Prediction | None = None
     interference: Sequence[InterferenceCell] = ()
     """Empty: it was not asked for."""
+    tenancy: Tenancy | None = None
+    """Whose the memory on the card was; None: no node agent has seen it."""
+    sharing: Sharing | None = None
+    """How the trial has shared its card; None: without a card."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +107,24 @@ def breach(evidence: Evidence) -> Breach | None:
     return next((found for gate in GATES if (found := gate(evidence)) is not None), None)
 
 
+def card_error(evidence: Evidence) -> Breach | None:
+    """The driver tells of no critical error, and no memory of the card has lost what was written to it."""
+    card = evidence.conduct.card
+    if card is None:
+        return None
+    told: list[str] = []
+    if card.xids:
+        told.append(f"Xid {', '.join(str(it) for it in card.xids)} within the window")
+    if card.uncorrected_ecc_errors:
+        told.append(f"{card.uncorrected_ecc_errors} new uncorrected ECC errors within the window")
+    if not told:
+        return None
+    if card.needs_reset:
+        told.append("it waits for a reset to replace the memory concerned")
+    blames_the_card = bool(card.uncorrected_ecc_errors) or not _XIDS_OF_PROGRAMS.issuperset(card.xids or ())
+    return Breach("CardError", f"{card.uuid}: {'; '.join(told)}", blames_the_card=blames_the_card)
+
+
 def not_colocated(evidence: Evidence) -> Breach | None:
     """All containers share one card: the one that the probe has watched."""
     if evidence.conduct.card is None:
@@ -110,35 +140,53 @@ def not_colocated(evidence: Evidence) -> Breach | None:
 
 
 def second_tenant(evidence: Evidence) -> Breach | None:
-    """Nobody comes to the card while it is measured."""
+    """Nobody else is on the card while it is measured; without an agent, and after the window, nobody comes to it."""
     first = evidence.conduct.card
     if first is None:
         return None
+    if evidence.tenancy is not None and (found := _stranger(evidence.sharing, evidence.tenancy)):
+        return found
     known = {it.pid for it in first.processes}
     for watched in _watched(evidence):
+        if not watched.words and evidence.tenancy is not None:
+            continue
         card = watched.card or first
         # Who came between two rounds is no newcomer of the second; none of the stack's own comes so late.
         strangers = [it for it in card.processes if watched.words and it.pid not in known]
-        if found := [*card.newcomers, *strangers]:
-            words = ", ".join(f"process {it.pid} with {it.least_mib:g} MiB" for it in found)
-            return Breach("SecondTenant", f"came to the card within the window{watched.words}: {words}")
+        if newcomers := [*card.newcomers, *strangers]:
+            came = ", ".join(f"process {it.pid} with {it.least_mib:g} MiB" for it in newcomers)
+            return Breach("SecondTenant", f"came to the card within the window{watched.words}: {came}")
     return None
+
+
+def _stranger(sharing: Sharing | None, tenancy: Tenancy) -> Breach | None:
+    found = [
+        words(it)
+        for it in tenancy.strangers
+        if not (sharing is Sharing.MPS and all(process.name == _MPS_SERVER for process in it.processes))
+    ]
+    if tenancy.lost:
+        lost = ", ".join(str(it) for it in tenancy.lost[:4])
+        found.append(f"process {lost}, which ended before it could be read whose it was")
+    return Breach("SecondTenant", f"not of this trial: {'; '.join(found)}") if found else None
 
 
 def device_fallback(evidence: Evidence) -> Breach | None:
     """Every component that asks for a card holds on it what it was planned to hold at least."""
     card = evidence.conduct.card
-    wanted = _wanted(evidence)
+    wanted = wanted_holdings(evidence.spec, evidence.prediction)
     if card is None or not wanted:
         return None
+    if evidence.tenancy is not None:
+        return _absent(wanted, evidence.tenancy)
     if not card.are_all_listed:
         least = sum(wanted.values())
         if card.rise_mib >= least:
             return None
         return Breach(
             "DeviceFallback",
-            f"the card holds {card.rise_mib:.0f} MiB more than when it was drained, and {_words(wanted)} should hold "
-            f"{least:.0f} MiB at least",
+            f"the card holds {card.rise_mib:.0f} MiB more than when it was drained, and {_least_words(wanted)} should "
+            f"hold {least:.0f} MiB at least",
         )
     if _all_have_a_share(card, wanted):
         return None
@@ -148,8 +196,18 @@ def device_fallback(evidence: Evidence) -> Breach | None:
     there = ", ".join(f"{it.least_mib:.0f}" for it in card.processes) or "none"
     return Breach(
         "DeviceFallback",
-        f"{who} share of the card: wanted at least {_words(wanted)}; processes on the card, MiB: {there}",
+        f"{who} share of the card: wanted at least {_least_words(wanted)}; processes on the card, MiB: {there}",
     )
+
+
+def _absent(wanted: Mapping[str, float], tenancy: Tenancy) -> Breach | None:
+    held = {name: tenancy.shares[name].least_mib for name in wanted if name in tenancy.shares}
+    absent = [
+        f"{name} held {held.get(name, 0.0):.0f} MiB of the card, and should hold {least:.0f} MiB at least"
+        for name, least in wanted.items()
+        if held.get(name, 0.0) < least
+    ]
+    return Breach("DeviceFallback", "; ".join(absent)) if absent else None
 
 
 def throttled(evidence: Evidence) -> Breach | None:
@@ -239,6 +297,7 @@ def _sent_alone(evidence: Evidence, component: str) -> int | None:
 
 
 GATES: tuple[Gate, ...] = (
+    card_error,
     not_colocated,
     second_tenant,
     device_fallback,
@@ -248,13 +307,6 @@ GATES: tuple[Gate, ...] = (
     sample_too_small,
 )
 """In the order in which they are asked: what explains the others comes first."""
-
-
-def _wanted(evidence: Evidence) -> dict[str, float]:
-    """The least that each component which asks for a card holds on it, in MiB."""
-    planned = {it.component: float(it.least_mib) for it in evidence.prediction.holdings} if evidence.prediction else {}
-    asking = [it.name for it in evidence.spec.stack.components if evidence.spec.gpu is not None and card_shares(it)]
-    return {it: planned.get(it, _SOMETHING_MIB) for it in asking}
 
 
 def _all_have_a_share(card: CardConduct, wanted: Mapping[str, float]) -> bool:
@@ -269,5 +321,5 @@ def _all_have_a_share(card: CardConduct, wanted: Mapping[str, float]) -> bool:
     return True
 
 
-def _words(wanted: Mapping[str, float]) -> str:
+def _least_words(wanted: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {mib:.0f} MiB" for name, mib in wanted.items())

@@ -1,6 +1,7 @@
 """OpenAI's interface for transcriptions, health and metrics."""
 
 import asyncio
+import sys
 import time
 
 from aiohttp import BodyPartReader, web
@@ -22,6 +23,9 @@ class Api:
         self._size = size
         self._registry = CollectorRegistry()
         self._requests = Counter("stt_requests", "Requests by status.", ["status"], registry=self._registry)
+        self._out_of_memory = Counter(
+            "stt_out_of_memory", "Requests for which the card had no room.", registry=self._registry
+        )
         self._audio = Counter("stt_audio_seconds", "Seconds of speech transcribed.", registry=self._registry)
         self._seconds = Histogram(
             "stt_request_seconds", "From the read request to the text.", buckets=_BUCKETS, registry=self._registry
@@ -72,6 +76,12 @@ class Api:
             return _refused(400, str(error))
         except BusyError as error:
             return _refused(429, str(error))
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError":  # torch's, and torch is only in the server's image.
+                raise
+            self._out_of_memory.inc()
+            print(f"torch.OutOfMemoryError: {error}", file=sys.stderr, flush=True)
+            return _refused(500, "the card has no room for this recording")
         seconds = len(audio) / SAMPLE_RATE
         self._seconds.observe(time.monotonic() - began)
         self._audio.inc(seconds)

@@ -47,6 +47,8 @@ class CardDaemon:
         self._epoch_offset = time.time() - now
         self._numbers = count(1)
         self._throttle_reasons = 0
+        self._xids: list[int] = []
+        self._uncorrected_errors = 0
         self._pids: dict[int, int] = {}
         self._waiting: dict[Job, asyncio.Future[None]] = {}
         self._wake_up: asyncio.TimerHandle | None = None
@@ -120,10 +122,20 @@ class CardDaemon:
             case "throttle":
                 self._throttle_reasons = _not_negative(request.integer("reasons"))
                 return {}
+            case "fail":
+                self._fail(_not_negative(request.integer("xid")), _not_negative(request.integer("uncorrected")))
+                return {}
             case "run":
                 return self._start(client, request)
             case operation:
                 raise ValueError(f"no operation {operation}")
+
+    def _fail(self, xid: int, uncorrected: int) -> None:
+        if uncorrected and not self._product.has_ecc:
+            raise ValueError(f"{self._product.product} has no error-correcting memory")
+        self._uncorrected_errors += uncorrected
+        if xid:
+            self._xids.append(xid)
 
     def _start(self, client: int, request: Entry) -> Job:
         self._advance()
@@ -205,6 +217,9 @@ class CardDaemon:
             "power": round(product.idle_milliwatts + load * (product.busy_milliwatts - product.idle_milliwatts)),
             "power_limit": product.limit_milliwatts,
             "temperature": round(product.idle_celsius + load * (product.busy_celsius - product.idle_celsius)),
+            "has_ecc": int(self._product.has_ecc),
+            "ecc_uncorrected": self._uncorrected_errors,
+            "xids": self._xids,
             "process_pids": list(held),
             "process_bytes": list(held.values()),
             # The server of MPS, which NVML shows as a process of its own, is not simulated.
