@@ -18,6 +18,7 @@ from cotune.cluster.objects import REFUSALS, ApiError, ForbiddenError, Object, O
 from cotune.cluster.stacks import NameTakenError, ObservedStack, Stacks
 from cotune.fitness.judgement import Judgement, judge
 from cotune.handlers.experiment import LABEL_EXPERIMENT, spec_digest
+from cotune.handlers.records import Records
 from cotune.handlers.settings import Settings
 from cotune.handlers.statuses import condition, status_of, write_status
 from cotune.measurement.contract import ProbeResult
@@ -47,6 +48,15 @@ TRIALS = Counter("cotune_trials_total", "Trials that have finished.", ["phase", 
 
 
 @dataclass(frozen=True)
+class _Found:
+    """What a pass has found out of a trial that has ended."""
+
+    step: Step
+    measured: tuple[Measurement, ...] = ()
+    servers: tuple[ObservedServer, ...] = ()
+
+
+@dataclass(frozen=True)
 class TrialReconciler:
     """Reconciles trials."""
 
@@ -55,6 +65,7 @@ class TrialReconciler:
     stacks: Stacks
     events: Events
     settings: Settings
+    records: Records
 
     async def reconcile(self, body: Object, now: datetime) -> timedelta | None:
         """One pass over the trial as it was just read."""
@@ -101,34 +112,45 @@ class TrialReconciler:
             self._deadlines(experiment),
             now,
         )
-        measured, servers = (), ()
+        found = _Found(step)
         try:
             begins = status.phase is TrialPhase.PENDING
             if begins and (missing := await self._missing_corpus(identity, experiment)):
                 why = Step(TrialPhase.PENDING, "CorpusNotFound", f"no ConfigMap {missing} in {identity.namespace}")
                 return await self._put_off(body, identity, status, node, why, now)
             await self.stacks.ensure(identity, self._manifests(identity, spec, experiment, node, step))
-            step, measured, servers = await self._measured(status, step, experiment, stack, spec.prediction, now)
-            if step.reason == "NotDrained":
-                step = await self._quarantined(identity, step, stack, node, now)
+            found = await self._measured(status, step, experiment, stack, spec.prediction, now)
         except TemplateError as error:
-            step = Step(TrialPhase.INVALID, "TemplateRefused", str(error))
+            found = _Found(Step(TrialPhase.INVALID, "TemplateRefused", str(error)))
         except NameTakenError as error:
-            step = Step(TrialPhase.INVALID, "NameTaken", str(error))
+            found = _Found(Step(TrialPhase.INVALID, "NameTaken", str(error)))
         except ApiError as error:
             if error.status not in REFUSALS:
                 raise
             if _may_pass(error):
-                step = Step(status.phase, "QuotaExceeded", error.message)
+                found = _Found(Step(status.phase, "QuotaExceeded", error.message))
                 if status.phase is TrialPhase.PENDING:
-                    return await self._put_off(body, identity, status, node, step, now)
+                    return await self._put_off(body, identity, status, node, found.step, now)
             else:
                 # Pod Security, a missing right or a field that no pod has: the same again would be refused again.
-                step = Step(TrialPhase.INVALID, "PodRefused", error.message)
-        errors = prediction_errors(spec.prediction, measured) if spec.prediction is not None else ()
+                found = _Found(Step(TrialPhase.INVALID, "PodRefused", error.message))
+        step = found.step
+        errors = prediction_errors(spec.prediction, found.measured) if spec.prediction is not None else ()
         updated = status.model_copy(
-            update={"node": node, "measurements": measured, "servers": servers, "prediction_errors": errors}
+            update={
+                "node": node,
+                "measurements": found.measured,
+                "servers": found.servers,
+                "prediction_errors": errors,
+                "phase": step.phase,
+                "reason": step.reason,
+                "message": step.message[:4096],
+            }
         )
+        if step.phase.is_finished():
+            updated = await self.records.with_record(body, spec, updated, stack, now)
+        if step.reason == "NotDrained":
+            step = await self._quarantined(identity, step, stack, node, now)
         return await self._write(body, status, step, now, updated)
 
     async def _put_off(
@@ -190,31 +212,38 @@ class TrialReconciler:
         stack: ObservedStack,
         prediction: Prediction | None,
         now: datetime,
-    ) -> tuple[Step, tuple[Measurement, ...], tuple[ObservedServer, ...]]:
+    ) -> _Found:
         """The measurements of a trial that has succeeded, and what servers have logged: stored before the pods go."""
         if step.phase is TrialPhase.FAILED:
-            return step, (), _servers(experiment, {name: pod.log or "" for name, pod in stack.components.items()})
+            logs = {name: pod.log or "" for name, pod in stack.components.items()}
+            return _Found(step, servers=_servers(experiment, logs))
         if step.phase is not TrialPhase.SUCCEEDED or stack.probe is None:
-            return step, (), ()
+            return _Found(step)
         try:
             result, runs = probe_result(stack.probe.log or ""), await self.stacks.runs(stack)
         except NoResultError as error:
-            return Step(TrialPhase.INVALID, "NoResult", str(error)), (), ()
+            return _Found(Step(TrialPhase.INVALID, "NoResult", str(error)))
         except ApiError as error:
             if error.status in REFUSALS:
                 raise
             elapsed = now - (status.phase_started_at or now)
-            return log_unreadable(status.phase, elapsed, self._deadlines(experiment), "a component"), (), ()
+            return _Found(log_unreadable(status.phase, elapsed, self._deadlines(experiment), "a component"))
         measured = measurements(experiment, result, runs)
         if (found := _breach(experiment, result, stack, runs, measured, prediction)) is not None:
             # Nothing of it is kept: neither a judgement nor a later plan may rest on it.
             phase = TrialPhase.FAILED if found.blames_the_candidate else TrialPhase.INVALID
-            return Step(phase, found.reason, found.message), (), ()
-        return step, measured, _servers(experiment, {name: run.log for name, run in runs.items()})
+            return _Found(Step(phase, found.reason, found.message))
+        return _Found(step, measured, _servers(experiment, {name: run.log for name, run in runs.items()}))
 
     async def _finish(
         self, body: Object, identity: TrialIdentity, spec: TrialSpec, status: TrialStatus, now: datetime
     ) -> timedelta | None:
+        if self.records.is_to_be_tried_again(status, now) and (stack := await self.stacks.observe(identity)).pods:
+            new = await self.records.with_record(body, spec, status, stack, now)
+            if await write_status(self.objects, TRIAL, body, status, new):
+                return timedelta()
+            await self._judge(body, spec, status, now)
+            return _LATER
         is_gone = await self.stacks.clean_up(identity)
         if is_gone and status.node is not None:
             await self.cards.release(status.node, identity)
@@ -270,7 +299,7 @@ class TrialReconciler:
         generation = body["metadata"]["generation"]
         finished, succeeded = step.phase.is_finished(), step.phase is TrialPhase.SUCCEEDED
         reason = step.reason or str(step.phase)
-        conditions = old.conditions
+        conditions = (updated or old).conditions
         told = [
             condition("Progressing", not finished, generation, now, reason, step.message),
             condition("Ready", succeeded, generation, now, reason, step.message),

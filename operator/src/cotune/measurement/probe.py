@@ -13,7 +13,7 @@ import aiohttp
 
 from cotune.api.experiment import ArrivalType, Protocol
 from cotune.measurement.arrivals import schedule, stream_seed
-from cotune.measurement.card import Card, Reading, card_conduct
+from cotune.measurement.card import Card, Reading, card_conduct, card_samples
 from cotune.measurement.clients import Answer, Client, HttpClient, LanguageModelClient, TranscriptionsClient
 from cotune.measurement.contract import Conduct, ProbeConfiguration, ProbeResult, ProbeStream, Punctuality, StreamReport
 from cotune.measurement.corpus import Clip, read_corpus
@@ -262,6 +262,8 @@ async def _measure(
         errors=tuple(it[:300] for it in errors[:16]),
         streams=tuple(reports),
         conduct=conduct,
+        card_identity=await asyncio.to_thread(card.card.identity) if card is not None else None,
+        card_samples=card_samples(readings) if card is not None else None,
         processor_wait_seconds=None if before is None or after is None else round(after - before, 6),
     )
 
