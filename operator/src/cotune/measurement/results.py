@@ -1,7 +1,6 @@
 """From what was recorded to named metrics. A metric that is not known is absent, never 0."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from decimal import Decimal
 from statistics import fmean
 
 from cotune.api.experiment import ArrivalType
@@ -19,6 +18,7 @@ from cotune.measurement.contract import (
 from cotune.measurement.latency import LatencyRecorder, Percentiles
 from cotune.measurement.load import Step
 from cotune.measurement.record import StreamRecord
+from cotune.measurement.stated import measurement, percentiles
 from cotune.measurement.steady_state import steady_state
 from cotune.measurement.vllm_metrics import CacheFacts
 from cotune.measurement.word_error_rate import word_error_rate
@@ -36,26 +36,26 @@ def component_measurements(
     seconds = records[0].window.seconds
     requests = sum(it.requests for it in records)
     if latency := _of_all(it.latency for it in records):
-        yield from _percentiles(f"{name}.latency", latency, ("p50", "p95", "p99"))
+        yield from percentiles(name, "latency", latency)
     if requests:
-        yield _of(f"{name}.throughput", sum(it.answered_in_window for it in records) / seconds, requests)
-        yield _of(f"{name}.errorRate", sum(it.errors.total() for it in records) / requests, requests)
+        yield measurement(f"{name}.throughput", sum(it.answered_in_window for it in records) / seconds, requests)
+        yield measurement(f"{name}.errorRate", sum(it.errors.total() for it in records) / requests, requests)
     if first := _of_all(it.first_token for it in records):
-        yield from _percentiles(f"{name}.ttft", first, ("p50", "p95", "p99"))
+        yield from percentiles(name, "ttft", first)
         if not any(it.tokens_unknown for it in records):
             tokens = sum(it.tokens_in_window for it in records)
-            yield _of(f"{name}.tokensPerSecond", tokens / seconds, first.samples)
+            yield measurement(f"{name}.tokensPerSecond", tokens / seconds, first.samples)
     if between := _of_all(it.between_tokens for it in records):
-        yield from _percentiles(f"{name}.itl", between, ("p50", "p95"))
+        yield from percentiles(name, "itl", between)
     heard = [pair for it in records for pair in it.heard]
     if (rate := word_error_rate(heard)) is not None:
-        yield _of(f"{name}.wer", rate, len(heard))
+        yield measurement(f"{name}.wer", rate, len(heard))
     if audio := sum(it.audio_seconds for it in records):
-        yield _of(f"{name}.realTimeFactor", sum(it.processing_seconds for it in records) / audio, len(heard))
+        yield measurement(f"{name}.realTimeFactor", sum(it.processing_seconds for it in records) / audio, len(heard))
     if cache is not None:
-        yield _of(f"{name}.kvCache.tokens", cache.tokens, 1)
+        yield measurement(f"{name}.kvCache.tokens", cache.tokens, 1)
         if cache.concurrency is not None:
-            yield _of(f"{name}.kvCache.concurrency", cache.concurrency, 1)
+            yield measurement(f"{name}.kvCache.concurrency", cache.concurrency, 1)
 
 
 def stream_report(
@@ -102,14 +102,14 @@ def stream_report(
 def card_measurements(readings: Sequence[Reading]) -> Iterator[Measurement]:
     """The card's metrics over the window; nothing without a reading."""
     if readings:
-        yield _of("gpu.freeMiB", min(it.free_mib for it in readings), len(readings))
-        yield _of("gpu.usedMiB", max(it.used_mib for it in readings), len(readings))
-        yield _of("gpu.utilization", fmean(it.utilization for it in readings), len(readings))
+        yield measurement("gpu.freeMiB", min(it.free_mib for it in readings), len(readings))
+        yield measurement("gpu.usedMiB", max(it.used_mib for it in readings), len(readings))
+        yield measurement("gpu.utilization", fmean(it.utilization for it in readings), len(readings))
 
 
 def largest_allocation_measurement(mib: float) -> Measurement:
     """The one that was tried once, after the window."""
-    return _of(LARGEST_ALLOCATION, mib, 1)
+    return measurement(LARGEST_ALLOCATION, mib, 1)
 
 
 def _of_all(recorders: Iterable[LatencyRecorder]) -> Percentiles | None:
@@ -127,13 +127,3 @@ def _spread(found: Percentiles | None) -> Spread | None:
         samples=found.samples,
         censored=found.censored,
     )
-
-
-def _percentiles(metric: str, found: Percentiles, which: Sequence[str]) -> Iterator[Measurement]:
-    values = {"p50": found.p50, "p95": found.p95, "p99": found.p99}
-    return (_of(f"{metric}.{it}", values[it], found.samples) for it in which)
-
-
-def _of(metric: str, value: float, samples: int) -> Measurement:
-    text = format(round(Decimal(value), _DECIMALS), "f")
-    return Measurement(metric=metric, value=text.rstrip("0").rstrip(".") if "." in text else text, samples=samples)
