@@ -163,9 +163,9 @@ class TrialRecord(ApiModel):
 def canonical_bytes(record: TrialRecord) -> bytes:
     """The bytes by which a record is named and stored: the same for the same record, whenever they are made."""
     said = record.model_dump(mode="json", by_alias=True, exclude_none=True)
-    # Without escapes, a lone half of a character in a server's answer could not be encoded.
-    text = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return gzip.compress(text.encode(), mtime=0)
+    text = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    # Half a character in what a server said has no encoding, and must not cost the record.
+    return gzip.compress(text.encode(errors="replace"), mtime=0)
 
 
 def digest_of(content: bytes) -> str:
