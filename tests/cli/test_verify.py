@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -25,7 +26,11 @@ def dump(tmp_path: Path, kind: str, value: str | None = None) -> Path:
     body = as_resource(RECORD)
     if value is not None:
         body["status"]["measurements"][0]["value"] = value
-    listed = {"apiVersion": "v1", "kind": "List", "items": [body, {"kind": "ConfigMap", "metadata": {}}]}
+    listed: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "List",
+        "items": [body, {"kind": "ConfigMap", "metadata": {}}],
+    }
     file = tmp_path / f"trials.{kind}"
     file.write_text(json.dumps(listed) if kind == "json" else yaml.safe_dump_all([body, None]))
     return file

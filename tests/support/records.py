@@ -3,6 +3,7 @@
 import random
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any
 
 from cotune.api.experiment import ArrivalType
@@ -40,9 +41,8 @@ def readings(count: int) -> list[Reading]:
     ]
 
 
-def result(seed: int = 7, requests: int = 300, cards: int = 30) -> ProbeResult:
-    """Two streams on one language model, with a few errors, as the probe makes its result of them."""
-    drawn = random.Random(seed)
+def streams(drawn: random.Random, requests: int) -> list[StreamRecord]:
+    """Two streams on one language model, with a few errors."""
     records = [StreamRecord(Window(0.0, requests / 10, 30.0)) for _ in range(2)]
     for record in records:
         for number in range(requests):
@@ -55,12 +55,19 @@ def result(seed: int = 7, requests: int = 300, cards: int = 30) -> ProbeResult:
             gaps = [drawn.expovariate(50) for _ in range(8)]
             answer = Answer(first_token=first, between_tokens=gaps, tokens=9)
             record.answered(due, due + 0.001, first + sum(gaps), answer)
+    return records
+
+
+def result(seed: int = 7, requests: int = 300, cards: int = 30, components: Sequence[str] = ("judge",)) -> ProbeResult:
+    """What the probe makes of such streams on each component, and of a card's readings."""
+    drawn = random.Random(seed)
+    loads = {it: streams(drawn, requests) for it in components}
     seen = readings(cards)
+    numbered = enumerate((name, of) for name, records in loads.items() for of in records)
+    measured = (component_measurements(name, records, None) for name, records in loads.items())
     return ProbeResult(
-        measurements=(*card_measurements(seen), *component_measurements("judge", records, None)),
-        streams=tuple(
-            stream_report("judge", it, ArrivalType.CONSTANT, record, ()) for it, record in enumerate(records)
-        ),
+        measurements=(*card_measurements(seen), *chain.from_iterable(measured)),
+        streams=tuple(stream_report(name, it, ArrivalType.CONSTANT, of, ()) for it, (name, of) in numbered),
         conduct=Conduct(
             started_at=START,
             ended_at=START + timedelta(seconds=requests / 10),
