@@ -37,8 +37,8 @@ from support.resources import manifest
 
 pytestmark = pytest.mark.apiserver
 
-CALLS_OF_TRIAL = 12
-"""How many calls the longest pass makes: one more than without a store, for the node's own words."""
+CALLS_OF_TRIAL = 11
+"""How many calls the longest pass makes."""
 
 
 def last_line() -> str:
