@@ -28,7 +28,9 @@ from cotune.trials.render import LABEL_COMPONENT, LABEL_TRIAL
 from cotune_demo.cluster import Commands, start
 from cotune_demo.preparation import LAB, OPERATOR, PRODUCTION, STAGING, prepare
 from cotune_demo.progress import Progress
+from cotune_demo.records import verified
 from cotune_demo.scenes import SIMULATED
+from cotune_demo.summary import RecordsSummary
 from localcluster import cluster
 from localcluster.locations import Instance
 from support.api_server import ApiServer
@@ -50,6 +52,7 @@ class Outcome:
     """Trial to the identities of the probes that it has had."""
     found: dict[str, tuple[Object, ...]] = field(default_factory=dict[str, tuple[Object, ...]])
     metrics: str = ""
+    records: RecordsSummary | None = None
     production_before: list[int] = field(default_factory=list[int])
 
 
@@ -100,6 +103,7 @@ async def run(commands: Commands) -> Outcome:
         outcome.found[PROFILE.name] = (await ended(objects, PROFILE, profile, outcome),)
         outcome.found[EXPERIMENT.name] = (experiment,)
         outcome.found[TRIAL.name] = await objects.list(TRIAL, LAB)
+        outcome.records = await verified(commands, LAB)
         await gone(objects, POD)
         await gone(objects, SERVICE)
         outcome.found[LEASE.name] = await objects.list(LEASE, OPERATOR)
@@ -205,3 +209,11 @@ def test_the_operator_has_never_restarted(outcome: Outcome) -> None:
 def test_the_metrics_count_the_trials_and_the_stages(outcome: Outcome) -> None:
     assert 'cotune_trials_total{phase="Succeeded",reason=""} 2.0' in outcome.metrics
     assert 'cotune_stages_total{phase="Promoted"} 1.0' in outcome.metrics
+
+
+def test_every_trial_has_left_a_record_that_verifies(outcome: Outcome) -> None:
+    assert outcome.records is not None
+    assert outcome.records.faults == ()
+    assert outcome.records.records == len(outcome.found[TRIAL.name])
+    assert outcome.records.recomputed > 0
+    assert outcome.records.faults_when_edited == ("Differs",)
