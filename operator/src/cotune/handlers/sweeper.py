@@ -87,7 +87,8 @@ class Sweeper:
 
     async def _read(self, digest: str) -> StoredRecord | None:
         try:
-            return StoredRecord.of(digest, parse_record(await self.store.get(digest)))
+            content = await self.store.get(digest)
+            return StoredRecord.of(digest, await asyncio.to_thread(parse_record, content))
         except (NotStoredError, DamagedError, RecordError) as error:
             _logger.warning("%s stays, for it cannot be read: %s", digest, error)
             return None
