@@ -143,10 +143,12 @@ def test_between_the_store_and_the_status_a_pass_has_died(api_server: ApiServer,
         measuring = await until("Measuring")
         await play(objects, namespace, name)
         objects.refuse = lambda call: refused if (call.method, call.path) == ("PATCH", path) else None
+        stored: set[str] = set()
         for minutes in range(2):
             with pytest.raises(ApiError):
                 await one_pass(measuring, datetime.now(UTC) + timedelta(minutes=minutes))
-            [(digest, _)] = records(tmp_path)
+            stored |= {it for it, _ in records(tmp_path)}
+        [digest] = stored
         objects.refuse = lambda _: None
         await run_trial(objects, namespace, name, StoreThread(DirectoryStore(tmp_path)))
 
@@ -231,7 +233,7 @@ def test_a_store_that_stays_full_loses_the_record_only_and_gives_the_card_back(
         assert trial["status"]["measurements"] == status["measurements"]
         assert "artifact" not in trial["status"]
         assert condition(trial, "ArtifactStored")[:2] == ("False", "StoreUnavailable")
-        assert condition(trial, "Feasible")
+        assert condition(trial, "Feasible")[0] == "True"
 
     within(api_server, scenario)
 

@@ -1,6 +1,7 @@
 import gzip
 import json
 import zlib
+from dataclasses import replace
 
 import pytest
 from cotune.api.trial import TrialPhase
@@ -71,7 +72,7 @@ def test_a_trial_without_pods_and_without_a_result_has_a_record() -> None:
 def test_a_pod_without_a_status_never_ran() -> None:
     unscheduled = {key: value for key, value in POD.items() if key != "status"}
     made = make_record(ended())
-    bare = make_record(ended().__class__(**{**ended().__dict__, "pods": [unscheduled]}))
+    bare = make_record(replace(ended(), pods=[unscheduled]))
 
     assert made.manifest.pods[0].containers[0].image_id
     assert bare.manifest.pods[0].containers[0].image_id == ""
