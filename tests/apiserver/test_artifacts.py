@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import cotune.handlers.records
 import pytest
 from apiserver.test_reconcilers import (
     Driven,
@@ -20,6 +21,7 @@ from apiserver.test_reconcilers import (
 )
 from cotune.api.trial import Measurement, TrialPhase
 from cotune.artifacts.directory import DirectoryStore
+from cotune.artifacts.making import Ended
 from cotune.artifacts.record import TrialRecord, canonical_bytes, parse_record
 from cotune.artifacts.retention import Retention
 from cotune.artifacts.verification import FaultKind, verify
@@ -236,6 +238,45 @@ def test_a_store_that_stays_full_loses_the_record_only_and_gives_the_card_back(
         assert condition(trial, "Feasible")[0] == "True"
 
     within(api_server, scenario)
+
+
+@pytest.mark.parametrize("pods", ["one that nobody thought of", "none whose log is given"])
+def test_what_no_record_can_be_made_of_keeps_its_result_and_gives_its_card_back(
+    api_server: ApiServer, full_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pods: str
+) -> None:
+    def refuse(_: Ended) -> TrialRecord:
+        raise KeyError("labels")
+
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        if pods == "one that nobody thought of":
+            monkeypatch.setattr(cotune.handlers.records, "make_record", refuse)
+            name = await create_trial(objects, namespace)
+            await run_trial(objects, namespace, name, StoreThread(DirectoryStore(tmp_path)))
+            why = ("False", "RecordNotMade", "KeyError: 'labels'")
+        else:
+            name, ended, _ = await measured_on_a_full_disk(objects, namespace, full_disk)
+            (full_disk / "filler").unlink()
+            objects.logs.clear()
+            one_pass = trial_reconciler(objects, namespace, StoreThread(DirectoryStore(full_disk))).reconcile
+            await one_pass(await objects.get(TRIAL, namespace, name), ended + timedelta(seconds=1))
+            told = f"the kubelet does not give the probe's log any more; tried until {until(ended)}"
+            why = ("False", "StoreUnavailable", told)
+            assert condition(await objects.get(TRIAL, namespace, name), "ArtifactStored") == why
+            while await one_pass(await objects.get(TRIAL, namespace, name), ended + timedelta(seconds=61)) is not None:
+                await asyncio.sleep(0.02)
+
+        trial = await objects.get(TRIAL, namespace, name)
+        assert (trial["status"]["phase"], "artifact" in trial["status"]) == ("Succeeded", False)
+        assert len(trial["status"]["measurements"]) > 20
+        assert condition(trial, "ArtifactStored") == why
+        assert (await objects.list(POD, namespace), await Cards(objects, namespace).holder("lab")) == ((), None)
+        assert records(full_disk) == []
+
+    within(api_server, scenario)
+
+
+def until(ended: datetime) -> str:
+    return (ended + timedelta(seconds=60)).isoformat(timespec="seconds")
 
 
 def test_without_a_store_a_trial_says_so_and_nothing_waits(api_server: ApiServer) -> None:

@@ -1,6 +1,7 @@
 """Keeps the record of a trial that ends, while its pods are still there to tell of it."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -25,6 +26,8 @@ ARTIFACT_STORED = "ArtifactStored"
 _UNAVAILABLE = "StoreUnavailable"
 _GRACE = timedelta(seconds=60)
 """For which a trial that has ended keeps its pods, and so its card, because its record cannot be stored."""
+
+_logger = logging.getLogger("cotune.artifacts")
 
 ARTIFACTS = Counter("cotune_artifacts_total", "Records of trials, by what became of them.", ["outcome"])
 
@@ -58,8 +61,18 @@ class Records:
             message = "the operator has no artifact store: artifacts.enabled of its chart"
             stored = condition(ARTIFACT_STORED, False, generation, now, "NotConfigured", message)
             return _with(status, None, with_condition(status.conditions, stored))
-        content = canonical_bytes(make_record(await self._ended(body, spec, status, stack)))
+        ended = await self._ended(body, spec, status, stack)
         try:
+            content = canonical_bytes(make_record(ended))
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            # A pod that nobody has thought of must not cost the result, nor keep the card for ever.
+            _logger.exception("no record of %s could be made", body["metadata"]["name"])
+            message = f"{type(error).__name__}: {error}"
+            failed = condition(ARTIFACT_STORED, False, generation, now, "RecordNotMade", message)
+            return _with(status, None, with_condition(status.conditions, failed))
+        try:
+            if status.measurements and ended.result is None:
+                raise StoreError("the kubelet does not give the probe's log any more")
             digest = await self.store.put(content)
         except StoreError as error:
             self.is_short.set()
