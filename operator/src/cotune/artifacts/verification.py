@@ -76,9 +76,11 @@ class Verification:
 
 @dataclass
 class _Store:
-    """The records of a store, each read once."""
+    """The records of a store, each read once: thousands of histograms need not be held at the same time."""
 
     records: dict[str, TrialRecord] = field(default_factory=dict[str, TrialRecord])
+    """Without their raw values and logs."""
+    figures: dict[str, Recomputed] = field(default_factory=dict[str, Recomputed])
     sizes: dict[str, int] = field(default_factory=dict[str, int])
     """Of all that is there, be it readable or not."""
     faults: list[Fault] = field(default_factory=list[Fault])
@@ -117,16 +119,19 @@ def _read(store: Store) -> _Store:
     for entry in store.list():
         found.sizes[entry.digest] = entry.size
         try:
-            found.records[entry.digest] = parse_record(store.get(entry.digest))
+            record = parse_record(store.get(entry.digest))
         except (DamagedError, NotStoredError) as error:
             found.faults.append(Fault(FaultKind.DAMAGED, entry.digest, str(error)))
         except RecordError as error:
             found.faults.append(Fault(FaultKind.UNREADABLE, entry.digest, str(error)))
+        else:
+            found.figures[entry.digest] = Recomputed(record)
+            found.records[entry.digest] = record.model_copy(update={"result": None, "logs": ()})
     return found
 
 
 def _record(store: _Store, digest: str, record: TrialRecord) -> VerifiedRecord:
-    figures = Recomputed(record)
+    figures = store.figures[digest]
     faults = [Fault(FaultKind.WRONG_FIGURE, digest, it) for it in figures.faults]
     for parent in record.lineage.parents:
         if parent.record is None:
