@@ -197,7 +197,12 @@ async def play_trials(objects: PlayedObjects, namespace: str) -> None:
         values = {"stt.latency.p95": latency, "judge.latency.p95": 900, "judge.kvCache.concurrency": 3}
         values |= {"stability": 1, "gpu.utilization": "0.7"}
         measured = [{"metric": metric, "value": str(value), "samples": 200} for metric, value in values.items()]
-        status = {"phase": "Succeeded", "fitness": fitness, "conditions": [feasible], "measurements": measured}
+        status: Object = {
+            "phase": "Succeeded",
+            "fitness": fitness,
+            "conditions": [feasible],
+            "measurements": measured,
+        }
         status["artifact"] = {"digest": record_of(trial["metadata"]["name"]), "bytes": 1}
         await objects.merge(TRIAL, namespace, trial["metadata"]["name"], {"status": status}, subresource="status")
 
