@@ -131,6 +131,7 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     (TRIAL, {"purpose": "Confirmation"}),
     (PROFILE, {"rollout.paused": True}),
     (PROFILE, {"changes.0.from": ABSENT, "provenance": ABSENT}),
+    (PROFILE, {"provenance.artifact": f"sha256:{'0' * 64}"}),
     (GRANT, {"targets.1.env": []}),
     (GRANT, {"allow": ["Rollout"]}),
 ]
@@ -380,6 +381,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     (PROFILE, {"startOrder": ["judge"]}, "spec.changes", "must stand in startOrder"),
     (PROFILE, {"startOrder": ["judge", "stt", "judge"]}, "spec.startOrder", "stands twice"),
     (PROFILE, {"provenance.digest": "sha256:0"}, "spec.provenance.digest", "should match"),
+    (PROFILE, {"provenance.artifact": "sha256:0"}, "spec.provenance.artifact", "should match"),
     (PROFILE, {"rollout.stages.1.namespace": "voice-staging"}, "spec.rollout.stages", "the same namespace"),
     (PROFILE, {"rollout.stages.1.approval": "Maybe"}, "spec.rollout.stages[1].approval", "Unsupported value"),
     (TRIAL, {"candidate": []}, "spec.candidate", "at least 1 items"),
@@ -430,6 +432,7 @@ IMMUTABLE: list[tuple[str, dict[str, Any], str, str]] = [
     (PROFILE, {"provenance.trial": "voice-1"}, "spec", "provenance is immutable"),
     (PROFILE, {"provenance": ABSENT}, "spec", "provenance is immutable"),
     (PROFILE, {"expect": {"sharing": "MPS"}}, "spec", "expect is immutable"),
+    (PROFILE, {"provenance.artifact": f"sha256:{'0' * 64}"}, "spec", "provenance is immutable"),
     (TRIAL, {"repeat": 1}, "spec", "a trial's spec is immutable"),
 ]
 
@@ -488,6 +491,30 @@ def test_a_stage_that_has_begun_keeps_its_name_its_namespace_and_its_place(
 
     assert answer.accepted == accepted, answer.text
     assert accepted or "spec.rollout.stages: Invalid value: a stage that has begun keeps its name" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("artifact", "accepted"),
+    [
+        ({"digest": f"sha256:{'0' * 64}", "bytes": 1}, True),
+        ({"digest": f"sha256:{'0' * 63}", "bytes": 1}, False),
+        ({"digest": f"sha256:{'0' * 64}", "bytes": 0}, False),
+        ({"digest": f"sha256:{'0' * 64}"}, False),
+    ],
+)
+def test_a_trials_record_is_named_by_a_digest_and_its_size(
+    api_server: ApiServer, artifact: dict[str, Any], accepted: bool
+) -> None:
+    assert api_server.apply(resource(TRIAL)).accepted
+    status = json.dumps({"status": {"artifact": artifact}})
+    name = resource(TRIAL)["metadata"]["name"]
+
+    answer = api_server.run(
+        "patch", "gt", name, "--subresource=status", "--type=merge", "-p", status, "--dry-run=server"
+    )
+
+    assert answer.accepted == accepted, answer.text
+    assert accepted or "status.artifact" in answer.text
 
 
 def test_an_experiment_is_frozen_by_its_first_trial(api_server: ApiServer) -> None:

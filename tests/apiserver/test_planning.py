@@ -12,6 +12,7 @@ from cotune.cluster.objects import Object
 from cotune.cluster.stacks import Stacks
 from cotune.handlers.experiment import ExperimentReconciler
 from cotune.handlers.plans import Plans
+from cotune.handlers.records import Records
 from cotune.handlers.settings import Settings
 from cotune.handlers.trial import TrialReconciler
 from cotune.trials.probe_pod import PROBE, ProbeImage
@@ -341,8 +342,9 @@ def test_a_trial_keeps_what_its_servers_logged_beside_what_was_predicted(api_ser
         settings = Settings(
             namespace, ProbeImage("example/probe:1", "IfNotPresent"), minute, minute, "INFO", 8080, 9090
         )
+        stacks, records = Stacks(objects), Records(objects, Stacks(objects), settings.probe.name)
         reconciler = TrialReconciler(
-            objects, Cards(objects, namespace), Stacks(objects), Events(objects, "test"), settings
+            objects, Cards(objects, namespace), stacks, Events(objects, "test"), settings, records
         )
         for _ in range(20):
             body = await objects.get(TRIAL, namespace, name)

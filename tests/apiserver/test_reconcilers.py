@@ -7,6 +7,7 @@ the pass after it is whole and goes on from what is left.
 import asyncio
 import copy
 import functools
+import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -37,7 +38,9 @@ from cotune.cluster.workloads import ANNOTATION_REVISION
 from cotune.handlers.experiment import ExperimentReconciler, spec_digest
 from cotune.handlers.plans import Plans
 from cotune.handlers.profile import FINALIZER, ProfileReconciler
+from cotune.handlers.records import Records
 from cotune.handlers.settings import Settings
+from cotune.handlers.store_thread import StoreThread
 from cotune.handlers.trial import TrialReconciler
 from cotune.rollout.state import Revision, WorkloadRevision
 from cotune.trials.probe_pod import PROBE, ProbeImage
@@ -172,6 +175,10 @@ async def create_experiment(
     return await objects.create(EXPERIMENT, namespace, body)
 
 
+def record_of(trial: str) -> str:
+    return f"sha256:{hashlib.sha256(trial.encode()).hexdigest()}"
+
+
 async def play_trials(objects: PlayedObjects, namespace: str) -> None:
     for trial in await objects.list(TRIAL, namespace):
         if "status" in trial:
@@ -190,7 +197,13 @@ async def play_trials(objects: PlayedObjects, namespace: str) -> None:
         values = {"stt.latency.p95": latency, "judge.latency.p95": 900, "judge.kvCache.concurrency": 3}
         values |= {"stability": 1, "gpu.utilization": "0.7"}
         measured = [{"metric": metric, "value": str(value), "samples": 200} for metric, value in values.items()]
-        status = {"phase": "Succeeded", "fitness": fitness, "conditions": [feasible], "measurements": measured}
+        status: Object = {
+            "phase": "Succeeded",
+            "fitness": fitness,
+            "conditions": [feasible],
+            "measurements": measured,
+        }
+        status["artifact"] = {"digest": record_of(trial["metadata"]["name"]), "bytes": 1}
         await objects.merge(TRIAL, namespace, trial["metadata"]["name"], {"status": status}, subresource="status")
 
 
@@ -248,6 +261,8 @@ def test_an_experiment_ends_with_a_winner_and_its_profile(whole_experiment: tupl
     assert [spec["changes"] for _, spec in end["profiles"]] == [
         [{"component": "stt", "env": SIZE, "from": "small", "to": "tiny"}]
     ]
+    [(_, spec)] = end["profiles"]
+    assert spec["provenance"]["artifact"] == record_of(end["status"]["winner"]["trial"])
     assert driven.most_calls == CALLS_OF_EXPERIMENT
 
 
@@ -428,11 +443,15 @@ def test_an_experiment_does_not_take_a_profile_of_other_changes_for_its_own(
 # --- Trials: the kubelet and the probe are played.
 
 
-def trial_reconciler(objects: PlayedObjects, namespace: str, node_agent: str | None = None) -> TrialReconciler:
+def trial_reconciler(
+    objects: PlayedObjects, namespace: str, store: StoreThread | None = None, node_agent: str | None = None
+) -> TrialReconciler:
     a_minute = timedelta(minutes=1)
     probe = ProbeImage("example/probe:1", "IfNotPresent")
     settings = Settings(namespace, probe, a_minute, a_minute, "INFO", 8080, 9090, node_agent)
-    return TrialReconciler(objects, Cards(objects, namespace), Stacks(objects), Events(objects, "test"), settings)
+    stacks, events = Stacks(objects), Events(objects, "test")
+    records = Records(objects, stacks, probe.name, store)
+    return TrialReconciler(objects, Cards(objects, namespace), stacks, events, settings, records)
 
 
 async def create_trial(objects: PlayedObjects, namespace: str) -> str:

@@ -28,7 +28,9 @@ from cotune.trials.render import LABEL_COMPONENT, LABEL_TRIAL
 from cotune_demo.cluster import Commands, start
 from cotune_demo.preparation import LAB, NODE_AGENTS, OPERATOR, PRODUCTION, STAGING, prepare
 from cotune_demo.progress import Progress
+from cotune_demo.records import verified
 from cotune_demo.scenes import SIMULATED
+from cotune_demo.summary import RecordsSummary
 from localcluster import cluster
 from localcluster.locations import Instance
 from support.api_server import ApiServer
@@ -54,6 +56,7 @@ class Outcome:
     """Of the agent of the node lab, while a container there had a worker killed."""
     greedy: Object = field(default_factory=dict[str, Any])
     """That container's pod."""
+    records: RecordsSummary | None = None
     production_before: list[int] = field(default_factory=list[int])
 
 
@@ -104,6 +107,7 @@ async def run(commands: Commands) -> Outcome:
         outcome.found[PROFILE.name] = (await ended(objects, PROFILE, profile, outcome),)
         outcome.found[EXPERIMENT.name] = (experiment,)
         outcome.found[TRIAL.name] = await objects.list(TRIAL, LAB)
+        outcome.records = await verified(commands, LAB)
         await gone(objects, POD)
         await gone(objects, SERVICE)
         outcome.found[LEASE.name] = await objects.list(LEASE, OPERATOR)
@@ -279,3 +283,11 @@ def test_a_worker_that_the_kernel_killed_is_counted_for_its_container(outcome: O
 
     assert (status["restartCount"], "running" in status["state"]) == (0, True)
     assert f"cotune_container_oom_kills_total{{{labels}}} 1.0" in outcome.agents_metrics
+
+
+def test_every_trial_has_left_a_record_that_verifies(outcome: Outcome) -> None:
+    assert outcome.records is not None
+    assert outcome.records.faults == ()
+    assert outcome.records.records == len(outcome.found[TRIAL.name])
+    assert outcome.records.recomputed > 0
+    assert outcome.records.faults_when_edited == ("Differs",)

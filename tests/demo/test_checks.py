@@ -14,6 +14,7 @@ from cotune_demo.summary import (
     NothingFeasibleSummary,
     PlanSummary,
     ProfileSummary,
+    RecordsSummary,
     Refusal,
     RefusedSummary,
     StageSummary,
@@ -99,6 +100,7 @@ PLAN = PlanSummary(
     wrong_does_not_fit=0,
     gpu_seconds_saved=57.6,
 )
+RECORDS = RecordsSummary(records=19, recomputed=260, resources=20, faults=(), faults_when_edited=("Differs",))
 NOTHING = NothingFeasibleSummary(
     name="nothing-fits",
     phase="Failed",
@@ -148,6 +150,7 @@ GOOD = Summary(
         generation_before=1,
         generation_after=1,
     ),
+    records=RECORDS,
 )
 KILLED = GOOD.model_copy(update={"kills": ("trial: x", "profile: y", "rollout: z")})
 
@@ -170,6 +173,10 @@ def with_broken(index: int, **update: object) -> Change:
         return summary.model_copy(update={"broken": tuple(several)})
 
     return change
+
+
+def with_records(**update: object) -> Change:
+    return lambda summary: summary.model_copy(update={"records": summary.records.model_copy(update=update)})
 
 
 def with_uninvited(**update: object) -> Change:
@@ -263,6 +270,11 @@ def test_everything_holds_for_a_good_run() -> None:
             with_uninvited(refusals=(*REFUSALS, Refusal(attempt="create a pod", answer="it was allowed"))),
             "without a grant",
         ),
+        (with_records(records=3), "left a record"),
+        (with_records(recomputed=0), "left a record"),
+        (with_records(faults=("Damaged: sha256:0: it has changed",)), "left a record"),
+        (with_records(faults_when_edited=()), "left a record"),
+        (with_records(faults_when_edited=("Differs", "Missing")), "left a record"),
     ],
 )
 def test_what_went_wrong_fails_its_own_expectation_and_no_other(change: Change, what: str) -> None:

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 from cotune.api.experiment import Arrivals, ArrivalType, ExperimentSpec, Protocol
+from cotune.artifacts.figures import Recomputed
+from cotune.artifacts.making import make_record
 from cotune.experiments.predictions import plan_experiment
 from cotune.measurement.contract import (
     CONFIGURATION_VARIABLE,
@@ -31,6 +33,7 @@ from cotune.trials.truth import Evidence, breach
 from cotune_simulation.card.identity import card_uuid
 from cotune_simulation.speech import write_corpus
 from support.examples import documents
+from support.records import ended
 from support.running_agent import running_agent
 from support.simulated_card import REPOSITORY, RunningCard, build_nvml_library, start
 from support.simulated_server import Answer, RunningServer, free_port, running_server
@@ -221,6 +224,17 @@ def test_it_drains_waits_loads_all_services_and_reports(card: RunningCard, libra
     assert {it.component: it.out_of_memory for it in result.services} == {"judge": None, "stt": None}
     assert (found["judge.preemptions"], found["judge.queue.max"] >= found["judge.queue.mean"]) == (0, True)
     assert 0 <= found["judge.kvCache.usage"] <= 1
+    identity, kept = result.card_identity, result.card_samples
+    assert identity is not None
+    assert kept is not None
+    assert (identity.uuid, identity.product) == (card_uuid("lab"), "NVIDIA GeForce RTX 3060")
+    assert identity.memory_mib == pytest.approx(found["gpu.freeMiB"] + found["gpu.usedMiB"], abs=1)
+    assert all((identity.driver_version, identity.cuda_version, identity.nvml_version))
+    assert len(kept.seconds) == seen.readings
+    assert 0 <= kept.seconds[0] < kept.seconds[-1]
+    again = Recomputed(make_record(ended(said=result)))
+    assert again.faults == []
+    assert again.metrics == 15, "all that rests on histograms, counts of errors and readings of the card"
 
 
 def test_what_is_wrong_with_the_card_in_the_window_is_in_the_result(

@@ -112,6 +112,22 @@ def checks(summary: Summary) -> Iterator[Check]:
         and all(any(f"cannot {verb} " in it.answer for it in uninvited.refusals) for verb in _REFUSED_VERBS),
         seen=f"{len(uninvited.refusals)} attempts, condition {uninvited.condition}" if uninvited else "not tried",
     )
+    yield _recorded(summary)
+
+
+def _recorded(summary: Summary) -> Check:
+    """All that was run, and only that an edited figure is told from a true one makes it worth something."""
+    run = [it for it in summary.trials if it.phase != "Skipped"]
+    found = summary.records
+    return Check(
+        what="every trial that was run left a record, cotune verify finds nothing wrong, and finds an edited figure",
+        holds=found.records >= len(run) > 0
+        and found.recomputed > 0
+        and not found.faults
+        and found.faults_when_edited == ("Differs",),
+        seen=f"{found.records} records of {len(run)} trials, {found.recomputed} figures computed again, "
+        f"{len(found.faults)} faults, when edited {', '.join(found.faults_when_edited) or 'none'}",
+    )
 
 
 def _confirmed_by_turns(summary: Summary) -> Check:
@@ -151,6 +167,7 @@ def real_checks(summary: Summary) -> Iterator[Check]:
         and all(it.metrics.get(name) == 0 for it in trials for name in ("stt.errorRate", "llm.errorRate")),
         seen=", ".join(f"{it.name} {it.phase} {it.reason}" for it in trials),
     )
+    yield _recorded(summary)
     heard = {it.parameters["whisperModel"]: it.metrics.get("stt.wer", 1.0) for it in trials}
     yield Check(
         what="both sizes of Whisper understand noisy speech, base better than tiny.en",

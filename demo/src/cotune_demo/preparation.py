@@ -10,6 +10,7 @@ from localcluster.locations import repository_root
 
 from cotune_demo.cluster import Commands, DemoError
 from cotune_demo.progress import Progress
+from cotune_demo.records import CLAIM, make_volume
 from cotune_demo.scenes import Scene
 
 LAB, STAGING, PRODUCTION, UNINVITED = "voice-lab", "voice-staging", "voice-prod", "somebody-else"
@@ -55,6 +56,7 @@ async def prepare(commands: Commands, progress: Progress, scene: Scene, node_age
     await commands.apply(
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OPERATOR, "labels": _RESTRICTED}}
     )
+    await make_volume(commands, OPERATOR)
     values = root / "simulation" / "manifests" / "node-agent-values.yaml"
     if node_agents:
         await commands.apply(
@@ -64,6 +66,7 @@ async def prepare(commands: Commands, progress: Progress, scene: Scene, node_age
         *("upgrade", "--install", "cotune", str(root / "helm" / "cotune"), "--namespace", OPERATOR),
         *(("--values", str(values)) if node_agents else ()),
         *("--set", f"labNamespaces={{{LAB}}}", "--set", f"tunedNamespaces={{{STAGING},{PRODUCTION}}}"),
+        *("--set", "artifacts.enabled=true", "--set", f"artifacts.existingClaim={CLAIM}"),
     )
     # The image's tag is the same after every build: only a new pod runs the newest.
     await commands.do("rollout", "restart", "deployment/cotune", "--namespace", OPERATOR)

@@ -42,6 +42,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ .repository }}{{ hasPrefix "sha256:" .tag | ternary "@" ":" }}{{ .tag }}
 {{- end -}}
 
+{{- define "cotune.artifactsClaim" -}}
+{{- .Values.artifacts.existingClaim | default (printf "%s-artifacts" (include "cotune.fullname" .)) -}}
+{{- end -}}
+
 {{- define "cotune.username" -}}
 system:serviceaccount:{{ .Release.Namespace }}:{{ include "cotune.fullname" . }}
 {{- end -}}

@@ -56,7 +56,9 @@ class Provenance(ApiModel):
     """Namespace and name of the experiment."""
     trial: DnsLabel
     digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)]
-    """What was run."""
+    """What was run: the experiment's spec."""
+    artifact: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)] | None = None
+    """The record of the trial in the artifact store, which has the same digest of the spec in its lineage."""
 
 
 class Expect(ApiModel):

@@ -223,6 +223,14 @@ MOST_INTERFERENCE_FIGURES = 72
 """8 services alone, in pairs and together; or 16 alone and together."""
 
 
+class Artifact(ApiModel):
+    """The record of the trial in the artifact store."""
+
+    digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)]
+    """Of the record's bytes, by which it is stored; `cotune verify` checks it."""
+    bytes: Annotated[int, Field(ge=1)]
+
+
 class TrialStatus(ApiModel):
     """What came of it."""
 
@@ -249,4 +257,6 @@ class TrialStatus(ApiModel):
     ] = ()
     fitness: DecimalString | None = None
     """Only a feasible trial has one."""
+    artifact: Artifact | None = None
+    """Left out: nothing was stored; the condition ArtifactStored says why."""
     conditions: Annotated[tuple[Condition, ...], Field(max_length=32, json_schema_extra=map_list("type"))] = ()

@@ -20,6 +20,7 @@ _TAIL_LINES = 2000
 _HEAD_BYTES = 1 << 20
 _OOM_KILLED = "OOMKilled"
 """The reason that a kubelet gives for a container's end when the kernel wanted its memory."""
+_KEPT_LINES, _KEPT_CHARACTERS = 200, 1 << 15
 
 
 class NameTakenError(Exception):
@@ -40,6 +41,10 @@ class ObservedStack:
         if found is None:
             return ComponentEvidence()
         return ComponentEvidence(allocated_cards(found), identity=_pod_identity(found))
+
+    def cards(self) -> dict[str, frozenset[str]]:
+        """Which cards the kubelet has given to whom; nobody, where it does not say."""
+        return {_component(it): allocated_cards(it) for it in self.pods}
 
 
 class Stacks:
@@ -75,6 +80,11 @@ class Stacks:
                 log = await self._logs(pod) or ""
                 return next((line.strip() for line in reversed(log.splitlines()) if line.strip()), "")
         return ""
+
+    async def tails(self, stack: ObservedStack) -> dict[str, str]:
+        """The last lines of every pod, by component; without those that a kubelet does not give."""
+        found = {_component(it): await self._logs(it, _KEPT_LINES) for it in stack.pods}
+        return {name: log[-_KEPT_CHARACTERS:] for name, log in found.items() if log}
 
     async def clean_up(self, trial: TrialIdentity) -> bool:
         """Delete all of it; True when nothing is left."""
@@ -131,18 +141,18 @@ class Stacks:
             return ObservedPod(PodState.READY)
         return ObservedPod(PodState.WAITING, hindrance=hindrance(pod))
 
-    async def _logs(self, pod: Object) -> str | None:
+    async def _logs(self, pod: Object, lines: int = _TAIL_LINES) -> str | None:
         try:
-            return await self._log_ends(pod)
+            return await self._log_ends(pod, lines)
         except ForbiddenError:
             raise
         except ApiError:
             return None
 
-    async def _log_ends(self, pod: Object) -> str:
+    async def _log_ends(self, pod: Object, lines: int = _TAIL_LINES) -> str:
         names = [it["name"] for it in pod["spec"]["containers"]]
         metadata = pod["metadata"]
-        logs = [await self._objects.log(metadata["namespace"], metadata["name"], it, _TAIL_LINES) for it in names]
+        logs = [await self._objects.log(metadata["namespace"], metadata["name"], it, lines) for it in names]
         return "\n".join(logs)
 
     async def _whole_log(self, pod: Object) -> str:

@@ -138,7 +138,8 @@ class ExperimentReconciler:
         step = decide(name, spec, observed, len(cards), made.plan)
         for planned in (*step.start, *step.record):
             await self._start(body, planned)
-        profile = await self._make_profile(namespace, name, spec, status, step)
+        record = _record_of(step.deployable.trial, found) if step.deployable is not None else None
+        profile = await self._make_profile(namespace, name, spec, status, step, record)
         planned = _planned(body, spec, made, now)
         new = _status(body, status, step, profile, now, _summary(made, step), planned, _without_node(observed))
         new = new.model_copy(update={"conditions": _with_quarantine(body, new.conditions, observed, now)})
@@ -168,12 +169,18 @@ class ExperimentReconciler:
                 raise NameTakenError(f"GpuTrial {planned.name} exists and is not this experiment's") from None
 
     async def _make_profile(
-        self, namespace: str, name: str, spec: ExperimentSpec, status: ExperimentStatus, step: ExperimentStep
+        self,
+        namespace: str,
+        name: str,
+        spec: ExperimentSpec,
+        status: ExperimentStatus,
+        step: ExperimentStep,
+        record: str | None,
     ) -> MadeProfile | None:
         if step.deployable is None or status.spec_digest is None:
             return None
         candidate, trial = step.deployable.candidate, step.deployable.trial
-        profile = make_profile(spec, name, namespace, candidate, trial, status.spec_digest)
+        profile = make_profile(spec, name, namespace, candidate, trial, status.spec_digest, record)
         if profile is None:
             return None
         body: Object = {
@@ -252,6 +259,13 @@ def _observed(body: Object) -> ObservedTrial:
         started=status.started_at.timestamp() if status.started_at is not None else None,
         measurements={it.metric: float(it.value) for it in status.measurements},
     )
+
+
+def _record_of(trial: str, trials: Sequence[Object]) -> str | None:
+    """The digest of a trial's record; None: it has none."""
+    found = next(it for it in trials if it["metadata"]["name"] == trial)
+    artifact = TrialStatus.model_validate(status_of(found)).artifact
+    return artifact.digest if artifact is not None else None
 
 
 def _seconds(spec: TrialSpec, status: TrialStatus) -> float | None:

@@ -28,6 +28,7 @@ from cotune.cluster.objects import REFUSALS, ApiError, ForbiddenError, Object, O
 from cotune.cluster.stacks import NameTakenError, ObservedStack, Stacks
 from cotune.fitness.judgement import Judgement, judge
 from cotune.handlers.experiment import LABEL_EXPERIMENT, spec_digest
+from cotune.handlers.records import Records
 from cotune.handlers.settings import Settings
 from cotune.handlers.statuses import condition, status_of, write_status
 from cotune.measurement.contract import ProbeResult
@@ -68,6 +69,7 @@ class TrialReconciler:
     stacks: Stacks
     events: Events
     settings: Settings
+    records: Records
 
     async def reconcile(self, body: Object, now: datetime) -> timedelta | None:
         """One pass over the trial as it was just read."""
@@ -122,23 +124,21 @@ class TrialReconciler:
                 return await self._put_off(body, identity, status, node, why, now)
             await self.stacks.ensure(identity, self._manifests(identity, spec, experiment, node, step))
             kept = await self._measured(spec, status, step, experiment, stack, now)
-            step = kept.step
-            if step.blames_the_card:
-                step = await self._quarantined(identity, step, stack, node, now)
         except TemplateError as error:
-            step = Step(TrialPhase.INVALID, "TemplateRefused", str(error))
+            kept = _Kept(Step(TrialPhase.INVALID, "TemplateRefused", str(error)))
         except NameTakenError as error:
-            step = Step(TrialPhase.INVALID, "NameTaken", str(error))
+            kept = _Kept(Step(TrialPhase.INVALID, "NameTaken", str(error)))
         except ApiError as error:
             if error.status not in REFUSALS:
                 raise
             if _may_pass(error):
-                step = Step(status.phase, "QuotaExceeded", error.message)
+                kept = _Kept(Step(status.phase, "QuotaExceeded", error.message))
                 if status.phase is TrialPhase.PENDING:
-                    return await self._put_off(body, identity, status, node, step, now)
+                    return await self._put_off(body, identity, status, node, kept.step, now)
             else:
                 # Pod Security, a missing right or a field that no pod has: the same again would be refused again.
-                step = Step(TrialPhase.INVALID, "PodRefused", error.message)
+                kept = _Kept(Step(TrialPhase.INVALID, "PodRefused", error.message))
+        step = kept.step
         errors = prediction_errors(spec.prediction, kept.measurements) if spec.prediction is not None else ()
         updated = status.model_copy(
             update={
@@ -148,8 +148,15 @@ class TrialReconciler:
                 "interference": kept.interference,
                 "devices": kept.devices,
                 "prediction_errors": errors,
+                "phase": step.phase,
+                "reason": step.reason,
+                "message": step.message[:4096],
             }
         )
+        if step.phase.is_finished():
+            updated = await self.records.with_record(body, spec, updated, stack, now)
+        if step.blames_the_card:
+            step = await self._quarantined(identity, step, stack, node, now)
         return await self._write(body, status, step, now, updated)
 
     async def _put_off(
@@ -267,6 +274,12 @@ class TrialReconciler:
     async def _finish(
         self, body: Object, identity: TrialIdentity, spec: TrialSpec, status: TrialStatus, now: datetime
     ) -> timedelta | None:
+        if self.records.is_to_be_tried_again(status, now) and (stack := await self.stacks.observe(identity)).pods:
+            new = await self.records.with_record(body, spec, status, stack, now)
+            if await write_status(self.objects, TRIAL, body, status, new):
+                return timedelta()
+            await self._judge(body, spec, status, now)
+            return _LATER
         is_gone = await self.stacks.clean_up(identity)
         if is_gone and status.node is not None:
             await self.cards.release(status.node, identity)
@@ -322,7 +335,7 @@ class TrialReconciler:
         generation = body["metadata"]["generation"]
         finished, succeeded = step.phase.is_finished(), step.phase is TrialPhase.SUCCEEDED
         reason = step.reason or str(step.phase)
-        conditions = old.conditions
+        conditions = (updated or old).conditions
         told = [
             condition("Progressing", not finished, generation, now, reason, step.message),
             condition("Ready", succeeded, generation, now, reason, step.message),

@@ -9,13 +9,13 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any, cast
 
 import pynvml
 
-from cotune.measurement.contract import CardConduct, CardProcess
+from cotune.measurement.contract import MOST_CARD_SAMPLES, CardConduct, CardIdentity, CardProcess, CardSamples
 from cotune.measurement.xid import XidWatch
 
 _MIB = 1 << 20
@@ -66,6 +66,8 @@ class Reading:
     """Since the driver was loaded."""
     mps_server_mib: float = 0.0
     """What the server of MPS holds, which is nobody's process and stays when its clients have gone."""
+    seconds: float = 0.0
+    """From the start of the watch that it belongs to."""
 
     @property
     def unlisted_mib(self) -> float:
@@ -166,6 +168,22 @@ class Card:
             ),
         )
 
+    def identity(self) -> CardIdentity:
+        """Which card it is, and what drives it.
+
+        Raises:
+            CardError: NVML does not answer.
+        """
+        cuda = _known(pynvml.nvmlSystemGetCudaDriverVersion_v2)
+        return CardIdentity(
+            uuid=self.uuid,
+            product=_said(lambda: pynvml.nvmlDeviceGetName(self._handle)),
+            memory_mib=round(self.read().total_mib, 3),
+            driver_version=_said(pynvml.nvmlSystemGetDriverVersion),
+            cuda_version=None if cuda is None else f"{cuda // 1000}.{cuda % 1000 // 10}",
+            nvml_version=_said(pynvml.nvmlSystemGetNVMLVersion),
+        )
+
     async def drained(self, seen: Callable[[Reading], None], interval_seconds: float = 0.25) -> Reading:
         """Returns when two readings in a row show an idle card: one may fall between two processes.
 
@@ -193,7 +211,8 @@ class Card:
         readings: list[Reading] = []
         start = time.monotonic()
         while not readings or time.monotonic() < start + seconds:
-            readings.append(await asyncio.to_thread(self.read))
+            at = time.monotonic() - start
+            readings.append(replace(await asyncio.to_thread(self.read), seconds=at))
             seen(readings[-1])
             # From the start on, so that slow readings do not add up.
             due = start + len(readings) / _SAMPLES_A_SECOND
@@ -251,6 +270,40 @@ def _held(processes: Sequence[Any]) -> dict[int, float]:
     return {int(it.pid): int(it.usedGpuMemory) / _MIB for it in processes if it.usedGpuMemory is not None}
 
 
+def card_samples(readings: Sequence[Reading], most: int = MOST_CARD_SAMPLES) -> CardSamples:
+    """The readings of a window as they are kept, at most so many.
+
+    Args:
+        readings: at least one.
+        most: at least two.
+    """
+    kept = [readings[it] for it in _evenly(len(readings), most, _fullest(readings))]
+    return CardSamples(
+        seconds=tuple(round(it.seconds, 3) for it in kept),
+        used_mib=tuple(round(it.used_mib, 6) for it in kept),
+        utilization=tuple(it.utilization for it in kept),
+        sm_clock_mhz=tuple(it.sm_clock_mhz for it in kept),
+        power_watts=tuple(it.power_watts for it in kept),
+        temperature_celsius=tuple(it.temperature_celsius for it in kept),
+    )
+
+
+def _fullest(readings: Sequence[Reading]) -> int:
+    return max(range(len(readings)), key=lambda it: readings[it].used_mib)
+
+
+def _evenly(count: int, most: int, always: int) -> list[int]:
+    """At most so many of `count` places at even distances, the first and the last and `always` among them."""
+    if count <= most:
+        return list(range(count))
+    places = [it * (count - 1) // (most - 1) for it in range(most)]
+    if always not in places:
+        # It takes the place of its neighbour, but for the ends: they say how long the window was.
+        nearest = min(range(1, most - 1), key=lambda it: abs(places[it] - always), default=0)
+        places[nearest] = always
+    return sorted(places)
+
+
 def _processes(held: Mapping[int, float]) -> tuple[CardProcess, ...]:
     return tuple(CardProcess(pid=pid, least_mib=round(mib, 1)) for pid, mib in sorted(held.items())[:256])
 
@@ -264,6 +317,12 @@ def _known(read: Callable[[], object]) -> int | None:
 
 def _flag(said: int | None) -> bool | None:
     return None if said is None else bool(said)
+
+
+def _said(read: Callable[[], str | bytes]) -> str | None:
+    with suppress(pynvml.NVMLError):
+        return _text(read())
+    return None
 
 
 def _text(said: str | bytes) -> str:

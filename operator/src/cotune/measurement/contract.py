@@ -6,9 +6,9 @@ prints, as one line of JSON.
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self, cast
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cotune.api.base import ApiModel, ComponentName, map_list
 from cotune.api.experiment import Arrivals, ArrivalType, Protocol
@@ -193,6 +193,46 @@ class CardConduct(ApiModel):
     """Whether memory with uncorrectable errors waits for a reset to be replaced."""
 
 
+class CardIdentity(ApiModel):
+    """Which card it was, and what drove it; None: the driver does not say."""
+
+    uuid: Annotated[str, Field(max_length=96)]
+    product: Annotated[str, Field(max_length=100)] | None = None
+    memory_mib: Annotated[float, Field(ge=0, alias="memoryMiB")]
+    """All of it, the driver's own share included."""
+    driver_version: Annotated[str, Field(max_length=80)] | None = None
+    cuda_version: Annotated[str, Field(max_length=20)] | None = None
+    """The newest that the driver can serve, such as `12.8`; that of a server's own libraries is in its image."""
+    nvml_version: Annotated[str, Field(max_length=80)] | None = None
+
+
+MOST_CARD_SAMPLES = 2_000
+
+_Samples = Field(max_length=MOST_CARD_SAMPLES)
+
+
+class CardSamples(ApiModel):
+    """The readings of the window, one entry for each in every list; thinned evenly where there were too many."""
+
+    seconds: Annotated[tuple[float, ...], _Samples]
+    """From the start of the window."""
+    used_mib: Annotated[tuple[float, ...], Field(max_length=MOST_CARD_SAMPLES, alias="usedMiB")]
+    """Their greatest is that of all readings, however many were left out."""
+    utilization: Annotated[tuple[float, ...], _Samples]
+    """0 to 1."""
+    sm_clock_mhz: Annotated[tuple[int | None, ...], Field(max_length=MOST_CARD_SAMPLES, alias="smClockMHz")]
+    """None: the driver does not say. So with the following."""
+    power_watts: Annotated[tuple[float | None, ...], _Samples]
+    temperature_celsius: Annotated[tuple[int | None, ...], _Samples]
+
+    @model_validator(mode="after")
+    def _is_parallel(self) -> Self:
+        lengths = {len(cast("tuple[object, ...]", getattr(self, it))) for it in type(self).model_fields}
+        if len(lengths) > 1:
+            raise ValueError(f"the lists have {sorted(lengths)} entries, and one reading has one in each")
+        return self
+
+
 class Punctuality(ApiModel):
     """How well the probe kept one component's schedule."""
 
@@ -264,3 +304,7 @@ class ProbeResult(ApiModel):
     """What the services say of themselves."""
     conduct: Conduct | None = None
     """None: an older probe, of whose figures nothing can be said."""
+    card_identity: CardIdentity | None = None
+    """None without a card."""
+    card_samples: CardSamples | None = None
+    """None without a card."""

@@ -6,7 +6,8 @@ from cotune.api.trial import Measurement
 from cotune.measurement.contract import InterferenceCell
 from cotune.measurement.latency import LatencyRecorder
 from cotune.measurement.record import StreamRecord
-from cotune.measurement.results import measurement, spread_of
+from cotune.measurement.results import spread_of
+from cotune.measurement.stated import measurement
 
 
 def interference_cell(loaded: Sequence[str], component: str, records: Sequence[StreamRecord]) -> InterferenceCell:

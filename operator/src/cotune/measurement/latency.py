@@ -60,6 +60,21 @@ class LatencyRecorder:
                 one._censored += it._censored
         return one
 
+    @classmethod
+    def decoded(cls, encoded: str) -> Self:
+        """What `encoded` had made into text; which of the values were censored, it does not hold.
+
+        Raises:
+            ValueError: it is no such histogram.
+        """
+        one = cls()
+        try:
+            one._histogram.add(cast("_Histogram", HdrHistogram.decode(encoded)))  # pyright: ignore[reportUnknownMemberType]
+        except Exception as error:  # The library raises whatever its parts raise: zlib, base64, ctypes, its own.
+            raise ValueError(f"no histogram: {type(error).__name__}: {error}") from error
+        one._samples = one._histogram.get_total_count()
+        return one
+
     def finished(self, scheduled: float, completed: float) -> None:
         """A request that was due at `scheduled` and whose last byte came at `completed`, both in seconds."""
         self._record(completed - scheduled)

@@ -16,7 +16,7 @@ from cotune.api.experiment import ArrivalType, Protocol
 from cotune.measurement.agent.client import NodeAgent, UnknownError, find_agent
 from cotune.measurement.agent.contract import NODE_VARIABLE, NodeReport
 from cotune.measurement.arrivals import schedule, stream_seed
-from cotune.measurement.card import Card, Reading, card_conduct
+from cotune.measurement.card import Card, Reading, card_conduct, card_samples
 from cotune.measurement.clients import Answer, Client, HttpClient, LanguageModelClient, TranscriptionsClient
 from cotune.measurement.contract import (
     CardConduct,
@@ -322,6 +322,8 @@ async def _measure(
         node=node,
         services=tuple(services),
         conduct=conduct,
+        card_identity=await asyncio.to_thread(card.card.identity) if card is not None else None,
+        card_samples=card_samples(readings) if card is not None else None,
         processor_wait_seconds=None if before is None or after is None else round(after - before, 6),
     )
 

@@ -1,7 +1,6 @@
 """From what was recorded to named metrics. A metric that is not known is absent, never 0."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from decimal import Decimal
 from statistics import fmean
 
 from cotune.api.experiment import ArrivalType
@@ -20,6 +19,7 @@ from cotune.measurement.engine import EngineFacts
 from cotune.measurement.latency import LatencyRecorder, Percentiles
 from cotune.measurement.load import Step
 from cotune.measurement.record import StreamRecord
+from cotune.measurement.stated import measurement, percentiles
 from cotune.measurement.steady_state import steady_state
 from cotune.measurement.vllm_metrics import CacheFacts
 from cotune.measurement.word_error_rate import word_error_rate
@@ -37,17 +37,17 @@ def component_measurements(
     seconds = records[0].window.seconds
     requests = sum(it.requests for it in records)
     if latency := _of_all(it.latency for it in records):
-        yield from _percentiles(f"{name}.latency", latency, ("p50", "p95", "p99"))
+        yield from percentiles(name, "latency", latency)
     if requests:
         yield measurement(f"{name}.throughput", sum(it.answered_in_window for it in records) / seconds, requests)
         yield measurement(f"{name}.errorRate", sum(it.errors.total() for it in records) / requests, requests)
     if first := _of_all(it.first_token for it in records):
-        yield from _percentiles(f"{name}.ttft", first, ("p50", "p95", "p99"))
+        yield from percentiles(name, "ttft", first)
         if not any(it.tokens_unknown for it in records):
             tokens = sum(it.tokens_in_window for it in records)
             yield measurement(f"{name}.tokensPerSecond", tokens / seconds, first.samples)
     if between := _of_all(it.between_tokens for it in records):
-        yield from _percentiles(f"{name}.itl", between, ("p50", "p95"))
+        yield from percentiles(name, "itl", between)
     heard = [pair for it in records for pair in it.heard]
     if (rate := word_error_rate(heard)) is not None:
         yield measurement(f"{name}.wer", rate, len(heard))
@@ -140,14 +140,3 @@ def spread_of(found: Percentiles | None) -> Spread | None:
         samples=found.samples,
         censored=found.censored,
     )
-
-
-def _percentiles(metric: str, found: Percentiles, which: Sequence[str]) -> Iterator[Measurement]:
-    values = {"p50": found.p50, "p95": found.p95, "p99": found.p99}
-    return (measurement(f"{metric}.{it}", values[it], found.samples) for it in which)
-
-
-def measurement(metric: str, value: float, samples: int) -> Measurement:
-    """A metric with its value to six decimals."""
-    text = format(round(Decimal(value), _DECIMALS), "f")
-    return Measurement(metric=metric, value=text.rstrip("0").rstrip(".") if "." in text else text, samples=samples)

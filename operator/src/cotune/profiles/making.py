@@ -33,7 +33,13 @@ def changes(spec: ExperimentSpec, winner: Candidate) -> tuple[Change, ...]:
 
 
 def make_profile(
-    spec: ExperimentSpec, experiment: str, namespace: str, winner: Candidate, trial: str, digest: str
+    spec: ExperimentSpec,
+    experiment: str,
+    namespace: str,
+    winner: Candidate,
+    trial: str,
+    digest: str,
+    artifact: str | None = None,
 ) -> NamedProfile | None:
     """The profile of a winner, named by the hash of its changes and of how it shares the card.
 
@@ -46,6 +52,7 @@ def make_profile(
         winner: the winning candidate.
         trial: the name of its trial.
         digest: what that trial ran, as `sha256:<64 hexadecimal digits>`.
+        artifact: the record of that trial, written in the same way; None: it has none.
     """
     changed = changes(spec, winner)
     if not changed or spec.profile_template is None:
@@ -55,7 +62,7 @@ def make_profile(
         changes=changed,
         expect=Expect(sharing=sharing) if sharing is not None else None,
         start_order=tuple(it.name for it in spec.stack.components),
-        provenance=Provenance(experiment=f"{namespace}/{experiment}", trial=trial, digest=digest),
+        provenance=Provenance(experiment=f"{namespace}/{experiment}", trial=trial, digest=digest, artifact=artifact),
         rollout=Rollout(stages=spec.profile_template.rollout.stages),
     )
     return NamedProfile(f"{experiment[:56].rstrip('-.')}-{_hash(changed, sharing)[:6]}", profile)
