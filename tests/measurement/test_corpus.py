@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 from cotune.measurement.corpus import CorpusError, read_corpus
-from cotune.measurement.word_error_rate import word_error_rate
+from cotune.measurement.word_error_rate import Heard, word_error_rate
 from cotune_simulation.speech import TRANSCRIPTS, write_corpus
 
 
@@ -40,17 +40,20 @@ def test_what_is_no_corpus_is_refused_with_the_file_that_is_wrong(
 
 
 def test_spelling_case_and_marks_are_no_errors() -> None:
-    assert word_error_rate([("Turn on the COLOUR lights, please!", "turn on the color lights please")]) == 0.0
+    assert word_error_rate([Heard("Turn on the COLOUR lights, please!", "turn on the color lights please")]) == 0.0
 
 
 def test_the_rate_is_over_the_words_of_the_whole_corpus() -> None:
-    assert word_error_rate([("yes", "no"), ("turn on the kitchen lights", "turn on the kitchen lights")]) == 1 / 6
+    assert (
+        word_error_rate([Heard("yes", "no"), Heard("turn on the kitchen lights", "turn on the kitchen lights")])
+        == 1 / 6
+    )
 
 
 def test_silence_that_was_heard_as_words_has_no_rate() -> None:
-    assert word_error_rate([("", "thank you")]) is None
+    assert word_error_rate([Heard("", "thank you")]) is None
     assert word_error_rate([]) is None
 
 
 def test_nothing_heard_is_all_wrong() -> None:
-    assert word_error_rate([("turn on the lights", "")]) == 1.0
+    assert word_error_rate([Heard("turn on the lights", "")]) == 1.0

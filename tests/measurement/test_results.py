@@ -7,6 +7,7 @@ from cotune.measurement.latency import LatencyRecorder
 from cotune.measurement.record import StreamRecord, Window
 from cotune.measurement.results import card_measurements, component_measurements, stream_report
 from cotune.measurement.vllm_metrics import CacheFacts
+from cotune.measurement.word_error_rate import Heard
 from hdrh.histogram import HdrHistogram  # pyright: ignore[reportMissingTypeStubs]
 
 WINDOW = Window(start=100.0, seconds=10.0, grace_seconds=30.0)
@@ -83,8 +84,8 @@ def test_a_request_without_its_first_token_counts_with_the_time_it_waited() -> N
 def test_the_real_time_factor_is_over_all_audio() -> None:
     found = named(
         recorded(
-            (101.0, 102.0, Answer(heard=("a b", "a c"), audio_seconds=4.0, processing_seconds=1.0)),
-            (103.0, 104.0, Answer(heard=("a b", "a b"), audio_seconds=1.0, processing_seconds=1.0)),
+            (101.0, 102.0, Answer(heard=Heard("a b", "a c"), audio_seconds=4.0, processing_seconds=1.0)),
+            (103.0, 104.0, Answer(heard=Heard("a b", "a b"), audio_seconds=1.0, processing_seconds=1.0)),
         )
     )
 

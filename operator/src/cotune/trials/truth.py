@@ -27,7 +27,8 @@ _FEW_REQUESTS, _LATE_MS_OF_FEW = 100, 250.0
 """With fewer, the p99 is a single request, and one that is late is no starvation yet."""
 _SOMETHING_MIB = 1.0
 """What a component holds at least that is not planned, and asks for a card."""
-_RESTS_ON_ANSWERS = re.compile(r"\.(p50|p95|p99|wer|errorRate)$")
+_RESTS_ON_ANSWERS = re.compile(r"\.(p50|p95|p99|wer(\.[A-Za-z0-9]+)?|errorRate)$")
+"""Not a quality: its questions are a fixed set, and all of them are asked."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,7 @@ def sample_too_small(evidence: Evidence) -> Breach | None:
         samples = found.samples if found is not None else 0
         if sent is None or samples >= least:
             continue
+        sent //= conditions_beside(evidence.spec, metric)
         if sent < least:
             return Breach("SampleTooSmall", f"{metric} rests on {samples} of {least} samples: {sent} were due")
         if found is None:
@@ -188,6 +190,14 @@ def metrics_that_rest_on_answers(spec: ExperimentSpec) -> list[str]:
     """What the experiment decides by and wants `minimumSamples` answers for."""
     named = {it.metric for it in (*spec.objectives, *spec.constraints)}
     return sorted(it for it in named if _RESTS_ON_ANSWERS.search(it))
+
+
+def conditions_beside(spec: ExperimentSpec, metric: str) -> int:
+    """Among how many conditions the requests are split of which a metric names one; 1 for all others."""
+    component, _, name = metric.partition(".")
+    corpora = (it.corpus_ref for it in spec.workload.streams if it.component == component)
+    noises = (it.noise.conditions for it in corpora if it is not None and it.noise is not None)
+    return max((len(it) for it in noises if name.removeprefix("wer.") in it), default=1)
 
 
 GATES: tuple[Gate, ...] = (
