@@ -482,9 +482,9 @@ _KNOWN_METRIC = (
 
 _MIXED_IN = (
     "self.workload.streams.exists(s, has(s.corpusRef) && has(s.corpusRef.noise) && "
-    "o.metric.startsWith(s.component + '.wer.') && "
-    "((s.corpusRef.noise.clean && o.metric.endsWith('.clean')) || s.corpusRef.noise.snrDb.exists(d, "
-    "o.metric.endsWith(d < 0 ? '.snrMinus' + string(-d) : '.snr' + string(d)))))"
+    "o.metric.startsWith(s.component + '.wer.') && (o.metric.contains('.wer.snr') ? "
+    "int(o.metric.substring(o.metric.lastIndexOf('.snr') + 4).replace('Minus', '-')) in s.corpusRef.noise.snrDb : "
+    "s.corpusRef.noise.clean && o.metric.endsWith('.clean')))"
 )
 
 

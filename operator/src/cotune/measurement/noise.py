@@ -51,7 +51,8 @@ class Mixture:
     def snr_db(self, speech: Samples) -> float:
         """The ratio of powers as 16 bits keep it."""
         kept = speech * self.scale
-        return float(10 * np.log10(_power(kept) / _power(as_heard(self.samples) - kept)))
+        rest = _power(as_heard(self.samples) - kept)
+        return float(10 * np.log10(_power(kept) / rest)) if rest else float("inf")
 
 
 def mixed(speech: Samples, noise: Samples, snr_db: float) -> Mixture:
