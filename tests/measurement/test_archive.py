@@ -7,6 +7,8 @@ import json
 import tarfile
 import zipfile
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Literal, TypeAlias
 
 import pytest
 from aiohttp import web
@@ -17,11 +19,12 @@ from cotune.measurement.archive import fetch, unpacked
 from cotune.measurement.corpus import CorpusError, corpus_of
 from cotune_simulation.speech import TRANSCRIPTS, write_corpus
 
+Mode: TypeAlias = Literal["w:", "w:gz", "w:bz2", "w:xz"]
 TEXT = json.dumps({"a.wav": "yes"}).encode()
 FILES = {"transcripts.json": TEXT, "a.wav": b"RIFF"}
 
 
-def tarred(files: Mapping[str, bytes], mode: str = "w:gz", *, more: tarfile.TarInfo | None = None) -> bytes:
+def tarred(files: Mapping[str, bytes], mode: Mode = "w:gz", *, more: tarfile.TarInfo | None = None) -> bytes:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode=mode) as opened:
         for name, content in files.items():
@@ -50,7 +53,13 @@ def link(name: str, to: str) -> tarfile.TarInfo:
 
 @pytest.mark.parametrize(
     "pack",
-    [zipped, *(lambda files, mode=mode: tarred(files, mode) for mode in ("w", "w:gz", "w:bz2", "w:xz"))],
+    [
+        zipped,
+        partial(tarred, mode="w:"),
+        partial(tarred, mode="w:gz"),
+        partial(tarred, mode="w:bz2"),
+        partial(tarred, mode="w:xz"),
+    ],
 )
 def test_a_corpus_is_read_out_of_every_usual_archive(
     pack: Callable[[Mapping[str, bytes]], bytes], tmp_path_factory: pytest.TempPathFactory
@@ -107,7 +116,7 @@ async def served(content: bytes, *paths: str, status: int = 200, largest: int = 
     async with TestServer(application) as server:
         for path in paths:
             digest = sha256 or hashlib.sha256(content).hexdigest()
-            source = UrlSource(url=f"http://127.0.0.1:{server.port}{path}", sha256=digest)
+            source = UrlSource(url=str(server.make_url("/")).rstrip("/") + path, sha256=digest)
             try:
                 found.append(str(len(await fetch(source, largest))))
             except CorpusError as error:

@@ -84,10 +84,11 @@ def pink(frames: int, source: np.random.Generator) -> Samples:
 
 def babble(others: Sequence[Samples], frames: int, source: np.random.Generator) -> Samples:
     """Several at once, equally loud, each from a moment of its own and again from its beginning; one channel."""
-    which = source.choice(len(others), min(len(others), _MOST_TALKERS), replace=False)
+    which: list[int] = source.choice(len(others), min(len(others), _MOST_TALKERS), replace=False).tolist()
     total = np.zeros((frames, 1))
     for number in which:
-        talker: Samples = np.mean(others[number], axis=1, keepdims=True)
+        one: Samples = others[number]
+        talker: Samples = np.mean(one, axis=1, keepdims=True)
         begun: Samples = np.roll(talker, -int(source.integers(len(talker))), axis=0)
         total += np.resize(begun / np.sqrt(_power(talker)), (frames, 1))
     return total
