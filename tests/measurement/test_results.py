@@ -190,3 +190,20 @@ def test_only_what_slows_the_card_against_its_will_is_throttling() -> None:
     assert (found.readings, found.throttled) == (4, 2)
     assert found.throttle_reasons == ("HwPowerBrakeSlowdown", "SwThermalSlowdown")
     assert card_conduct("GPU-1", read(120.0), [read(reasons=None)]).throttled is None
+
+
+def test_every_condition_of_a_corpus_has_a_word_error_rate_of_its_own() -> None:
+    heard = (
+        Heard("a b", "a b", "clean"),
+        Heard("a b", "a c", "snr0"),
+        Heard("a b", "c c", "snr0"),
+        Heard("a b", "a b", "snrMinus5"),
+    )
+    found = named(recorded(*((101.0 + at, 102.0 + at, Answer(heard=it)) for at, it in enumerate(heard))))
+
+    assert {name: it for name, it in found.items() if ".wer" in name} == {
+        "x.wer": ("0.375", 4),
+        "x.wer.clean": ("0", 1),
+        "x.wer.snr0": ("0.75", 2),
+        "x.wer.snrMinus5": ("0", 1),
+    }
