@@ -212,7 +212,9 @@ def test_beside_the_load_it_asks_what_is_known_and_sends_fetched_speech_with_noi
     write_corpus(tmp_path / "corpus")
     archive = Path(shutil.make_archive(str(tmp_path / "speech"), "gztar", tmp_path / "corpus"))
     sums = ((17, 25), (12, 30), (11, 8), (5, 9))
-    lines = [{"prompt": f"{a} + {b} =", "expect": str(a + b), "match": "Contains"} for a, b in sums]
+    lines: list[dict[str, Any]] = [
+        {"prompt": f"{a} + {b} =", "expect": str(a + b), "match": "Contains"} for a, b in sums
+    ]
     recorded = [{"token": it.text, "logprob": it.logprob} for it in answer("6 * 7 =", 0.0) or ()]
     lines.append({"prompt": "6 * 7 =", "logprobs": recorded})
     (tmp_path / "questions.jsonl").write_text("\n".join(json.dumps(it) for it in lines))
