@@ -18,6 +18,23 @@ def test_a_corpus_is_read_by_name_with_lengths_and_transcripts(tmp_path: Path) -
     assert clips[0].audio == (tmp_path / clips[0].name).read_bytes()
 
 
+def test_clips_of_the_same_name_in_two_folders_are_two(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "one")
+    write_corpus(tmp_path / "two")
+    names = [f"{folder}/synthetic-1.wav" for folder in ("one", "two")]
+    (tmp_path / "transcripts.json").write_text(json.dumps(dict.fromkeys(names, "yes")))
+
+    assert [it.name for it in read_corpus(tmp_path)] == names
+
+
+@pytest.mark.parametrize("name", ["../text.wav", "/etc/text.wav", "a/../../text.wav"])
+def test_a_clip_outside_of_the_folder_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "transcripts.json").write_text(json.dumps({name: "yes"}))
+
+    with pytest.raises(CorpusError, match="names a clip outside"):
+        read_corpus(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("transcripts", "words"),
     [

@@ -177,7 +177,7 @@ class TranscriptionsClient:
         if clip is None:
             raise ValueError("a transcription without a clip")
         form = aiohttp.FormData()
-        form.add_field("file", clip.audio, filename=clip.name, content_type="audio/wav")
+        form.add_field("file", clip.audio, filename=clip.name.rpartition("/")[2], content_type="audio/wav")
         form.add_field("model", "whisper-1")
         form.add_field("response_format", "json")
         sent = time.monotonic()

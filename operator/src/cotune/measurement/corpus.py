@@ -21,6 +21,7 @@ class Clip:
     """One recording."""
 
     name: str
+    """As in `transcripts.json`, folders included: no two clips of a corpus have the same."""
     audio: bytes
     """The WAV file."""
     seconds: float
@@ -71,4 +72,4 @@ def _clip(read: Callable[[str], bytes], where: str, name: str, transcript: str) 
             seconds = recording.getnframes() / recording.getframerate()
     except (OSError, KeyError, EOFError, wave.Error) as error:
         raise CorpusError(f"{where}/{name}: {error}") from error
-    return Clip(path.name, audio, seconds, transcript)
+    return Clip(name, audio, seconds, transcript)

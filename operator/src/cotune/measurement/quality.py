@@ -24,7 +24,8 @@ FARTHEST_NATS = 10.0
 SHOWN_TOKENS = 5
 """Alternatives that are asked for at each place: OpenAI's completions show no more."""
 _SHOWN = 80
-_LETTER = re.compile(r"(?<!\w)([A-Z])(?!\w)")
+_LETTER = re.compile(r"(?<!\w)([A-H])(?!\w)")
+"""Not I, which is a word."""
 
 
 class Match(StrEnum):
@@ -37,7 +38,7 @@ class Match(StrEnum):
     REGEX = "Regex"
     """A regular expression of Python is found somewhere in the answer."""
     CHOICE = "Choice"
-    """The first capital letter of the answer that stands alone is the expected one."""
+    """The first of the letters A to H that stands alone in the answer is the expected one."""
 
 
 class ChosenToken(ApiModel):
@@ -113,8 +114,8 @@ def read_questions(path: Path) -> tuple[Question, ...]:
                     re.compile(pattern)
                 except re.error as error:
                     raise WorkloadError(f"{path}:{line}: {pattern!r} is no regular expression: {error}") from error
-        if it.match is Match.CHOICE and not all(re.fullmatch("[A-Z]", letter) for letter in it.expected):
-            raise WorkloadError(f"{path}:{line}: a choice is one capital letter")
+        if it.match is Match.CHOICE and not all(re.fullmatch("[A-H]", letter) for letter in it.expected):
+            raise WorkloadError(f"{path}:{line}: a choice is one letter from A to H")
     return questions
 
 
