@@ -54,7 +54,14 @@ SOURCES: dict[str, Any] = {
     "image": {"reference": "registry.example.com/speech@sha256:" + DIGEST, "path": "clips", "pullPolicy": "Always"},
     "url": {"url": "https://example.com/speech.tar.gz?version=2", "sha256": DIGEST},
 }
-NOISE = {"snrDb": [-5, 0, 10], "type": "Babble", "seed": 3}
+NOISE: dict[str, Any] = {"snrDb": [-5, 0, 10], "type": "Babble", "seed": 3}
+BAD_NOISES: list[tuple[dict[str, Any], str]] = [
+    ({"snrDb": []}, "at least 1 items"),
+    ({"snrDb": [10, 10]}, "Duplicate value"),
+    ({"snrDb": [41]}, "less than or equal to 40"),
+    ({"snrDb": [-21]}, "greater than or equal to -20"),
+    ({"type": "Brown"}, "Unsupported value"),
+]
 NOISY_STREAM = STT_STREAM | {"corpusRef": {"configMap": "speech", "noise": NOISE}}
 QUESTIONS = {"configMap": "quality", "key": "questions.jsonl"}
 RANGE = {"min": "0.40", "max": "0.60", "step": "0.05"}
@@ -204,13 +211,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
             "spec.workload.streams[0].corpusRef.noise",
             words,
         )
-        for change, words in (
-            ({"snrDb": []}, "at least 1 items"),
-            ({"snrDb": [10, 10]}, "Duplicate value"),
-            ({"snrDb": [41]}, "less than or equal to 40"),
-            ({"snrDb": [-21]}, "greater than or equal to -20"),
-            ({"type": "Brown"}, "Unsupported value"),
-        )
+        for change, words in BAD_NOISES
     ),
     *(
         (EXPERIMENT, {"workload.streams.0": stream, f"{named}.1.metric": metric}, f"spec.{named}", "under a condition")
