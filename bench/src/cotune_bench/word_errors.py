@@ -1,7 +1,7 @@
 """`python -m cotune_bench.word_errors CORPUS URL`: what a speech server makes of a corpus, clean and with noise.
 
-One clip after the other, without a load: the error rate is the same, and the durations are those of a server at rest. The
-noise is mixed in by the probe's own code, with several seeds, for a corpus of a few clips says little with one.
+One clip after the other, without a load: durations are those of a server at rest. The noise is mixed in by the probe's
+own code, with several seeds, for a corpus of a few clips says little with one.
 """
 
 import argparse
