@@ -50,6 +50,9 @@ requirements: setup ## compile requirements/*.in again (needs uv)
 	    --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
 	    -o requirements/$$name.txt --custom-compile-command 'make requirements'; \
 	done
+	uv pip compile requirements/llm.in --generate-hashes --no-emit-index-url --no-emit-find-links --quiet \
+	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 -o requirements/llm.txt \
+	  --custom-compile-command 'make requirements'
 	uv pip compile requirements/bench-load.in --generate-hashes --no-emit-index-url --no-emit-find-links --quiet \
 	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 -o requirements/bench-load.txt \
 	  --custom-compile-command 'make requirements'
@@ -117,7 +120,7 @@ cluster-status: setup ## its processes, nodes and pods
 cluster-down: setup ## end it and leave nothing behind
 	@$(LOCAL_CLUSTER) down
 
-images: setup ## build images/* and load them into the local cluster
+images: setup ## build images/* but llm and load them into the local cluster
 	@$(LOCAL_CLUSTER) images load
 
 clean: ## remove what the build made inside the repository

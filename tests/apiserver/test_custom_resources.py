@@ -48,6 +48,22 @@ FILE = {"configMap": "load", "key": "prompts.jsonl"}
 BURSTS = {"type": "Burst", "ratePerSecond": "10", "burstSize": 5}
 TRACE = {"type": "Trace", "traceRef": {"configMap": "load", "key": "trace.jsonl"}}
 SWEEP = {"type": "ClosedLoop", "concurrency": [1, 2, 4]}
+DIGEST = "a" * 64
+SOURCES: dict[str, Any] = {
+    "persistentVolumeClaim": {"claimName": "speech.v1", "path": "clean/en"},
+    "image": {"reference": "registry.example.com/speech@sha256:" + DIGEST, "path": "clips", "pullPolicy": "Always"},
+    "url": {"url": "https://example.com/speech.tar.gz?version=2", "sha256": DIGEST},
+}
+NOISE: dict[str, Any] = {"snrDb": [-5, 0, 10], "type": "Babble", "seed": 3}
+BAD_NOISES: list[tuple[dict[str, Any], str]] = [
+    ({"snrDb": []}, "at least 1 items"),
+    ({"snrDb": [10, 10]}, "Duplicate value"),
+    ({"snrDb": [41]}, "less than or equal to 40"),
+    ({"snrDb": [-21]}, "greater than or equal to -20"),
+    ({"type": "Brown"}, "Unsupported value"),
+]
+NOISY_STREAM = STT_STREAM | {"corpusRef": {"configMap": "speech", "noise": NOISE}}
+QUESTIONS = {"configMap": "quality", "key": "questions.jsonl"}
 RANGE = {"min": "0.40", "max": "0.60", "step": "0.05"}
 CHANGE = {"component": "stt", "env": "ASR_WHISPER_SIZE", "from": "small", "to": "tiny"}
 BY_MPS: dict[str, Any] = {
@@ -86,6 +102,15 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     (EXPERIMENT, {"stack.components.0.protocol": "OpenAIChat"}),
     (EXPERIMENT, {"workload.streams.1.promptTokens": ABSENT, "workload.streams.1.datasetRef": FILE}),
     (EXPERIMENT, {"workload.streams.1.lengthSpread": "0.5", "workload.streams.1.sharedPrefixTokens": 511}),
+    *((EXPERIMENT, {"workload.streams.0.corpusRef": {name: source}}) for name, source in SOURCES.items()),
+    (EXPERIMENT, {"workload.streams.0.corpusRef": {"image": {"reference": "speech:1"}}}),
+    *(
+        (EXPERIMENT, {"workload.streams.0": NOISY_STREAM, "constraints.1.metric": f"stt.wer.{condition}"})
+        for condition in ("clean", "snr10", "snr0", "snrMinus5")
+    ),
+    (EXPERIMENT, {"workload.streams.0": NOISY_STREAM, "objectives.0.metric": "stt.wer.snr0"}),
+    (EXPERIMENT, {"workload.streams.1.qualityRef": QUESTIONS, "constraints.2.metric": "judge.quality"}),
+    (EXPERIMENT, {"workload.streams.1.qualityRef": QUESTIONS, "objectives.1.metric": "judge.quality"}),
     (EXPERIMENT, {"constraints.0": {"metric": "gpu.freeMiB", "min": "100", "max": "100"}}),
     (EXPERIMENT, {"profileTemplate": ABSENT}),
     (EXPERIMENT, {"stack.components.0.memory": {"model": "VLLM", "configRef": {"configMap": "models"}}}),
@@ -305,6 +330,54 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
             (SWEEP | {"type": "Poisson", "ratePerSecond": "1"}, "concurrency belongs to"),
         )
     ),
+    *(
+        (EXPERIMENT, {"workload.streams.0.corpusRef": corpus}, "spec.workload.streams[0].corpusRef", "exactly one of")
+        for corpus in ({}, {"configMap": "speech", "url": SOURCES["url"]}, {"noise": NOISE})
+    ),
+    *(
+        (
+            EXPERIMENT,
+            {"workload.streams.0.corpusRef": {name: SOURCES[name] | change}},
+            f"spec.workload.streams[0].corpusRef.{name}.{field}",
+            words,
+        )
+        for name, change, field, words in (
+            ("persistentVolumeClaim", {"path": "../secrets"}, "path", "should match"),
+            ("persistentVolumeClaim", {"path": "/etc"}, "path", "should match"),
+            ("persistentVolumeClaim", {"claimName": "Speech"}, "claimName", "should match"),
+            ("image", {"path": "a/../b"}, "path", "should match"),
+            ("image", {"reference": "two words"}, "reference", "should match"),
+            ("image", {"pullPolicy": "Sometimes"}, "pullPolicy", "Unsupported value"),
+            ("url", {"url": "ftp://example.com/speech.tar"}, "url", "should match"),
+            ("url", {"url": "https://user:word@example.com/speech.tar"}, "url", "should match"),
+            ("url", {"sha256": "A" * 64}, "sha256", "should match"),
+        )
+    ),
+    *(
+        (
+            EXPERIMENT,
+            {"workload.streams.0.corpusRef": {"configMap": "speech", "noise": NOISE | change}},
+            "spec.workload.streams[0].corpusRef.noise",
+            words,
+        )
+        for change, words in BAD_NOISES
+    ),
+    *(
+        (EXPERIMENT, {"workload.streams.0": stream, f"{named}.1.metric": metric}, f"spec.{named}", "under a condition")
+        for named in ("objectives", "constraints")
+        for stream, metric in (
+            (STT_STREAM, "stt.wer.snr10"),
+            (NOISY_STREAM, "stt.wer.snr20"),
+            (NOISY_STREAM, "stt.wer.snr5"),
+            (NOISY_STREAM, "judge.wer.snr10"),
+            (STT_STREAM | {"corpusRef": {"configMap": "speech", "noise": NOISE | {"clean": False}}}, "stt.wer.clean"),
+        )
+    ),
+    *(
+        (EXPERIMENT, {f"{named}.1.metric": "judge.quality"}, f"spec.{named}", "has qualityRef")
+        for named in ("objectives", "constraints")
+    ),
+    (EXPERIMENT, {"workload.streams.0.qualityRef": QUESTIONS}, "spec.workload.streams", "qualityRef belongs to"),
     (
         EXPERIMENT,
         {"workload.streams.1.sharedPrefixTokens": 512},

@@ -24,6 +24,7 @@ from cotune.cluster.stacks import Stacks
 from cotune.handlers.experiment import ExperimentReconciler
 from cotune.handlers.plans import Plans
 from cotune.handlers.profile import ProfileReconciler
+from cotune.handlers.records import Records
 from cotune.handlers.settings import Settings
 from cotune.handlers.trial import TrialReconciler
 from cotune.trials.probe_pod import PROBE, ProbeImage
@@ -138,7 +139,9 @@ async def trial_pass(objects: PlayedObjects, namespace: str, name: str) -> Objec
     """One pass over a trial; its status after it."""
     probe = ProbeImage("example/probe:1", "IfNotPresent")
     settings = Settings(namespace, probe, timedelta(minutes=1), timedelta(minutes=1), "INFO", 8080, 9090)
-    reconciler = TrialReconciler(objects, Cards(objects, namespace), Stacks(objects), Events(objects, "test"), settings)
+    stacks, events = Stacks(objects), Events(objects, "test")
+    records = Records(objects, stacks, probe.name, None)
+    reconciler = TrialReconciler(objects, Cards(objects, namespace), stacks, events, settings, records)
     await reconciler.reconcile(await objects.get(TRIAL, namespace, name), datetime.now(UTC))
     return (await objects.get(TRIAL, namespace, name))["status"]
 

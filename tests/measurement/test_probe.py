@@ -1,10 +1,12 @@
 """The probe as a process, from a card that is in use to the line with the result."""
 
 import asyncio
+import hashlib
 import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cotune.api.corpus import Noise, UrlSource
 from cotune.api.experiment import Arrivals, ArrivalType, ExperimentSpec, Protocol
 from cotune.artifacts.figures import Recomputed
 from cotune.artifacts.making import make_record
@@ -32,6 +35,7 @@ from cotune.search.space import Candidate
 from cotune.trials.truth import Evidence, breach
 from cotune_simulation.card.identity import card_uuid
 from cotune_simulation.speech import write_corpus
+from cotune_simulation.vllm.answers import answer
 from support.examples import documents
 from support.records import ended
 from support.running_agent import running_agent
@@ -235,6 +239,90 @@ def test_it_drains_waits_loads_all_services_and_reports(card: RunningCard, libra
     again = Recomputed(make_record(ended(said=result)))
     assert again.faults == []
     assert again.metrics == 15, "all that rests on histograms, counts of errors and readings of the card"
+
+
+@pytest.mark.parametrize(("dtype", "is_well"), [("auto", True), ("fp8_e5m2", False)])
+def test_beside_the_load_it_asks_what_is_known_and_sends_fetched_speech_with_noise(
+    card: RunningCard, library: Path, tmp_path: Path, dtype: str, is_well: bool
+) -> None:
+    write_corpus(tmp_path / "corpus")
+    archive = Path(shutil.make_archive(str(tmp_path / "speech"), "gztar", tmp_path / "corpus"))
+    sums = ((17, 25), (12, 30), (11, 8), (5, 9))
+    lines: list[dict[str, Any]] = [
+        {"prompt": f"{a} + {b} =", "expect": str(a + b), "match": "Contains"} for a, b in sums
+    ]
+    recorded = [{"token": it.text, "logprob": it.logprob} for it in answer("6 * 7 =", 0.0) or ()]
+    lines.append({"prompt": "6 * 7 =", "logprobs": recorded})
+    (tmp_path / "questions.jsonl").write_text("\n".join(json.dumps(it) for it in lines))
+    judge, stt = free_port(), free_port()
+    environment = card.environment() | {"OUTPUT": str(tmp_path / "lines"), "LD_LIBRARY_PATH": str(library)}
+    environment["PYTHONPATH"] = str(REPOSITORY / "operator" / "src")
+    with ExitStack() as stack:
+        files = stack.enter_context(
+            running_server({}, "http.server", "PORT", "--bind", "127.0.0.1", "--directory", str(tmp_path))
+        )
+        source = UrlSource(url=f"{files.url}/{archive.name}", sha256=hashlib.sha256(archive.read_bytes()).hexdigest())
+        configuration = configured(
+            stream(
+                *("judge", Protocol.OPENAI_COMPLETIONS, judge, "4"),
+                prompt_tokens=16,
+                output_tokens=4,
+                questions=str(tmp_path / "questions.jsonl"),
+            ),
+            stream("stt", Protocol.OPENAI_TRANSCRIPTIONS, stt, "4", corpus_url=source, noise=Noise(snr_db=(10, -5))),
+            gpu=True,
+            seconds=6,
+        )
+        process, output = stack.enter_context(probe(configuration, **environment))
+        wait_for(process, 200)
+        vllm = ("serve", "Qwen/Qwen2.5-7B-Instruct-AWQ", "--gpu-memory-utilization", "0.5", "--max-model-len", "2048")
+        for module, arguments, at in (
+            ("vllm", (*vllm, "--kv-cache-dtype", dtype, "--port", "PORT"), judge),
+            ("whisper", ("--port", "PORT"), stt),
+        ):
+            server = running_server(card.environment(), f"cotune_simulation.{module}", *arguments, at=at)
+            stack.enter_context(server)
+        assert process.process.wait(60) == 0, output.read_text()
+
+    result = ProbeResult.model_validate_json(output.read_text().splitlines()[-1])
+    found = {it.metric: (float(it.value), it.samples) for it in result.measurements}
+    assert result.errors == ()
+    assert found["judge.quality"][1] == 5
+    assert (found["judge.quality"][0] == 1) == is_well
+    (report,) = result.quality
+    assert (report.component, report.asked, report.answered) == ("judge", 5, 5)
+    assert bool(report.wrong) != is_well
+    assert found["judge.latency.p95"][1] == result.streams[0].requests == 24, "the questions are not the load"
+    conditions = {name: found[f"stt.wer.{name}"][1] for name in ("clean", "snr10", "snrMinus5")}
+    assert conditions == {"clean": 8, "snr10": 8, "snrMinus5": 8}
+    assert found["stt.wer"][1] == 24
+
+
+def test_a_corpus_that_is_another_one_ends_it_though_the_card_is_in_use(
+    card: RunningCard, library: Path, tmp_path: Path
+) -> None:
+    environment = card.environment() | {"OUTPUT": str(tmp_path / "lines"), "LD_LIBRARY_PATH": str(library)}
+    environment["PYTHONPATH"] = str(REPOSITORY / "operator" / "src")
+    (tmp_path / "speech.tar").write_bytes(b"another")
+    with ExitStack() as stack:
+        holder = subprocess.Popen(
+            [sys.executable, "-c", HOLD], stdout=subprocess.PIPE, text=True, env=os.environ | card.environment()
+        )
+        stack.callback(holder.communicate)
+        stack.callback(holder.kill)
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        files = stack.enter_context(
+            running_server({}, "http.server", "PORT", "--bind", "127.0.0.1", "--directory", str(tmp_path))
+        )
+        source = UrlSource(url=f"{files.url}/speech.tar?token=secret", sha256="0" * 64)
+        configuration = configured(
+            stream("stt", Protocol.OPENAI_TRANSCRIPTIONS, free_port(), corpus_url=source), gpu=True
+        )
+        process, output = stack.enter_context(probe(configuration, **environment))
+        assert process.process.wait(30) == 1
+
+    assert output.read_text().splitlines()[-1].startswith(f"probe: error: {files.url}/speech.tar has the SHA-256 ")
 
 
 def test_what_is_wrong_with_the_card_in_the_window_is_in_the_result(
@@ -526,6 +614,12 @@ BAD = [
     (configured(stream("judge", Protocol.OPENAI_COMPLETIONS, 1), gpu=False), "judge: OpenAICompletions needs"),
     (configured(stream("stt", Protocol.OPENAI_TRANSCRIPTIONS, 1), gpu=False), "stt: OpenAITranscriptions needs"),
     (configured(stream("stt", Protocol.OPENAI_TRANSCRIPTIONS, 1, corpus="/none"), gpu=False), "/none/transcripts.json"),
+    (
+        configured(
+            stream("judge", Protocol.OPENAI_CHAT, 1, prompt_tokens=1, output_tokens=1, questions="/none"), gpu=False
+        ),
+        "/none: ",
+    ),
     (configured(stream("other", Protocol.HTTP, 1, rate="0"), gpu=False), "ratePerSecond"),
     (
         configured(stream("other", Protocol.HTTP, 1), gpu=False).model_copy(
@@ -559,7 +653,7 @@ def test_a_bad_configuration_ends_it_with_one_line(
 def test_the_operator_can_read_the_contract_without_what_only_the_probe_installs() -> None:
     check = (
         "import sys, json, cotune.measurement.contract;"
-        "print(json.dumps([it for it in ('aiohttp', 'pynvml', 'jiwer', 'hdrh') if it in sys.modules]))"
+        "print(json.dumps([it for it in ('aiohttp', 'pynvml', 'jiwer', 'hdrh', 'numpy') if it in sys.modules]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", check],

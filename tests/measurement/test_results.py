@@ -10,6 +10,7 @@ from cotune.measurement.latency import LatencyRecorder
 from cotune.measurement.record import StreamRecord, Window
 from cotune.measurement.results import card_measurements, component_measurements, stream_report
 from cotune.measurement.vllm_metrics import CacheFacts
+from cotune.measurement.word_error_rate import Heard
 from hdrh.histogram import HdrHistogram  # pyright: ignore[reportMissingTypeStubs]
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,8 +89,8 @@ def test_a_request_without_its_first_token_counts_with_the_time_it_waited() -> N
 def test_the_real_time_factor_is_over_all_audio() -> None:
     found = named(
         recorded(
-            (101.0, 102.0, Answer(heard=("a b", "a c"), audio_seconds=4.0, processing_seconds=1.0)),
-            (103.0, 104.0, Answer(heard=("a b", "a b"), audio_seconds=1.0, processing_seconds=1.0)),
+            (101.0, 102.0, Answer(heard=Heard("a b", "a c"), audio_seconds=4.0, processing_seconds=1.0)),
+            (103.0, 104.0, Answer(heard=Heard("a b", "a b"), audio_seconds=1.0, processing_seconds=1.0)),
         )
     )
 
@@ -259,3 +260,20 @@ def test_a_histogram_is_read_back_without_loss() -> None:
 def test_what_is_no_histogram_is_told(text: str) -> None:
     with pytest.raises(ValueError, match="no histogram"):
         LatencyRecorder.decoded(text)
+
+
+def test_every_condition_of_a_corpus_has_a_word_error_rate_of_its_own() -> None:
+    heard = (
+        Heard("a b", "a b", "clean"),
+        Heard("a b", "a c", "snr0"),
+        Heard("a b", "c c", "snr0"),
+        Heard("a b", "a b", "snrMinus5"),
+    )
+    found = named(recorded(*((101.0 + at, 102.0 + at, Answer(heard=it)) for at, it in enumerate(heard))))
+
+    assert {name: it for name, it in found.items() if ".wer" in name} == {
+        "x.wer": ("0.375", 4),
+        "x.wer.clean": ("0", 1),
+        "x.wer.snr0": ("0.75", 2),
+        "x.wer.snrMinus5": ("0", 1),
+    }

@@ -333,6 +333,36 @@ def test_a_slowdown_rests_on_the_requests_of_its_own_round_too(
     assert reason(slowed_down(requests, samples)) == expected
 
 
+@pytest.mark.parametrize(
+    ("metric", "requests", "samples", "expected"),
+    [
+        ("stt.wer", 60, 60, None),
+        ("stt.wer.snr10", 60, 20, None),
+        # 59 requests under three conditions: none of them was due twenty times, and no candidate is to blame.
+        ("stt.wer.snr10", 59, 19, "SampleTooSmall"),
+        ("stt.wer.snrMinus5", 59, 19, "SampleTooSmall"),
+        ("stt.wer.snr10", 60, 19, "TooFewAnswers"),
+        ("judge.quality", 60, 3, None),
+    ],
+)
+def test_a_condition_has_its_share_of_the_requests_and_questions_are_few_on_purpose(
+    metric: str, requests: int, samples: int, expected: str | None
+) -> None:
+    made = manifest("GpuAllocationExperiment")["spec"]
+    made["workload"]["streams"][0]["corpusRef"]["noise"] = {"snrDb": [10, -5]}
+    made["constraints"] = [{"metric": metric, "max": "1"}]
+    made["objectives"] = [{"metric": "stability", "goal": "Maximize", "weight": "1"}]
+    component = metric.split(".")[0]
+    conduct = Conduct(
+        started_at=START,
+        ended_at=END,
+        punctuality=(Punctuality(component=component, requests=requests, late_p99_ms=0),),
+    )
+    evidence = Evidence(ExperimentSpec.model_validate(made), conduct, {}, measured(metric, "0.1", samples))
+
+    assert reason(evidence) == expected
+
+
 @pytest.mark.parametrize("product", ["NVIDIA-GeForce-RTX-3060", "NVIDIA-H200"])
 @pytest.mark.parametrize("size", ["tiny", "base", "small"])
 def test_what_the_planner_looks_for_on_the_card_is_more_than_a_context_and_less_than_the_server_holds(

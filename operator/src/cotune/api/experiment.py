@@ -20,6 +20,7 @@ from cotune.api.base import (
     with_rules,
 )
 from cotune.api.conditions import Condition
+from cotune.api.corpus import CorpusRef
 from cotune.api.profile import Stage
 from cotune.api.quantities import DECIMAL_PATTERN, DecimalString, Value, ValueSet
 from cotune.api.sharing import Sharing
@@ -345,12 +346,6 @@ class Arrivals(ApiModel):
     """How many clients; several figures make a sweep, which splits the window into equal parts."""
 
 
-class CorpusRef(ApiModel):
-    """Speech with transcripts: `*.wav` files and one `transcripts.json` that maps file name to reference text."""
-
-    config_map: Annotated[str, Field(min_length=1, max_length=253)]
-
-
 class Stream(ApiModel):
     """The requests that one component gets."""
 
@@ -382,6 +377,9 @@ class Stream(ApiModel):
     """Prompts to be sent instead of made-up ones, in a seeded order: JSON lines, each with `prompt` or (chat)
     `messages`, and, where it is known, `outputTokens`."""
     corpus_ref: CorpusRef | None = None
+    quality_ref: FileRef | None = None
+    """Questions whose answers are known, asked once each within the window, under the load: JSON lines, each with
+    `prompt` or (chat) `messages`, and with `expect` or recorded `logprobs`. They make `<c>.quality`."""
     path: Annotated[str, Field(max_length=253, pattern=r"^/")] | None = None
     """For HTTP: the path that is asked for."""
     timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = 300
@@ -459,10 +457,10 @@ class Workload(ApiModel):
         references = (
             reference.config_map
             for it in self.streams
-            for reference in (it.corpus_ref, it.dataset_ref, it.arrivals.trace_ref)
+            for reference in (it.corpus_ref, it.dataset_ref, it.quality_ref, it.arrivals.trace_ref)
             if reference is not None
         )
-        return tuple(sorted(set(references)))
+        return tuple(sorted({it for it in references if it is not None}))
 
 
 class Goal(StrEnum):
@@ -587,6 +585,14 @@ _KNOWN_METRIC = (
 )
 
 
+_MIXED_IN = (
+    "self.workload.streams.exists(s, has(s.corpusRef) && has(s.corpusRef.noise) && "
+    "o.metric.startsWith(s.component + '.wer.') && (o.metric.contains('.wer.snr') ? "
+    "int(o.metric.substring(o.metric.lastIndexOf('.snr') + 4).replace('Minus', '-')) in s.corpusRef.noise.snrDb : "
+    "s.corpusRef.noise.clean && o.metric.endsWith('.clean')))"
+)
+
+
 class ExperimentSpec(ApiModel):
     """What is tuned, how it is loaded and what is better."""
 
@@ -641,6 +647,29 @@ class ExperimentSpec(ApiModel):
             "c.protocol != 'OpenAITranscriptions' || has(s.corpusRef)))",
             "a stream to OpenAITranscriptions needs corpusRef",
             ".workload.streams",
+        ),
+        Rule(
+            "self.workload.streams.all(s, !has(s.qualityRef) || self.stack.components.all(c, c.name != s.component || "
+            "c.protocol in ['OpenAICompletions', 'OpenAIChat']))",
+            "qualityRef belongs to a stream to OpenAICompletions or OpenAIChat",
+            ".workload.streams",
+        ),
+        *(
+            Rule(
+                f"self.{named}.all(o, !o.metric.endsWith('.quality') || "
+                "self.workload.streams.exists(s, has(s.qualityRef) && o.metric == s.component + '.quality'))",
+                "a quality is measured only where a stream to the component has qualityRef",
+                f".{named}",
+            )
+            for named in ("objectives", "constraints")
+        ),
+        *(
+            Rule(
+                f"self.{named}.all(o, !o.metric.contains('.wer.') || {_MIXED_IN})",
+                "a word error rate under a condition is measured only where corpusRef.noise of a stream has it",
+                f".{named}",
+            )
+            for named in ("objectives", "constraints")
         ),
         Rule(
             f"self.objectives.all(o, {_KNOWN_METRIC.format('o')})",

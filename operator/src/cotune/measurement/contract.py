@@ -11,6 +11,7 @@ from typing import Annotated, Self, cast
 from pydantic import Field, model_validator
 
 from cotune.api.base import ApiModel, ComponentName, map_list
+from cotune.api.corpus import Noise, UrlSource
 from cotune.api.experiment import Arrivals, ArrivalType, Protocol
 from cotune.api.trial import MOST_INTERFERENCE_FIGURES, Measurement
 from cotune.measurement.agent.contract import NodeReport
@@ -19,6 +20,8 @@ CONFIGURATION_VARIABLE = "COTUNE_PROBE"
 HEALTH_PORT = 8080
 GRACE_SECONDS = 30.0
 LARGEST_ALLOCATION = "gpu.largestAllocMiB"
+MOST_WRONG, MOST_SHOWN = 8, 200
+"""Wrong answers that a result shows, and characters of each."""
 DRAINED_PATH = "/drained"
 """Answers 200 once the card was seen drained (at once without a card), 503 before: the pod's readiness."""
 
@@ -44,7 +47,13 @@ class ProbeStream(ApiModel):
     warmup_seconds: Annotated[float, Field(ge=0)] | None = None
     """Left out: the configuration's."""
     corpus: str | None = None
-    """For OpenAITranscriptions: the folder that holds `*.wav` and `transcripts.json`."""
+    """For OpenAITranscriptions: the folder that holds `*.wav` and `transcripts.json`; or"""
+    corpus_url: UrlSource | None = None
+    """where the archive is that holds them."""
+    noise: Noise | None = None
+    """What is mixed into the clips."""
+    questions: str | None = None
+    """For language models: the file with questions whose answers are known."""
     path: str = "/"
     """For HTTP: what is asked for with GET."""
 
@@ -153,6 +162,22 @@ class StreamReport(ApiModel):
     """Both as the server's `usage` says, summed over its answers."""
     steps: tuple[ConcurrencyStep, ...] = ()
     histograms: tuple[RawHistogram, ...] = ()
+
+
+class QualityReport(ApiModel):
+    """What came of the questions of one stream: they are no part of its load, and of none of its figures."""
+
+    component: ComponentName
+    stream: Annotated[int, Field(ge=0)]
+    """Its place in the configuration."""
+    asked: Annotated[int, Field(ge=0)]
+    answered: Annotated[int, Field(ge=0)]
+    """Not refused, cut or timed out: what was not answered counts as wrong."""
+    goodness: Annotated[float, Field(ge=0)]
+    """Right answers; with recorded log-probabilities parts of one."""
+    wrong: Annotated[tuple[Annotated[str, Field(max_length=MOST_SHOWN)], ...], Field(max_length=MOST_WRONG)] = ()
+    """The first wrong answers, each after the end of its question."""
+    errors: tuple[ErrorCount, ...] = ()
 
 
 class CardProcess(ApiModel):
@@ -293,6 +318,8 @@ class ProbeResult(ApiModel):
     """The first errors of requests, each at most 300 characters: what a person reads first when errorRate is not 0."""
     streams: Annotated[tuple[StreamReport, ...], Field(max_length=32)] = ()
     """In the order of the configuration."""
+    quality: Annotated[tuple[QualityReport, ...], Field(max_length=32)] = ()
+    """Of the streams that have questions."""
     processor_wait_seconds: float | None = None
     """Of warm-up, window and cool-down: for how long the probe was ready to run and its core was somebody else's. None:
     the kernel does not say."""

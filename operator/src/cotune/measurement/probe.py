@@ -6,7 +6,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -30,21 +30,20 @@ from cotune.measurement.contract import (
     RoundConduct,
     StreamReport,
 )
-from cotune.measurement.corpus import Clip, read_corpus
 from cotune.measurement.engine import EngineFacts, watch_engine
+from cotune.measurement.examination import Examination
+from cotune.measurement.inputs import Inputs
 from cotune.measurement.interference import interference_cell, slowdowns
 from cotune.measurement.largest_allocation import measure_largest_allocation
 from cotune.measurement.load import Step, Target, run_closed_loop, run_open_loop
 from cotune.measurement.prompts import prompt
+from cotune.measurement.quality_client import QualityClient
 from cotune.measurement.record import StreamRecord, Window
 from cotune.measurement.requests import (
     Lengths,
     Phase,
     Recorded,
     Request,
-    Sample,
-    read_dataset,
-    read_trace,
     requests_from,
     shuffled,
 )
@@ -53,6 +52,8 @@ from cotune.measurement.results import (
     component_measurements,
     engine_measurements,
     largest_allocation_measurement,
+    quality_measurement,
+    quality_report,
     stream_report,
 )
 from cotune.measurement.service_counters import service_facts
@@ -86,15 +87,6 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """The files that the load is made of, by where they lie."""
-
-    corpora: Mapping[str, Sequence[Clip]] = field(default_factory=dict[str, Sequence[Clip]])
-    traces: Mapping[str, Sequence[Recorded]] = field(default_factory=dict[str, Sequence[Recorded]])
-    datasets: Mapping[str, Sequence[Sample]] = field(default_factory=dict[str, Sequence[Sample]])
-
-
-@dataclass(frozen=True)
 class _Source:
     """One stream: what it sends and when."""
 
@@ -124,42 +116,6 @@ class _Source:
                 yield begin + due, request.in_round(self.round)
 
 
-def read_inputs(configuration: ProbeConfiguration) -> Inputs:
-    """Everything that the load is made of, so that what is missing is known before anything is waited for.
-
-    Raises:
-        ValueError: a stream says too little, or a file is not there (`CorpusError`, `WorkloadError`).
-    """
-    streams = configuration.streams
-    for stream in streams:
-        schedule(stream.arrivals, 0.0, 0)
-        if stream.arrivals.type is ArrivalType.CLOSED_LOOP and not stream.arrivals.concurrency:
-            raise ValueError(f"{stream.component}: arrivals of type ClosedLoop need concurrency")
-        if stream.arrivals.type is ArrivalType.TRACE and stream.trace is None:
-            raise ValueError(f"{stream.component}: arrivals of type Trace need a trace")
-        if stream.protocol.is_language_model and (
-            stream.output_tokens is None or (stream.prompt_tokens is None and stream.dataset is None)
-        ):
-            raise ValueError(f"{stream.component}: {stream.protocol} needs promptTokens and outputTokens")
-        if stream.protocol is Protocol.OPENAI_TRANSCRIPTIONS and stream.corpus is None:
-            raise ValueError(f"{stream.component}: OpenAITranscriptions needs a corpus")
-    known = {it.component for it in streams}
-    for loaded in configuration.interference.rounds if configuration.interference is not None else ():
-        if unknown := [it for it in loaded if it not in known]:
-            raise ValueError(f"interference: no stream for {', '.join(unknown)}")
-    datasets = {it.dataset: read_dataset(Path(it.dataset)) for it in streams if it.dataset is not None}
-    for stream in streams:
-        if stream.protocol is Protocol.OPENAI_COMPLETIONS and any(
-            it.messages for it in datasets.get(stream.dataset or "", ())
-        ):
-            raise ValueError(f"{stream.component}: {stream.dataset}: messages are for OpenAIChat, not for completions")
-    return Inputs(
-        {it.corpus: read_corpus(Path(it.corpus)) for it in streams if it.corpus is not None},
-        {it.trace: read_trace(Path(it.trace)) for it in streams if it.trace is not None},
-        datasets,
-    )
-
-
 @dataclass(frozen=True)
 class DrainedCard:
     """The card of a trial."""
@@ -178,7 +134,7 @@ async def run_probe(
 
     Args:
         configuration: what to do.
-        inputs: from `read_inputs`.
+        inputs: what the load is made of, all of it.
         card: None where the stack runs on the CPU.
         say: takes lines of progress.
 
@@ -203,7 +159,8 @@ async def run_probe(
         gc.freeze()
         start = time.monotonic() + _LEAD_SECONDS + warm_up
         window = Window(start, configuration.duration_seconds, configuration.grace_seconds)
-        return await _measure(sources, window, session, card, agent, configuration, say)
+        questions = _examinations(configuration, session, inputs)
+        return await _measure(sources, questions, window, session, card, agent, configuration, say)
 
 
 async def _agent(
@@ -242,8 +199,10 @@ async def _accepts(host: str, port: int) -> bool:
 
 async def _first_requests(source: _Source, inputs: Inputs) -> None:
     """Every clip once, for the first of a length is slow; of any other service one answer. All is thrown away."""
-    clips = inputs.corpora.get(source.stream.corpus or "", ())
-    for number in range(max(len(clips), 1)):
+    clips = inputs.corpora.get(source.number, ())
+    # With noise in it, a clip is as long as before.
+    numbers = {clip.name: number for number, clip in reversed(list(enumerate(clips)))}.values()
+    for number in sorted(numbers) or [0]:
         prepared = source.target.client.prepare(source.lengths.request(source.seed, Phase.FIRST, number))
         sending = asyncio.wait_for(source.target.client.send(prepared, Answer()), source.target.timeout_seconds)
         await asyncio.gather(sending, return_exceptions=True)
@@ -261,6 +220,7 @@ async def _load(source: _Source, record: StreamRecord) -> tuple[Step, ...]:
 
 async def _measure(
     sources: Sequence[_Source],
+    examinations: Sequence[Examination],
     window: Window,
     session: aiohttp.ClientSession,
     card: DrainedCard | None,
@@ -271,11 +231,12 @@ async def _measure(
     records = [StreamRecord(window) for _ in sources]
     loads = (_load(it, record) for it, record in zip(sources, records, strict=True))
     before = _processor_wait()
-    readings, node, engines, swept = await asyncio.gather(
+    readings, node, engines, swept, examined = await asyncio.gather(
         _watched(card, window, "measuring", say),
         _seen_by_node(agent, window, say),
         _engines(sources, window, session),
         asyncio.gather(*loads),
+        asyncio.gather(*(it.run(window) for it in examinations)),
     )
     after = _processor_wait()
     groups: defaultdict[str, list[StreamRecord]] = defaultdict(list)
@@ -294,6 +255,10 @@ async def _measure(
         measurements += component_measurements(name, group, cache)
         if (engine := engines.get(name)) is not None:
             measurements += engine_measurements(name, engine)
+        answers = [record for it, record in zip(examinations, examined, strict=True) if it.component == name]
+        if (quality := quality_measurement(name, answers)) is not None:
+            measurements.append(quality)
+            say(f"{name}: quality {quality.value} of {quality.samples} questions")
     started_at = _as_date(window.start)
     rounds = await _interference(sources, card, configuration, say)
     together = [interference_cell(tuple(groups), it, group) for it, group in groups.items()] if rounds else []
@@ -307,6 +272,11 @@ async def _measure(
             measurements.append(largest_allocation_measurement(largest))
     services = await asyncio.gather(*(service_facts(session, name, url) for name, url in _urls(sources).items()))
     errors = [f"{name}: {it}" for name, group in groups.items() for record in group for it in record.examples]
+    errors += [
+        f"{it.component}, a question: {example}"
+        for it, record in zip(examinations, examined, strict=True)
+        for example in record.examples
+    ]
     conduct = Conduct(
         started_at=started_at,
         ended_at=started_at + timedelta(seconds=window.seconds),
@@ -321,6 +291,9 @@ async def _measure(
         interference=(*cells, *together),
         node=node,
         services=tuple(services),
+        quality=tuple(
+            quality_report(it.component, it.stream, record) for it, record in zip(examinations, examined, strict=True)
+        ),
         conduct=conduct,
         card_identity=await asyncio.to_thread(card.card.identity) if card is not None else None,
         card_samples=card_samples(readings) if card is not None else None,
@@ -459,7 +432,9 @@ def _sources(configuration: ProbeConfiguration, session: aiohttp.ClientSession, 
             number=number,
             stream=stream,
             target=Target(
-                _client(stream, session, inputs, seed), stream.timeout_seconds, stream.protocol.is_language_model
+                _client(stream, number, session, inputs, seed),
+                stream.timeout_seconds,
+                stream.protocol.is_language_model,
             ),
             lengths=Lengths(stream.prompt_tokens, stream.output_tokens, stream.length_spread),
             seed=seed,
@@ -473,7 +448,19 @@ def _sources(configuration: ProbeConfiguration, session: aiohttp.ClientSession, 
     ]
 
 
-def _client(stream: ProbeStream, session: aiohttp.ClientSession, inputs: Inputs, seed: int) -> Client:
+def _examinations(
+    configuration: ProbeConfiguration, session: aiohttp.ClientSession, inputs: Inputs
+) -> list[Examination]:
+    found: list[Examination] = []
+    for number, stream in enumerate(configuration.streams):
+        if stream.questions is not None:
+            questions = inputs.questions[stream.questions]
+            client = QualityClient(session, _url(stream), questions, chat=stream.protocol is Protocol.OPENAI_CHAT)
+            found.append(Examination(stream.component, number, questions, Target(client, stream.timeout_seconds)))
+    return found
+
+
+def _client(stream: ProbeStream, number: int, session: aiohttp.ClientSession, inputs: Inputs, seed: int) -> Client:
     url = _url(stream)
     match stream.protocol:
         case Protocol.OPENAI_COMPLETIONS | Protocol.OPENAI_CHAT:
@@ -486,7 +473,7 @@ def _client(stream: ProbeStream, session: aiohttp.ClientSession, inputs: Inputs,
                 dataset=shuffled(inputs.datasets[stream.dataset], seed) if stream.dataset else (),
             )
         case Protocol.OPENAI_TRANSCRIPTIONS:
-            return TranscriptionsClient(session, url, inputs.corpora[stream.corpus or ""])
+            return TranscriptionsClient(session, url, inputs.corpora[number])
         case Protocol.HTTP:
             return HttpClient(session, url + stream.path)
 

@@ -118,7 +118,7 @@ def read_trace(path: Path) -> tuple[Recorded, ...]:
     Raises:
         WorkloadError: the file is not there, a line makes no sense, or the times do not ascend.
     """
-    entries = _lines(path, Recorded)
+    entries = read_lines(path, Recorded)
     for line, (earlier, later) in enumerate(itertools.pairwise(entries), 2):
         if later.at < earlier.at:
             raise WorkloadError(f"{path}:{line}: at {later.at:g} comes after {earlier.at:g}")
@@ -131,7 +131,7 @@ def read_dataset(path: Path) -> tuple[Sample, ...]:
     Raises:
         WorkloadError: the file is not there, or a line has neither or both of `prompt` and `messages`.
     """
-    samples = _lines(path, Sample)
+    samples = read_lines(path, Sample)
     for line, sample in enumerate(samples, 1):
         if bool(sample.prompt) == bool(sample.messages):
             raise WorkloadError(f"{path}:{line}: give either prompt or messages")
@@ -143,7 +143,12 @@ def shuffled(samples: Sequence[Sample], seed: int) -> tuple[Sample, ...]:
     return tuple(random.Random(seed).sample(samples, len(samples)))
 
 
-def _lines(path: Path, model: type[_Line]) -> tuple[_Line, ...]:
+def read_lines(path: Path, model: type[_Line]) -> tuple[_Line, ...]:
+    """A file of JSON lines; empty ones do not count.
+
+    Raises:
+        WorkloadError: the file is not there, a line makes no sense, or there is none.
+    """
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:

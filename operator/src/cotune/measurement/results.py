@@ -8,8 +8,11 @@ from cotune.api.trial import Measurement
 from cotune.measurement.card import Reading
 from cotune.measurement.contract import (
     LARGEST_ALLOCATION,
+    MOST_SHOWN,
+    MOST_WRONG,
     ConcurrencyStep,
     ErrorCount,
+    QualityReport,
     RawHistogram,
     Spread,
     Steadiness,
@@ -18,6 +21,7 @@ from cotune.measurement.contract import (
 from cotune.measurement.engine import EngineFacts
 from cotune.measurement.latency import LatencyRecorder, Percentiles
 from cotune.measurement.load import Step
+from cotune.measurement.quality import goodness
 from cotune.measurement.record import StreamRecord
 from cotune.measurement.stated import measurement, percentiles
 from cotune.measurement.steady_state import steady_state
@@ -48,9 +52,13 @@ def component_measurements(
             yield measurement(f"{name}.tokensPerSecond", tokens / seconds, first.samples)
     if between := _of_all(it.between_tokens for it in records):
         yield from percentiles(name, "itl", between)
-    heard = [pair for it in records for pair in it.heard]
+    heard = [one for it in records for one in it.heard]
     if (rate := word_error_rate(heard)) is not None:
         yield measurement(f"{name}.wer", rate, len(heard))
+    for condition in sorted({it.condition for it in heard if it.condition is not None}):
+        under_it = [it for it in heard if it.condition == condition]
+        if (rate := word_error_rate(under_it)) is not None:
+            yield measurement(f"{name}.wer.{condition}", rate, len(under_it))
     if audio := sum(it.audio_seconds for it in records):
         yield measurement(f"{name}.realTimeFactor", sum(it.processing_seconds for it in records) / audio, len(heard))
     if cache is not None:
@@ -68,6 +76,35 @@ def engine_measurements(name: str, facts: EngineFacts) -> Iterator[Measurement]:
         yield measurement(f"{name}.queue.mean", facts.mean_waiting, facts.readings)
     if facts.most_cache_usage is not None:
         yield measurement(f"{name}.kvCache.usage", facts.most_cache_usage, facts.readings)
+
+
+def quality_measurement(name: str, records: Sequence[StreamRecord]) -> Measurement | None:
+    """The share of right answers to all questions of one component; None without a question.
+
+    One without an answer counts as wrong: a server that refuses what it does not know well is no better for it.
+    """
+    asked = sum(it.requests for it in records)
+    if not asked:
+        return None
+    return measurement(f"{name}.quality", sum(goodness(reply) for it in records for reply in it.replies) / asked, asked)
+
+
+def quality_report(component: str, number: int, record: StreamRecord) -> QualityReport:
+    """What came of the questions of one stream."""
+    marks = [goodness(it) for it in record.replies]
+    return QualityReport(
+        component=component,
+        stream=number,
+        asked=record.requests,
+        answered=len(marks),
+        goodness=round(sum(marks), _DECIMALS),
+        wrong=tuple(
+            f"{it.question.shown()}: {it.text.strip()!r}"[:MOST_SHOWN]
+            for it, mark in zip(record.replies, marks, strict=True)
+            if mark < 1 and not it.question.logprobs
+        )[:MOST_WRONG],
+        errors=tuple(ErrorCount(kind=kind, count=count) for kind, count in sorted(record.errors.items())),
+    )
 
 
 def stream_report(

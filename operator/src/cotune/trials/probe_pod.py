@@ -1,10 +1,9 @@
 """The probe's pod: the first of a trial. It sees the card drained, holds its share of it, and loads the stack."""
 
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cotune.api.experiment import Component, ExperimentSpec, FileRef, Protocol, Stream
+from cotune.api.experiment import Component, ExperimentSpec, Protocol, Stream
 from cotune.measurement.agent.contract import NODE_VARIABLE
 from cotune.measurement.contract import (
     CONFIGURATION_VARIABLE,
@@ -17,6 +16,7 @@ from cotune.measurement.contract import (
 )
 from cotune.trials.interference import rounds
 from cotune.trials.placement import GPU_RESOURCE
+from cotune.trials.probe_files import ProbeFiles
 from cotune.trials.render import Manifest, TrialIdentity, child_metadata, on_node, with_digest
 
 PROBE = "probe"
@@ -52,7 +52,7 @@ def probe_pod(
         is_exclusive: the card has no shares: the service has it as a whole, and the probe only watches it.
         interference: whether it measures interference after the window.
     """
-    folders = spec.workload.config_maps
+    files = ProbeFiles.of(spec.workload)
     share = {GPU_RESOURCE: "1"} if spec.gpu is not None and not is_exclusive else {}
     # Without a share the runtime is asked for the card by name; the trial holds the Lease of it all the same.
     card = [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}] if spec.gpu is not None and is_exclusive else []
@@ -83,10 +83,7 @@ def probe_pod(
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": [
-            {"name": f"files-{index}", "mountPath": _folder(folders, name), "readOnly": True}
-            for index, name in enumerate(folders)
-        ],
+        "volumeMounts": files.mounts(),
     }
     return with_digest(
         {
@@ -97,9 +94,7 @@ def probe_pod(
                 {
                     "containers": [container],
                     "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-                    "volumes": [
-                        {"name": f"files-{index}", "configMap": {"name": name}} for index, name in enumerate(folders)
-                    ],
+                    "volumes": files.volumes(),
                     "terminationGracePeriodSeconds": 5,
                 },
                 node,
@@ -118,7 +113,7 @@ def configuration(
 ) -> ProbeConfiguration:
     """What the probe of a trial does; with `interference` also after the window."""
     asked = spec.workload.interference if interference else None
-    folders = spec.workload.config_maps
+    files = ProbeFiles.of(spec.workload)
     components = {it.name: it for it in spec.stack.components}
     return ProbeConfiguration(
         gpu=spec.gpu is not None,
@@ -128,7 +123,7 @@ def configuration(
         warmup_seconds=spec.workload.warmup_seconds,
         duration_seconds=spec.workload.duration_seconds,
         cooldown_seconds=spec.workload.cooldown_seconds,
-        streams=tuple(_stream(trial, it, components[it.component], folders) for it in spec.workload.streams),
+        streams=tuple(_stream(trial, it, components[it.component], files) for it in spec.workload.streams),
         interference=ProbeInterference(
             duration_seconds=asked.duration_seconds, warmup_seconds=asked.warmup_seconds, rounds=rounds(spec)
         )
@@ -142,10 +137,9 @@ def _asks_for_largest(spec: ExperimentSpec) -> bool:
     return LARGEST_ALLOCATION in {it.metric for it in (*spec.objectives, *spec.constraints)}
 
 
-def _stream(trial: TrialIdentity, stream: Stream, component: Component, folders: Sequence[str]) -> ProbeStream:
-    def file(reference: FileRef | None) -> str | None:
-        return None if reference is None else f"{_folder(folders, reference.config_map)}/{reference.key}"
-
+def _stream(trial: TrialIdentity, stream: Stream, component: Component, files: ProbeFiles) -> ProbeStream:
+    is_language_model = component.protocol.is_language_model
+    corpus = stream.corpus_ref if component.protocol is Protocol.OPENAI_TRANSCRIPTIONS else None
     return ProbeStream(
         component=component.name,
         protocol=component.protocol,
@@ -156,16 +150,13 @@ def _stream(trial: TrialIdentity, stream: Stream, component: Component, folders:
         output_tokens=stream.output_tokens,
         length_spread=float(stream.length_spread or 0),
         shared_prefix_tokens=stream.shared_prefix_tokens,
-        trace=file(stream.arrivals.trace_ref),
-        dataset=file(stream.dataset_ref) if component.protocol.is_language_model else None,
+        trace=files.file(stream.arrivals.trace_ref),
+        dataset=files.file(stream.dataset_ref) if is_language_model else None,
+        questions=files.file(stream.quality_ref) if is_language_model else None,
         timeout_seconds=stream.timeout_seconds,
         warmup_seconds=stream.warmup_seconds,
-        corpus=_folder(folders, stream.corpus_ref.config_map)
-        if stream.corpus_ref and component.protocol is Protocol.OPENAI_TRANSCRIPTIONS
-        else None,
+        corpus=files.corpus(corpus),
+        corpus_url=corpus.url if corpus is not None else None,
+        noise=corpus.noise if corpus is not None else None,
         path=stream.path or "/",
     )
-
-
-def _folder(folders: Sequence[str], name: str) -> str:
-    return f"/files/{folders.index(name)}"

@@ -31,7 +31,8 @@ _XIDS_OF_PROGRAMS = frozenset({13, 31, 43, 45, 68, 109})
 """What a faulty program brings about on a sound card: NVIDIA's device plugin does not count them against it either."""
 _MPS_SERVER = "nvidia-cuda-mps"
 """The server that shares a card by MPS has a context of its own on it; the kernel cuts names to 15 characters."""
-_RESTS_ON_ANSWERS = re.compile(r"\.(p50|p95|p99|wer|errorRate)$")
+_RESTS_ON_ANSWERS = re.compile(r"\.(p50|p95|p99|wer(\.[A-Za-z0-9]+)?|errorRate)$")
+"""Not a quality: its questions are a fixed set, and all of them are asked."""
 
 
 @dataclass(frozen=True)
@@ -267,6 +268,7 @@ def sample_too_small(evidence: Evidence) -> Breach | None:
         samples = found.samples if found is not None else 0
         if sent is None or samples >= least:
             continue
+        sent //= conditions_beside(evidence.spec, metric)
         if sent < least:
             return Breach("SampleTooSmall", f"{metric} rests on {samples} of {least} samples: {sent} were due")
         if found is None:
@@ -294,6 +296,14 @@ def _sent_alone(evidence: Evidence, component: str) -> int | None:
     """Requests that were due in the round of a component alone; None: there was none."""
     alone = (it for it in evidence.conduct.rounds if it.loaded == (component,))
     return next((one.requests for it in alone for one in it.punctuality), None)
+
+
+def conditions_beside(spec: ExperimentSpec, metric: str) -> int:
+    """Among how many conditions the requests are split of which a metric names one; 1 for all others."""
+    component, _, name = metric.partition(".")
+    corpora = (it.corpus_ref for it in spec.workload.streams if it.component == component)
+    noises = (it.noise.conditions for it in corpora if it is not None and it.noise is not None)
+    return max((len(it) for it in noises if name.removeprefix("wer.") in it), default=1)
 
 
 GATES: tuple[Gate, ...] = (
