@@ -195,6 +195,29 @@ class Conduct(ApiModel):
     """None without a card."""
 
 
+class CardSamples(ApiModel):
+    """What NVML showed at each reading, as columns of one length; None: the driver did not say."""
+
+    seconds: Annotated[tuple[float, ...], Field(max_length=1 << 20)]
+    """Since the first reading."""
+    used_mib: Annotated[tuple[float | None, ...], Field(max_length=1 << 20, alias="usedMiB")] = ()
+    utilization: Annotated[tuple[float | None, ...], Field(max_length=1 << 20)] = ()
+    """0 to 1."""
+    sm_clock_mhz: Annotated[tuple[float | None, ...], Field(max_length=1 << 20, alias="smClockMHz")] = ()
+    power_watts: Annotated[tuple[float | None, ...], Field(max_length=1 << 20)] = ()
+    temperature_celsius: Annotated[tuple[float | None, ...], Field(max_length=1 << 20)] = ()
+
+
+class InterferenceCell(ApiModel):
+    """How one component fared while some of the stack were loaded."""
+
+    loaded: Annotated[tuple[ComponentName, ...], Field(min_length=1, max_length=16)]
+    """One: alone; two: a pair; all: the full stack."""
+    component: ComponentName
+    latency: Spread | None = None
+    """None: it answered nothing."""
+
+
 class ProbeResult(ApiModel):
     """What was measured, in the names and units of the resources."""
 
@@ -208,3 +231,7 @@ class ProbeResult(ApiModel):
     the kernel does not say."""
     conduct: Conduct | None = None
     """None: an older probe, of whose figures nothing can be said."""
+    card_samples: CardSamples | None = None
+    """None without a card."""
+    interference: Annotated[tuple[InterferenceCell, ...], Field(max_length=4096)] = ()
+    """Empty: it was not asked for."""

@@ -1,6 +1,6 @@
 """Latencies as a high dynamic range histogram: from the *scheduled* arrival to the last byte."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, Self, cast
 
@@ -26,6 +26,15 @@ class _Histogram(Protocol):
 
     def encode(self) -> bytes: ...
 
+    def get_recorded_iterator(self) -> Iterator["_Bucket"]: ...
+
+
+class _Bucket(Protocol):
+    """What an iterator of HdrHistogram gives."""
+
+    value_iterated_to: int
+    count_added_in_this_iter_step: int
+
 
 @dataclass(frozen=True)
 class Percentiles:
@@ -39,6 +48,46 @@ class Percentiles:
     censored: int
     """Requests unfinished at the end, or given up after their time-out: their latency is at least what was recorded."""
     largest: float = 0.0
+
+
+class LatencyError(ValueError):
+    """A text that is no histogram."""
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """All values of one quantity, as what share of them is at most so large."""
+
+    steps: tuple[tuple[float, float], ...]
+    """Milliseconds and share, both ascending; the last share is 1."""
+    percentiles: Percentiles
+    """Encoded histograms do not say which values were censored."""
+
+
+def distribution(encoded: Iterable[str]) -> Distribution | None:
+    """What several runs have recorded together; None without a single value.
+
+    Args:
+        encoded: what `LatencyRecorder.encoded` has given.
+
+    Raises:
+        LatencyError: one of them is no histogram.
+    """
+    merged = cast("_Histogram", HdrHistogram(_LOWEST, _HIGHEST, _SIGNIFICANT_DIGITS))
+    for text in encoded:
+        try:
+            merged.add(cast("_Histogram", HdrHistogram.decode(text.encode())))  # pyright: ignore[reportUnknownMemberType]
+        except Exception as error:  # The library raises whatever zlib, base64 and its C part do.
+            raise LatencyError(f"no histogram: {error}") from error
+    samples = merged.get_total_count()
+    if samples == 0:
+        return None
+    steps, before = list[tuple[float, float]](), 0
+    for it in merged.get_recorded_iterator():
+        before += it.count_added_in_this_iter_step
+        steps.append((it.value_iterated_to / 1000, before / samples))
+    p50, p95, p99 = (merged.get_value_at_percentile(it) / 1000 for it in (50, 95, 99))
+    return Distribution(tuple(steps), Percentiles(p50, p95, p99, samples, 0, merged.get_max_value() / 1000))
 
 
 class LatencyRecorder:

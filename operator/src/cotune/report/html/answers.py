@@ -1,0 +1,178 @@
+"""The sections that answer: the verdict, what was asked, and the winner beside the baseline."""
+
+from cotune.api.experiment import Outcome
+from cotune.report.comparison import Comparison, Direction, Effect, KeptBound
+from cotune.report.html.document import AnyCell, Cell, missing, row, table
+from cotune.report.html.forest import ForestScale
+from cotune.report.html.markup import Markup, joined, tag
+from cotune.report.report import Report
+from cotune.report.request import Row
+from cotune.report.units import change, figure, share, signed
+
+_CLASSES = {Outcome.BETTER: "better", Outcome.NOT_BETTER: "not-better", Outcome.CANNOT_TELL: "cannot-tell"}
+_PILLS = {Direction.BETTER: "pill better", Direction.WORSE: "pill worse", Direction.UNCLEAR: "pill"}
+_SIGNS = {Direction.BETTER: "✓ better", Direction.WORSE: "✕ worse", Direction.UNCLEAR: "no clear change"}
+_MOST_TILES = 4
+
+
+def verdict_section(report: Report) -> Markup:
+    """One sentence, and the figures behind it at a glance."""
+    verdict = report.verdict
+    class_ = f"verdict {_CLASSES.get(verdict.outcome, '') if verdict.outcome is not None else ''}".strip()
+    return tag(
+        "section",
+        tag("span", verdict.label, class_="label"),
+        tag("h2", verdict.sentence),
+        (tag("p", it, class_="note") for it in verdict.notes),
+        tag("dl", _tiles(report), class_="tiles"),
+        class_=class_,
+        id="verdict",
+    )
+
+
+def request_section(report: Report) -> Markup:
+    """The experiment in tables."""
+    asked = report.request
+    return joined(
+        (
+            tag("p", f"Card: {asked.card}. Search: {asked.search}. Window: {asked.window}.", class_="lead"),
+            tag(
+                "div",
+                tag(
+                    "div",
+                    _rows("What may change", ("parameter", "bound to", "values", "today"), asked.parameters),
+                    _rows("Objectives", ("metric", "goal", "weight"), asked.objectives),
+                ),
+                tag(
+                    "div",
+                    _rows("Load on all services at once", ("service", "arrivals", "requests"), asked.streams),
+                    _rows("Constraints", ("metric", "bound"), asked.constraints)
+                    if asked.constraints
+                    else missing("There are no constraints."),
+                ),
+                class_="two",
+            ),
+            _rows(
+                "The stack, in the order in which it starts", ("service", "protocol", "image", "memory"), asked.components
+            ),
+        )
+    )
+
+
+def comparison_section(report: Report) -> Markup:
+    """Both sides with intervals, as figures and as a forest plot."""
+    found = report.comparison
+    if found is None:
+        return missing("No candidate was run again beside the baseline, so nothing can be said of a difference.")
+    scale = ForestScale.of(found.effects)
+    lead = (
+        f"Means of {found.repeats} fresh runs of the candidate and {found.baseline_repeats} of the baseline, by turns, "
+        f"after the search. Intervals at {found.confidence:.0%}, over whole runs; not corrected for there being several "
+        "objectives."
+    )
+    heads: tuple[AnyCell, ...] = (
+        "objective",
+        "baseline",
+        "candidate",
+        "change",
+        Cell(scale.axis() if scale is not None else None, "forest"),
+        "",
+    )
+    return joined(
+        (
+            tag("p", lead, class_="lead"),
+            _settings(found),
+            table("Objectives, by their weight in the fitness", heads, _effects(found, scale)),
+            _bounds(found),
+            _others(found),
+        )
+    )
+
+
+def _tiles(report: Report) -> "list[Markup]":
+    verdict, found = report.verdict, report.comparison
+    tiles: list[Markup] = []
+    if verdict.gain is not None and verdict.confidence is not None:
+        bounds = f"{verdict.confidence:.0%}: {signed(verdict.gain.lower)} to {signed(verdict.gain.upper)}"
+        tiles.append(_tile("gain in fitness", signed(verdict.gain.estimate), bounds))
+    clear = [it for it in found.effects if it.direction is not Direction.UNCLEAR] if found is not None else []
+    for it in sorted(clear, key=lambda effect: -effect.weight)[:_MOST_TILES]:
+        said = share(it.relative.estimate) if it.relative is not None else change(it.metric, it.candidate - it.baseline)
+        tiles.append(_tile(it.metric, said, f"{figure(it.metric, it.baseline)} → {figure(it.metric, it.candidate)}"))
+    skipped = sum(it.skipped for it in report.skipped.reasons)
+    saved = report.skipped.gpu_seconds_saved
+    spared = f"{skipped:,} skipped by arithmetic" + (f", about {saved:,.0f} GPU-seconds saved" if saved else "")
+    tiles.append(_tile("trials", f"{report.trials:,}", f"{spared}; {len(report.invalid)} invalid"))
+    return tiles
+
+
+def _tile(what: str, value: str, small: str) -> Markup:
+    return tag("div", tag("dt", what), tag("dd", value, tag("small", small)))
+
+
+def _rows(caption: str, head: tuple[str, ...], rows: tuple[Row, ...]) -> Markup:
+    return table(caption, head, (row(it.cells[0], *(Cell(cell) for cell in it.cells[1:])) for it in rows))
+
+
+def _settings(found: Comparison) -> Markup:
+    rows = [
+        row(it.name, it.baseline, tag("b", it.candidate) if it.is_changed else f"{it.candidate} (the same)")
+        for it in found.settings
+    ]
+    return table("Settings", ("parameter", "baseline", "candidate"), rows)
+
+
+def _effects(found: Comparison, scale: ForestScale | None) -> "list[Markup]":
+    return [
+        row(
+            joined(it.metric, tag("span", f"{it.weight:.0%} of the fitness", class_="sub")),
+            Cell(figure(it.metric, it.baseline), "figure"),
+            Cell(figure(it.metric, it.candidate), "figure"),
+            Cell(_change(it), "figure"),
+            Cell(scale.row(it, found.confidence) if scale is not None else None, "forest"),
+            tag("span", _SIGNS[it.direction], class_=_PILLS[it.direction]),
+        )
+        for it in found.effects
+    ]
+
+
+def _change(effect: Effect) -> Markup:
+    if effect.change is None:
+        return tag("span", "too few runs to say", class_="unknown")
+    if (relative := effect.relative) is None:
+        bounds = f"{change(effect.metric, effect.change.lower)} to {change(effect.metric, effect.change.upper)}"
+        return joined(change(effect.metric, effect.change.estimate), tag("span", bounds, class_="sub"))
+    bounds = f"{share(relative.lower)} to {share(relative.upper)}"
+    return joined(tag("b", share(relative.estimate)), tag("span", bounds, class_="sub"))
+
+
+def _bounds(found: Comparison) -> Markup | None:
+    if not found.bounds:
+        return None
+    rows = [
+        row(it.metric, it.bound, _side(it, it.baseline, it.baseline_keeps), _side(it, it.candidate, it.candidate_keeps))
+        for it in found.bounds
+    ]
+    return table("Constraints, over all of these runs", ("metric", "bound", "baseline", "candidate"), rows)
+
+
+def _side(bound: KeptBound, span: tuple[float, float] | None, keeps: bool) -> Markup:
+    if span is None:
+        said = "not measured in all runs"
+    else:
+        low, high = (figure(bound.metric, it) for it in span)
+        said = low if low == high else f"{low} to {high}"
+    pill = tag("span", "kept" if keeps else "broken", class_="pill better" if keeps else "pill worse")
+    return joined(f"{said} ", pill)
+
+
+def _others(found: Comparison) -> Markup | None:
+    if not found.others:
+        return None
+    rows = [
+        row(it.metric, Cell(figure(it.metric, it.baseline), "figure"), Cell(figure(it.metric, it.candidate), "figure"))
+        for it in found.others
+    ]
+    caption = "Means of the same runs; the verdict does not rest on them"
+    inner = table(caption, ("metric", "baseline", "candidate"), rows)
+    return tag("details", tag("summary", f"{len(rows)} further metrics"), inner)

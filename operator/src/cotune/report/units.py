@@ -1,0 +1,58 @@
+"""Figures with their units, as docs/how-to/tune-your-stack.md names the metrics."""
+
+import re
+
+_UNITS = (
+    (re.compile(r"\.(latency|ttft|itl)\.p\d+$"), "ms"),
+    (re.compile(r"\.throughput$"), "requests/s"),
+    (re.compile(r"\.tokensPerSecond$"), "tokens/s"),
+    (re.compile(r"(\.errorRate|\.wer|^gpu\.utilization)$"), "%"),
+    (re.compile(r"\.kvCache\.tokens$"), "tokens"),
+    (re.compile(r"\.kvCache\.concurrency$"), "requests"),
+    (re.compile(r"MiB$"), "MiB"),
+    (re.compile(r"\.startup$"), "s"),
+    (re.compile(r"\.slowdown\.p\d+$"), "×"),
+)
+
+
+def figure(metric: str, value: float) -> str:
+    """Such as `54.3 ms` or `3.7 %`."""
+    unit = _unit(metric)
+    return f"{number(value * 100 if unit == '%' else value)} {unit}".rstrip()
+
+
+def change(metric: str, value: float) -> str:
+    """A difference, with its sign; that of percentages is in points."""
+    unit = _unit(metric)
+    shown = number(abs(value * 100 if unit == "%" else value))
+    return f"{_sign(value)}{shown} {'points' if unit == '%' else unit}".rstrip()
+
+
+def share(value: float) -> str:
+    """A relative change, such as `−89.2 %`."""
+    return f"{_sign(value)}{number(abs(value) * 100)} %"
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """A difference without a unit, such as one in fitness."""
+    return f"{_sign(value)}{abs(value):.{digits}f}"
+
+
+def number(value: float) -> str:
+    """Three or four digits that say something, thousands apart."""
+    size = abs(value)
+    if size >= 1000:
+        return f"{value:,.0f}"
+    if size >= 100 or value == int(value):
+        return f"{value:.0f}"
+    if size >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if size >= 1 else f"{value:.3g}"
+
+
+def _sign(value: float) -> str:
+    return "−" if value < 0 else "+"
+
+
+def _unit(metric: str) -> str:
+    return next((unit for pattern, unit in _UNITS if pattern.search(metric)), "")
