@@ -1,8 +1,8 @@
-"""An experiment from its first trial to its verdict without a cluster: real decisions and judgements, SIMULATED figures.
+"""An experiment from its first trial to its verdict without a cluster: real decisions, SIMULATED figures.
 
 `python -m support.played_experiment FOLDER` writes `voice.yaml`, as `kubectl get gae,gt,gpp -o yaml` would give it, and
-the raw results of its confirming runs under `artifacts/`. Means are those that `make demo` has measured on its simulated
-card (docs/results/demo-2026-11-24.json), the windows are played as longer ones, with noise.
+the raw results of its confirming runs under `artifacts/`. Means are those that `make demo` has measured on its
+simulated card (docs/results/demo-2026-11-24.json), the windows are played as longer ones, with noise.
 """
 
 import gzip
@@ -59,23 +59,22 @@ class Played:
     """What is there at the end."""
 
     bodies: list[Body]
-    results: dict[str, ProbeResult] = field(default_factory=dict[str, ProbeResult])
-    """Digest to raw result."""
+    records: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    """Digest to what the artifact store has under it."""
 
     def dump(self) -> str:
         """As `kubectl get -o yaml` gives it."""
         return yaml.safe_dump({"apiVersion": "v1", "kind": "List", "items": self.bodies}, sort_keys=False, width=140)
 
     def write(self, folder: Path) -> None:
-        """The dump, and one file for each raw result, equal whenever it is written."""
-        artifacts = folder / "artifacts"
-        artifacts.mkdir(parents=True, exist_ok=True)
+        """The dump, and one file for each record, equal whenever it is written."""
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "voice.yaml").write_text(self.dump())
-        for digest, result in self.results.items():
-            record = {"manifest": {}, "result": result.model_dump(mode="json", by_alias=True)}
-            (artifacts / f"{digest.removeprefix('sha256:')}.json.gz").write_bytes(
-                gzip.compress(json.dumps(record).encode(), mtime=0)
-            )
+        for digest, content in self.records.items():
+            name = digest.removeprefix("sha256:")
+            path = folder / "artifacts" / name[:2] / f"{name}.json.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
 
 
 def played(noise: float = 1.0, gain: float = 1.0, stop_after: int | None = None) -> Played:
@@ -87,11 +86,13 @@ def played(noise: float = 1.0, gain: float = 1.0, stop_after: int | None = None)
         stop_after: so many trials; None: to the end.
     """
     spec = experiment_spec()
-    configs = {"judge": read_model_config(str(next(iter(examples.one("voice-stack.yaml", "ConfigMap")["data"].values()))))}
+    configs = {
+        "judge": read_model_config(str(next(iter(examples.one("voice-stack.yaml", "ConfigMap")["data"].values()))))
+    }
     plan = plan_experiment(spec, configs, {})
     player = _Player(spec, plan, noise, gain)
     step = player.play(stop_after)
-    return Played([player.experiment(step), *player.trials(), *player.profile(step)], player.results)
+    return Played([player.experiment(step), *player.trials(), *player.profile(step)], player.records)
 
 
 def experiment_spec() -> ExperimentSpec:
@@ -114,7 +115,8 @@ def experiment_spec() -> ExperimentSpec:
 
 class _Player:
     def __init__(self, spec: ExperimentSpec, plan: SpacePlan, noise: float, gain: float) -> None:
-        self.results: dict[str, ProbeResult] = {}
+        self.records: dict[str, bytes] = {}
+        self._cells: dict[str, tuple[InterferenceCell, ...]] = {}
         self._spec, self._plan, self._noise, self._gain = spec, plan, noise, gain
         self._space = Space(spec.parameters)
         self._random = random.Random(20_261_124)
@@ -162,9 +164,9 @@ class _Player:
             )
             body = self._body("GpuTrial", planned.name, spec, status)
             if digest is not None:
-                body["status"]["artifact"] = {"digest": digest}
-                cells = self.results[digest].interference
-                body["status"]["interference"] = [it.model_dump(mode="json", by_alias=True) for it in cells]
+                body["status"]["artifact"] = {"digest": digest, "bytes": len(self.records[digest])}
+                cells = [it.model_dump(mode="json", by_alias=True) for it in self._cells[digest]]
+                body["status"]["interference"] = cells
             found.append(body)
         return found
 
@@ -214,21 +216,30 @@ class _Player:
             self._ended.append((planned, status, None))
             return
         self._clock += timedelta(seconds=_WINDOW_SECONDS + 75)
-        during = {"node": "gpu-lab-1", "started_at": begun, "finished_at": self._clock}
+        during = TrialStatus(node="gpu-lab-1", started_at=begun, finished_at=self._clock)
         if (why := _trouble(planned)) is not None:
             phase, reason, message = why
-            self._ended.append((planned, TrialStatus(phase=phase, reason=reason, message=message, **during), None))
+            ended = during.model_copy(update={"phase": phase, "reason": reason, "message": message})
+            self._ended.append((planned, ended, None))
             return
         values = self._values(planned.candidate)
-        measurements = tuple(
-            Measurement(metric=metric, value=f"{value:.6f}", samples=_samples(metric)) for metric, value in values.items()
+        streams = tuple(
+            self._stream(number, it.component, values) for number, it in enumerate(self._spec.workload.streams)
         )
-        status = TrialStatus(phase=TrialPhase.SUCCEEDED, measurements=measurements, **during)
+        for it in streams:
+            values |= _percentiles(it)
+        measurements = tuple(
+            Measurement(metric=metric, value=f"{value:.6f}", samples=_samples(metric))
+            for metric, value in values.items()
+        )
+        status = during.model_copy(update={"phase": TrialPhase.SUCCEEDED, "measurements": measurements})
         digest = None
         if planned.purpose is Purpose.CONFIRMATION:
-            result = self._raw(values, measurements)
-            digest = "sha256:" + hashlib.sha256(result.model_dump_json().encode()).hexdigest()
-            self.results[digest] = result
+            result = self._raw(values, measurements, streams)
+            record = {"manifest": {}, "result": result.model_dump(mode="json", by_alias=True)}
+            content = gzip.compress(json.dumps(record).encode(), mtime=0)
+            digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+            self.records[digest], self._cells[digest] = content, result.interference
         self._ended.append((planned, self._judged(planned, status), digest))
 
     def _judged(self, planned: PlannedTrial, status: TrialStatus) -> TrialStatus:
@@ -241,7 +252,7 @@ class _Player:
         conditions = (self._condition("Feasible", holds, found.reason, found.message),)
         return status.model_copy(update={"fitness": found.fitness, "conditions": conditions})
 
-    def _values(self, candidate: Candidate) -> Mapping[str, float]:
+    def _values(self, candidate: Candidate) -> dict[str, float]:
         reference = self._measured[self._space.baseline]
         found = self._measured[candidate]
         blended = {it: reference[it] + self._gain * (found[it] - reference[it]) for it in found}
@@ -251,13 +262,14 @@ class _Player:
         part = metric.split(".")[0] if metric == "gpu.utilization" else metric.split(".")[1] if "." in metric else ""
         return math.exp(self._random.gauss(0, self._noise * _NOISE.get(part, 0.0)))
 
-    def _raw(self, values: Mapping[str, float], measurements: tuple[Measurement, ...]) -> ProbeResult:
-        streams = tuple(self._stream(number, it.component, values) for number, it in enumerate(self._spec.workload.streams))
+    def _raw(
+        self, values: Mapping[str, float], measurements: tuple[Measurement, ...], streams: tuple[StreamReport, ...]
+    ) -> ProbeResult:
         return ProbeResult(
             measurements=measurements,
             streams=streams,
             card_samples=self._card(values),
-            interference=tuple(self._cells(values)),
+            interference=tuple(self._matrix(values)),
         )
 
     def _stream(self, number: int, component: str, values: Mapping[str, float]) -> StreamReport:
@@ -267,8 +279,9 @@ class _Player:
         for name, metric in recorders.items():
             if f"{metric}.p95" not in values:
                 continue
-            recorder, middle = LatencyRecorder(), values[f"{metric}.p50"] / 1000
-            width = max(math.log(values[f"{metric}.p95"] / values[f"{metric}.p50"]) / 1.645, 0.05)
+            # Windows of three seconds have few requests in them: often one is all percentiles.
+            width = max(math.log(values[f"{metric}.p95"] / values[f"{metric}.p50"]) / 1.645, 0.12)
+            recorder, middle = LatencyRecorder(), values[f"{metric}.p95"] / 1000 / math.exp(1.645 * width)
             for _ in range(count):
                 recorder.finished(0.0, middle * math.exp(self._random.gauss(0, width)))
             histograms.append(RawHistogram(name=name, encoded=recorder.encoded()))
@@ -287,19 +300,23 @@ class _Player:
         used = tuple(round(most - 90 * self._random.random() * math.exp(-it / 30), 1) for it in seconds)
         return CardSamples(
             seconds=seconds,
-            used_mib=tuple(None if 100 <= it < 104 else value for it, value in zip(seconds, used, strict=True)),
-            utilization=tuple(round(min(1.0, values["gpu.utilization"] * self._random.uniform(0.8, 1.2)), 3) for _ in seconds),
-            sm_clock_mhz=tuple(1777.0 for _ in seconds),
+            used_mib=used,
+            utilization=tuple(
+                round(min(1.0, values["gpu.utilization"] * self._random.uniform(0.8, 1.2)), 3) for _ in seconds
+            ),
+            sm_clock_mhz=tuple(1777 for _ in seconds),
             power_watts=tuple(round(self._random.uniform(110, 140), 1) for _ in seconds),
-            temperature_celsius=tuple(float(min(71, 52 + int(it / 8))) for it in seconds),
+            temperature_celsius=tuple(min(71, 52 + int(it / 8)) for it in seconds),
         )
 
-    def _cells(self, values: Mapping[str, float]) -> list[InterferenceCell]:
+    def _matrix(self, values: Mapping[str, float]) -> list[InterferenceCell]:
         names = [it.name for it in self._spec.stack.components]
         pairs = [(one, other) for at, one in enumerate(names) for other in names[at + 1 :]]
         loads = [*((it,) for it in names), *pairs, tuple(names)]
         return [
-            InterferenceCell(loaded=load, component=it, latency=self._spread(it, load, values)) for load in loads for it in load
+            InterferenceCell(loaded=load, component=it, latency=self._spread(it, load, values))
+            for load in loads
+            for it in load
         ]
 
     def _spread(self, component: str, load: tuple[str, ...], values: Mapping[str, float]) -> Spread:
@@ -311,7 +328,11 @@ class _Player:
         return Spread(p50=p95 * 0.7, p95=p95, p99=p95 * 1.1, largest=p95 * 1.3, samples=200)
 
     def _observed(self, planned: PlannedTrial, status: TrialStatus) -> ObservedTrial:
-        seconds = (status.finished_at - status.started_at).total_seconds() if status.finished_at and status.started_at else None
+        seconds = (
+            (status.finished_at - status.started_at).total_seconds()
+            if status.finished_at and status.started_at
+            else None
+        )
         return ObservedTrial(
             planned.name,
             planned.candidate,
@@ -330,7 +351,9 @@ class _Player:
         )
 
     def _body(self, kind: str, name: str, spec: Any, status: Any) -> Body:
-        owners = [] if kind != "GpuTrial" else [{"kind": "GpuAllocationExperiment", "name": NAME, "uid": "uid-of-voice"}]
+        owners = (
+            [] if kind != "GpuTrial" else [{"kind": "GpuAllocationExperiment", "name": NAME, "uid": "uid-of-voice"}]
+        )
         uid = "uid-of-voice" if kind == "GpuAllocationExperiment" else f"uid-of-{name}"
         return {
             "apiVersion": "cotune.dev/v1alpha1",
@@ -362,6 +385,18 @@ def _trouble(planned: PlannedTrial) -> tuple[TrialPhase, str, str] | None:
         why = "SwThermalSlowdown slowed the card's clocks in 312 of 2400 readings"
         return TrialPhase.INVALID, "Throttled", why
     return None
+
+
+def _percentiles(stream: StreamReport) -> Mapping[str, float]:
+    """As the probe says them of the same histograms."""
+    names = {"latency": "latency", "firstToken": "ttft"}
+    found: dict[str, float] = {}
+    for it in stream.histograms:
+        told = LatencyRecorder.decoded(it.encoded).percentiles()
+        assert told is not None
+        metric, values = f"{stream.component}.{names[it.name]}", told
+        found |= {f"{metric}.p50": values.p50, f"{metric}.p95": values.p95, f"{metric}.p99": values.p99}
+    return found
 
 
 def _metrics(status: TrialStatus) -> Mapping[str, float]:

@@ -1,6 +1,5 @@
 """A plan as a table, as JSON and as a page with one bar for every candidate."""
 
-import html
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,8 @@ from cotune.planning.candidates import PlannedCandidate
 from cotune.planning.cards import Card
 from cotune.planning.sizes import MIB, gib
 from cotune.planning.stack import Part, StackPlan
+from cotune.report.html.document import Cell, document, row, table
+from cotune.report.html.markup import Markup, joined, tag
 
 _BAR = 40
 _LETTERS = {"weights": "W", "activations": "A", "KV cache": "K", "working": "w", "decoder cache": "k", "held": "o"}
@@ -125,41 +126,50 @@ def as_json(report: Report) -> str:
 
 def as_html(report: Report) -> str:
     """One self-contained page: the card as a bar for every candidate."""
-    rows = "\n".join(_html_row(it) for it in report.planned)
-    legend = " ".join(f'<i style="background:{colour}"></i>{what}' for what, colour in _COLOURS.items())
-    note = f"<p>Not planned: {html.escape(', '.join(report.unplanned))}.</p>" if report.unplanned else ""
-    advice = f"<p>{html.escape(report.advice)}.</p>" if report.advice else ""
-    return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Plan of {html.escape(report.name)}</title>
-<style>
-body {{ font: 14px system-ui, sans-serif; margin: 2em; }}
-td, th {{ padding: 2px 10px; text-align: left; white-space: nowrap; }}
-.bar {{ display: flex; width: 420px; height: 18px; background: #eee; }}
-.bar b {{ height: 100%; }}
-i {{ display: inline-block; width: 12px; height: 12px; margin: 0 4px 0 12px; }}
-.no {{ color: #b00; white-space: normal; }}
-</style>
-<h1>{html.escape(report.name)} on {html.escape(report.card.product)}, {gib(report.card.total_bytes):.2f} GiB</h1>
-<p>{legend} <i style="background:#eee"></i>free</p>
-<table><tr><th>Candidate<th>Card<th>KV tokens<th>Requests<th>Free GiB<th></tr>
-{rows}
-</table>{advice}{note}</html>"""
+    title = f"{report.name} on {report.card.product}, {gib(report.card.total_bytes):.2f} GiB"
+    legend = [joined(_swatch(colour), what) for what, colour in _COLOURS.items()]
+    fitting = sum(it.plan.fits for it in report.planned)
+    heads = ("Candidate", "Card", "KV tokens", "Requests", "Free GiB", "")
+    rows = [_html_row(it) for it in report.planned]
+    return document(
+        f"Plan of {report.name}",
+        tag("header", tag("h1", title), class_="top"),
+        tag(
+            "main",
+            tag(
+                "section",
+                tag("p", *legend, _swatch("var(--unclear-back)"), "free"),
+                table(f"{fitting} of {len(rows)} candidates fit", heads, rows),
+                tag("p", f"{report.advice}.") if report.advice else None,
+                tag("p", f"Not planned: {', '.join(report.unplanned)}.") if report.unplanned else None,
+            ),
+        ),
+    )
 
 
-def _html_row(it: PlannedCandidate) -> str:
+def _html_row(it: PlannedCandidate) -> Markup:
     plan = it.plan
-    bars = "".join(
-        f'<b style="width:{100 * part.size / plan.total:.2f}%;background:{_COLOURS.get(part.what, "#bbb")}" '
-        f'title="{html.escape(part.component)} {html.escape(part.what)}: {gib(part.size):.2f} GiB"></b>'
+    bars = (
+        tag(
+            "b",
+            style=f"width:{100 * part.size / plan.total:.2f}%;background:{_COLOURS.get(part.what, '#bbb')}",
+            title=f"{part.component} {part.what}: {gib(part.size):.2f} GiB",
+        )
         for part in plan.parts
     )
-    tokens = ", ".join(f"{model.tokens:,}" for model in plan.language_models.values()) if plan.fits else "-"
-    requests = ", ".join(f"{model.concurrency:.2f}" for model in plan.language_models.values()) if plan.fits else "-"
-    free = f"{gib(plan.free):.2f}" if plan.fits else "-"
-    return (
-        f'<tr><td>{html.escape(_values(it))}<td><div class="bar">{bars}</div><td>{tokens}<td>{requests}<td>{free}'
-        f'<td class="no">{html.escape(_why(plan))}</tr>'
+    models = plan.language_models.values()
+    return row(
+        Cell(_values(it), "figure"),
+        tag("div", bars, class_="bar"),
+        ", ".join(f"{model.tokens:,}" for model in models) if plan.fits else None,
+        ", ".join(f"{model.concurrency:.2f}" for model in models) if plan.fits else None,
+        f"{gib(plan.free):.2f}" if plan.fits else None,
+        Cell(_why(plan), "words"),
     )
+
+
+def _swatch(colour: str) -> Markup:
+    return tag("i", class_="swatch", style=f"background:{colour}")
 
 
 def _why(plan: StackPlan) -> str:

@@ -12,13 +12,12 @@ from typing import Any, cast
 import yaml
 from kubernetes.aio.config.config_exception import ConfigException
 
-from cotune.cli.artifact_folder import ArtifactError, ArtifactFolder
+from cotune.cli.artifact_folder import ArtifactFolder
 from cotune.cluster.kinds import EXPERIMENT, PROFILE, TRIAL
 from cotune.cluster.objects import ApiError, NotFoundError, Objects
-from cotune.measurement.latency import LatencyError
 from cotune.report.html.page import as_html
 from cotune.report.markdown import as_markdown
-from cotune.report.raw import NoRawResults
+from cotune.report.raw import NoRawResults, RawResultError
 from cotune.report.report import report
 from cotune.report.resources import Body, ResourcesError, find_experiment
 
@@ -39,7 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--format", choices=("html", "markdown", "both"), default="both")
     parser.add_argument(
-        "--output", type=Path, default=Path(), metavar="DIR/FILE", help="a folder, or a file for one format (default: here)"
+        "--output",
+        type=Path,
+        default=Path(),
+        metavar="DIR/FILE",
+        help="a folder, or a file for one format (default: here)",
     )
     parser.add_argument("--artifacts", type=Path, metavar="DIR", help="the folder of the raw results")
     parser.set_defaults(run=_run)
@@ -67,7 +70,7 @@ def _run(options: argparse.Namespace) -> int:
             path = options.output / f"{found.name}-report.{ending}" if options.output.is_dir() else options.output
             path.write_text(render(made), encoding="utf-8")
             print(path)
-    except (InputError, ResourcesError, ArtifactError, LatencyError, OSError) as error:
+    except (InputError, ResourcesError, RawResultError, OSError) as error:
         print(f"cotune: error: {error}", file=sys.stderr)
         return _FAILED
     return _DONE

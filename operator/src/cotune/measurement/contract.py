@@ -6,9 +6,9 @@ prints, as one line of JSON.
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self, cast
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cotune.api.base import ApiModel, ComponentName, map_list
 from cotune.api.experiment import Arrivals, ArrivalType, Protocol
@@ -174,6 +174,33 @@ class CardConduct(ApiModel):
     """New ones in the window."""
 
 
+MOST_CARD_SAMPLES = 2_000
+
+_Samples = Field(max_length=MOST_CARD_SAMPLES)
+
+
+class CardSamples(ApiModel):
+    """The readings of the window, one entry for each in every list; thinned evenly where there were too many."""
+
+    seconds: Annotated[tuple[float, ...], _Samples]
+    """From the start of the window."""
+    used_mib: Annotated[tuple[float, ...], Field(max_length=MOST_CARD_SAMPLES, alias="usedMiB")]
+    """Their greatest is that of all readings, however many were left out."""
+    utilization: Annotated[tuple[float, ...], _Samples]
+    """0 to 1."""
+    sm_clock_mhz: Annotated[tuple[int | None, ...], Field(max_length=MOST_CARD_SAMPLES, alias="smClockMHz")]
+    """None: the driver does not say. So with the following."""
+    power_watts: Annotated[tuple[float | None, ...], _Samples]
+    temperature_celsius: Annotated[tuple[int | None, ...], _Samples]
+
+    @model_validator(mode="after")
+    def _is_parallel(self) -> Self:
+        lengths = {len(cast("tuple[object, ...]", getattr(self, it))) for it in type(self).model_fields}
+        if len(lengths) > 1:
+            raise ValueError(f"the lists have {sorted(lengths)} entries, and one reading has one in each")
+        return self
+
+
 class Punctuality(ApiModel):
     """How well the probe kept one component's schedule."""
 
@@ -195,27 +222,14 @@ class Conduct(ApiModel):
     """None without a card."""
 
 
-class CardSamples(ApiModel):
-    """What NVML showed at each reading, as columns of one length; None: the driver did not say."""
-
-    seconds: Annotated[tuple[float, ...], Field(max_length=1 << 20)]
-    """Since the first reading."""
-    used_mib: Annotated[tuple[float | None, ...], Field(max_length=1 << 20, alias="usedMiB")] = ()
-    utilization: Annotated[tuple[float | None, ...], Field(max_length=1 << 20)] = ()
-    """0 to 1."""
-    sm_clock_mhz: Annotated[tuple[float | None, ...], Field(max_length=1 << 20, alias="smClockMHz")] = ()
-    power_watts: Annotated[tuple[float | None, ...], Field(max_length=1 << 20)] = ()
-    temperature_celsius: Annotated[tuple[float | None, ...], Field(max_length=1 << 20)] = ()
-
-
 class InterferenceCell(ApiModel):
-    """How one component fared while some of the stack were loaded."""
+    """One component's latencies while so many were loaded."""
 
-    loaded: Annotated[tuple[ComponentName, ...], Field(min_length=1, max_length=16)]
-    """One: alone; two: a pair; all: the full stack."""
+    loaded: tuple[ComponentName, ...]
+    """It alone, it and another, or all: the window itself."""
     component: ComponentName
     latency: Spread | None = None
-    """None: it answered nothing."""
+    """Over all of its streams; None: not one request was answered."""
 
 
 class ProbeResult(ApiModel):
@@ -229,9 +243,9 @@ class ProbeResult(ApiModel):
     processor_wait_seconds: float | None = None
     """Of warm-up, window and cool-down: for how long the probe was ready to run and its core was somebody else's. None:
     the kernel does not say."""
+    interference: Annotated[tuple[InterferenceCell, ...], Field(max_length=72)] = ()
+    """The rounds' cells, and the window's; empty: it was not asked for."""
     conduct: Conduct | None = None
     """None: an older probe, of whose figures nothing can be said."""
     card_samples: CardSamples | None = None
     """None without a card."""
-    interference: Annotated[tuple[InterferenceCell, ...], Field(max_length=4096)] = ()
-    """Empty: it was not asked for."""

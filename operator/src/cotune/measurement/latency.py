@@ -50,10 +50,6 @@ class Percentiles:
     largest: float = 0.0
 
 
-class LatencyError(ValueError):
-    """A text that is no histogram."""
-
-
 @dataclass(frozen=True)
 class Distribution:
     """All values of one quantity, as what share of them is at most so large."""
@@ -61,33 +57,6 @@ class Distribution:
     steps: tuple[tuple[float, float], ...]
     """Milliseconds and share, both ascending; the last share is 1."""
     percentiles: Percentiles
-    """Encoded histograms do not say which values were censored."""
-
-
-def distribution(encoded: Iterable[str]) -> Distribution | None:
-    """What several runs have recorded together; None without a single value.
-
-    Args:
-        encoded: what `LatencyRecorder.encoded` has given.
-
-    Raises:
-        LatencyError: one of them is no histogram.
-    """
-    merged = cast("_Histogram", HdrHistogram(_LOWEST, _HIGHEST, _SIGNIFICANT_DIGITS))
-    for text in encoded:
-        try:
-            merged.add(cast("_Histogram", HdrHistogram.decode(text.encode())))  # pyright: ignore[reportUnknownMemberType]
-        except Exception as error:  # The library raises whatever zlib, base64 and its C part do.
-            raise LatencyError(f"no histogram: {error}") from error
-    samples = merged.get_total_count()
-    if samples == 0:
-        return None
-    steps, before = list[tuple[float, float]](), 0
-    for it in merged.get_recorded_iterator():
-        before += it.count_added_in_this_iter_step
-        steps.append((it.value_iterated_to / 1000, before / samples))
-    p50, p95, p99 = (merged.get_value_at_percentile(it) / 1000 for it in (50, 95, 99))
-    return Distribution(tuple(steps), Percentiles(p50, p95, p99, samples, 0, merged.get_max_value() / 1000))
 
 
 class LatencyRecorder:
@@ -109,6 +78,21 @@ class LatencyRecorder:
                 one._censored += it._censored
         return one
 
+    @classmethod
+    def decoded(cls, encoded: str) -> Self:
+        """What `encoded` had made into text; which of the values were censored, it does not hold.
+
+        Raises:
+            ValueError: it is no such histogram.
+        """
+        one = cls()
+        try:
+            one._histogram.add(cast("_Histogram", HdrHistogram.decode(encoded)))  # pyright: ignore[reportUnknownMemberType]
+        except Exception as error:  # The library raises whatever its parts raise: zlib, base64, ctypes, its own.
+            raise ValueError(f"no histogram: {type(error).__name__}: {error}") from error
+        one._samples = one._histogram.get_total_count()
+        return one
+
     def finished(self, scheduled: float, completed: float) -> None:
         """A request that was due at `scheduled` and whose last byte came at `completed`, both in seconds."""
         self._record(completed - scheduled)
@@ -124,6 +108,16 @@ class LatencyRecorder:
             return None
         p50, p95, p99 = (self._histogram.get_value_at_percentile(it) / 1000 for it in (50, 95, 99))
         return Percentiles(p50, p95, p99, self._samples, self._censored, self._histogram.get_max_value() / 1000)
+
+    def distribution(self) -> Distribution | None:
+        """Every value that was recorded, with the share of those that are no larger; None without a single request."""
+        if (found := self.percentiles()) is None:
+            return None
+        steps, before = list[tuple[float, float]](), 0
+        for it in self._histogram.get_recorded_iterator():
+            before += it.count_added_in_this_iter_step
+            steps.append((it.value_iterated_to / 1000, before / found.samples))
+        return Distribution(tuple(steps), found)
 
     def encoded(self) -> str:
         """The whole histogram in microseconds, in the compressed V2 format that all HdrHistogram libraries read."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from cotune.measurement.contract import CardSamples, ProbeResult
+from cotune.measurement.contract import ProbeResult
 from cotune.report.candidates import Role
 from cotune.report.resources import Trial
 
@@ -36,13 +36,15 @@ def card_memory(results: Mapping[Role, Sequence[tuple[Trial, ProbeResult]]]) -> 
         CardTrace(trial.name, role, points)
         for role, runs in results.items()
         for trial, result in runs
-        if result.card_samples is not None and (points := _points(result.card_samples))
+        if result.card_samples is not None
+        and (points := readings(result.card_samples.seconds, result.card_samples.used_mib))
     )
     return CardMemory(traces, _total(it for runs in results.values() for it, _ in runs)) if traces else None
 
 
-def _points(samples: CardSamples) -> tuple[tuple[float, float | None], ...]:
-    pairs = tuple(zip(samples.seconds, samples.used_mib, strict=False))
+def readings(seconds: Sequence[float], used_mib: Sequence[float | None]) -> tuple[tuple[float, float | None], ...]:
+    """Both together, thinned out so that the largest of every stretch stays; empty where the driver never said."""
+    pairs = tuple(zip(seconds, used_mib, strict=False))
     if not any(used is not None for _, used in pairs):
         return ()
     stride = max(1, -(-len(pairs) // _MOST_READINGS))

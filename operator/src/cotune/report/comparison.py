@@ -107,9 +107,7 @@ def comparison(experiment: Experiment) -> Comparison | None:
     values = challenger.values
     return Comparison(
         settings=tuple(Setting(it.name, it.baseline, values.get(it.name, "")) for it in experiment.spec.parameters),
-        effects=tuple(
-            _effect(objectives[it.metric], it, total) for it in told.objectives if it.metric in objectives
-        ),
+        effects=tuple(_effect(objectives[it.metric], it, total) for it in told.objectives if it.metric in objectives),
         bounds=tuple(_kept(it, was, now) for it in experiment.spec.constraints),
         others=_others(was, now, without=set(objectives)),
         repeats=told.repeats,

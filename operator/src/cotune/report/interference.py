@@ -1,6 +1,6 @@
 """What the services do to each other: every component's p95 beside what else was loaded."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cotune.measurement.contract import InterferenceCell
@@ -15,18 +15,18 @@ class Slowdown:
     """None: not measured, or it answered nothing."""
     ratio: float | None
     """Over its p95 alone; None: one of both is not known."""
+    is_alone: bool = False
 
 
 @dataclass(frozen=True)
 class InterferenceMatrix:
-    """One side's matrix: a row for each component, a column for each set of loaded components."""
+    """One side's matrix: a row for each component."""
 
     role: Role
     trial: str
     components: tuple[str, ...]
-    loads: tuple[tuple[str, ...], ...]
     cells: tuple[tuple[Slowdown, ...], ...]
-    """As rows; a component that was not loaded has no figure."""
+    """As rows: beside each component in turn, where beside itself is alone; last with all of them loaded."""
 
 
 def interference_matrix(role: Role, trial: str, cells: Sequence[InterferenceCell]) -> InterferenceMatrix | None:
@@ -34,22 +34,17 @@ def interference_matrix(role: Role, trial: str, cells: Sequence[InterferenceCell
     if not cells:
         return None
     components = tuple(dict.fromkeys(it.component for it in cells))
-    loads = _ordered((it.loaded for it in cells), components)
     known = {(frozenset(it.loaded), it.component): it.latency.p95 for it in cells if it.latency is not None}
-    alone = {it: known.get((frozenset({it}), it)) for it in components}
+
+    def slowdown(component: str, load: frozenset[str]) -> Slowdown:
+        p95, alone = (known.get((it, component)) for it in (load, frozenset({component})))
+        return Slowdown(p95, p95 / alone if p95 is not None and alone else None, len(load) == 1)
+
     rows = tuple(
-        tuple(_slowdown(known.get((frozenset(load), component)), alone[component]) for load in loads)
-        for component in components
+        (
+            *(slowdown(it, frozenset({it, other})) for other in components),
+            slowdown(it, frozenset(components)),
+        )
+        for it in components
     )
-    return InterferenceMatrix(role, trial, components, loads, rows)
-
-
-def _slowdown(p95: float | None, alone: float | None) -> Slowdown:
-    return Slowdown(p95, p95 / alone if p95 is not None and alone else None)
-
-
-def _ordered(loads: Iterable[tuple[str, ...]], components: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """Those with few components first."""
-    place = {it: number for number, it in enumerate(components)}
-    unique = {frozenset(it): tuple(sorted(it, key=lambda name: place.get(name, len(place)))) for it in loads}
-    return tuple(sorted(unique.values(), key=lambda it: (len(it), [place.get(name, len(place)) for name in it])))
+    return InterferenceMatrix(role, trial, components, rows)

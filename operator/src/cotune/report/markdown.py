@@ -1,7 +1,7 @@
 """The same report as GitHub-flavoured Markdown: tables, no pictures."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from cotune.report.candidates import Role
 from cotune.report.comparison import Comparison, Effect, KeptBound
@@ -10,9 +10,8 @@ from cotune.report.html.pictures import no_raw_data
 from cotune.report.interference import InterferenceMatrix, Slowdown
 from cotune.report.report import Report
 from cotune.report.request import Row
-from cotune.report.units import change, figure, number, share
+from cotune.report.units import change, figure, number, percent, share
 
-_SIDES = {Role.BASELINE: "baseline", Role.CHALLENGER: "candidate"}
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~#])")
 
 
@@ -28,7 +27,7 @@ def _lines(report: Report) -> Iterator[str]:
         yield from ("", f"> {_text(it)}")
     for title, section in (
         ("What was asked", _request),
-        ("Winner against baseline", _comparison),
+        (f"{report.sides[Role.CHALLENGER].capitalize()} against baseline", _comparison),
         ("Pareto front", _pareto),
         ("Parameters and fitness", _parallel),
         ("Trials", _trials),
@@ -62,17 +61,20 @@ def _comparison(report: Report) -> Iterator[str]:
         yield "No candidate was run again beside the baseline, so nothing can be said of a difference."
         return
     yield (
-        f"Means of {found.repeats} fresh runs of the candidate and {found.baseline_repeats} of the baseline; intervals at "
-        f"{found.confidence:.0%}."
+        f"Means of {found.repeats} fresh runs of the candidate and {found.baseline_repeats} of the baseline; intervals "
+        f"at {percent(found.confidence)}."
     )
-    settings = [(it.name, it.baseline, it.candidate if it.is_changed else f"{it.candidate} (the same)") for it in found.settings]
-    yield from _table(("parameter", "baseline", "candidate"), settings)
+    side = report.sides[Role.CHALLENGER]
+    settings = [
+        (it.name, it.baseline, it.candidate if it.is_changed else f"{it.candidate} (the same)") for it in found.settings
+    ]
+    yield from _table(("parameter", "baseline", side), settings)
     yield from _table(
-        ("objective", "weight", "baseline", "candidate", "change", "interval", ""), [_effect(it) for it in found.effects]
+        ("objective", "weight", "baseline", side, "change", "interval", ""), [_effect(it) for it in found.effects]
     )
-    yield from _bounds(found)
+    yield from _bounds(found, side)
     others = [(it.metric, figure(it.metric, it.baseline), figure(it.metric, it.candidate)) for it in found.others]
-    yield from _table(("further metric", "baseline", "candidate"), others)
+    yield from _table(("further metric", "baseline", side), others)
 
 
 def _effect(it: Effect) -> tuple[str, ...]:
@@ -84,12 +86,15 @@ def _effect(it: Effect) -> tuple[str, ...]:
         said = change(it.metric, it.change.estimate)
         bounds = f"{change(it.metric, it.change.lower)} to {change(it.metric, it.change.upper)}"
     was, now = figure(it.metric, it.baseline), figure(it.metric, it.candidate)
-    return it.metric, f"{it.weight:.0%}", was, now, said, bounds, str(it.direction)
+    return it.metric, percent(it.weight), was, now, said, bounds, str(it.direction)
 
 
-def _bounds(found: Comparison) -> Iterator[str]:
-    rows = [(it.metric, it.bound, _side(it, it.baseline, it.baseline_keeps), _side(it, it.candidate, it.candidate_keeps)) for it in found.bounds]
-    yield from _table(("constraint", "bound", "baseline", "candidate"), rows)
+def _bounds(found: Comparison, side: str) -> Iterator[str]:
+    rows = [
+        (it.metric, it.bound, _side(it, it.baseline, it.baseline_keeps), _side(it, it.candidate, it.candidate_keeps))
+        for it in found.bounds
+    ]
+    yield from _table(("constraint", "bound", "baseline", side), rows)
 
 
 def _side(bound: KeptBound, span: tuple[float, float] | None, keeps: bool) -> str:
@@ -155,7 +160,7 @@ def _latencies(report: Report) -> Iterator[str]:
     rows = [
         (
             f"{figure_.component}: {figure_.quantity}",
-            _SIDES[it.role],
+            report.sides[it.role],
             *(f"{number(value)} ms" for value in (found.p50, found.p95, found.p99)),
             f"{found.samples:,}",
         )
@@ -173,7 +178,7 @@ def _memory(report: Report) -> Iterator[str]:
     rows: list[tuple[str, ...]] = []
     for it in report.card_memory.traces:
         used = [value for _, value in it.points if value is not None]
-        rows.append((it.trial, _SIDES[it.role], f"{number(min(used))} MiB", f"{number(max(used))} MiB"))
+        rows.append((it.trial, report.sides[it.role], f"{number(min(used))} MiB", f"{number(max(used))} MiB"))
     yield from _table(("run", "side", "least used", "most used"), rows)
     if report.card_memory.total_mib is not None:
         yield from ("", f"The card has {number(report.card_memory.total_mib)} MiB.")
@@ -183,17 +188,22 @@ def _interference(report: Report) -> Iterator[str]:
     if not report.interference:
         yield "Interference was not measured: the experiment did not ask for it, or the trials do not have it."
     for matrix in report.interference:
-        yield from _matrix(matrix)
+        yield from _matrix(matrix, report.sides)
 
 
-def _matrix(matrix: InterferenceMatrix) -> Iterator[str]:
-    rows = [(name, *(_slowdown(it) for it in cells)) for name, cells in zip(matrix.components, matrix.cells, strict=True)]
-    yield from _table((f"{_SIDES[matrix.role]}: p95 of", *(" + ".join(it) for it in matrix.loads)), rows)
+def _matrix(matrix: InterferenceMatrix, sides: Mapping[Role, str]) -> Iterator[str]:
+    rows = [
+        (name, *(_slowdown(it) for it in cells)) for name, cells in zip(matrix.components, matrix.cells, strict=True)
+    ]
+    heads = (*(f"beside {it}" for it in matrix.components), "all loaded")
+    yield from _table((f"{sides[matrix.role]}: p95 of", *heads), rows)
 
 
 def _slowdown(it: Slowdown) -> str:
     if it.p95_ms is None:
         return "–"
+    if it.is_alone:
+        return f"{number(it.p95_ms)} ms alone"
     return f"{number(it.p95_ms)} ms" + (f" (×{it.ratio:.2f})" if it.ratio is not None else "")
 
 
@@ -216,7 +226,9 @@ def _endings(report: Report) -> Iterator[str]:
 
 
 def _ended(kind: str, found: Sequence[Ending]) -> Iterator[str]:
-    yield from _table((kind, "candidate", "reason", "why"), [(it.trial, it.candidate, it.reason, it.message) for it in found])
+    yield from _table(
+        (kind, "candidate", "reason", "why"), [(it.trial, it.candidate, it.reason, it.message) for it in found]
+    )
 
 
 def _rollout(report: Report) -> Iterator[str]:

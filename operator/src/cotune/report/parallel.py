@@ -49,17 +49,13 @@ class ParallelCoordinates:
         return (min(found), max(found)) if found else None
 
 
-def parallel_coordinates(
-    experiment: Experiment, candidates: Iterable[CandidateSummary]
-) -> ParallelCoordinates | None:
+def parallel_coordinates(experiment: Experiment, candidates: Iterable[CandidateSummary]) -> ParallelCoordinates | None:
     """None: there is no trial. Numbers stand where they lie between the smallest and the largest, words evenly."""
     all_of_them = tuple(candidates)
     if not all_of_them:
         return None
     axes = tuple(_axis(it) for it in experiment.spec.parameters)
-    shown = [
-        it for number, it in enumerate(all_of_them) if number < MOST_LINES or it.role is not Role.OTHER
-    ]
+    shown = [it for number, it in enumerate(all_of_them) if number < MOST_LINES or it.role is not Role.OTHER]
     places = [{canonical(value): place for value, place in axis.ticks} for axis in axes]
     return ParallelCoordinates(
         axes,

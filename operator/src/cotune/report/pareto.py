@@ -13,6 +13,8 @@ class Point:
     """One measured candidate."""
 
     name: str
+    label: str
+    """Its values alone, for a picture."""
     role: Role
     x: float
     y: float
@@ -57,6 +59,7 @@ def pareto_front(experiment: Experiment, candidates: Iterable[CandidateSummary])
         tuple(
             Point(
                 named(it.candidate),
+                " ".join(it.candidate.values.values()),
                 it.role,
                 it.means[x.metric],
                 it.means[y.metric],

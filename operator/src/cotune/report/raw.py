@@ -6,11 +6,19 @@ from cotune.measurement.contract import ProbeResult
 from cotune.report.resources import Trial
 
 
+class RawResultError(ValueError):
+    """A raw result that cannot be one; the message is one line."""
+
+
 class RawResults(Protocol):
     """Where raw results are kept."""
 
     def of(self, trial: Trial) -> ProbeResult | None:
-        """The whole result of a trial; None: it is not there."""
+        """The whole result of a trial; None: it is not there.
+
+        Raises:
+            RawResultError: what is there is damaged.
+        """
         ...
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from cotune.api.experiment import Outcome
 from cotune.api.trial import TrialPhase
 from cotune.measurement.contract import ProbeResult
 from cotune.report.candidates import Role, summaries
@@ -45,6 +46,8 @@ class Report:
     failed: tuple[Ending, ...]
     invalid: tuple[Ending, ...]
     rollout: RolloutGuide
+    sides: Mapping[Role, str]
+    """What the two that are compared are called: a challenger that is not better is no winner."""
     raw_runs: int
     """Of the runs that are compared, those whose raw result was found."""
     compared_runs: int
@@ -54,7 +57,7 @@ def report(experiment: Experiment, raw: RawResults, now: datetime) -> Report:
     """Everything that the resources and the raw results say.
 
     Raises:
-        LatencyError: a raw result has a histogram that is none.
+        RawResultError: a raw result is damaged.
     """
     candidates = summaries(experiment)
     answer = verdict(experiment)
@@ -82,6 +85,10 @@ def report(experiment: Experiment, raw: RawResults, now: datetime) -> Report:
         failed=endings(experiment, TrialPhase.FAILED),
         invalid=endings(experiment, TrialPhase.INVALID),
         rollout=rollout_guide(experiment, answer.outcome),
+        sides={
+            Role.BASELINE: "baseline",
+            Role.CHALLENGER: "winner" if answer.outcome is Outcome.BETTER else "challenger",
+        },
         raw_runs=sum(len(it) for it in found.values()),
         compared_runs=sum(len(it) for it in runs.values()),
     )
@@ -93,9 +100,7 @@ def _compared(experiment: Experiment) -> Mapping[Role, tuple[Trial, ...]]:
     return {
         role: confirming(experiment, candidate)
         or tuple(
-            it
-            for it in experiment.trials
-            if it.candidate == candidate and it.status.phase is TrialPhase.SUCCEEDED
+            it for it in experiment.trials if it.candidate == candidate and it.status.phase is TrialPhase.SUCCEEDED
         )
         for role, candidate in sides.items()
         if candidate is not None
@@ -108,7 +113,9 @@ def _interference(
     """Of each side the first run that has one, by its status or else by its raw result."""
     found: list[InterferenceMatrix] = []
     for role, trials in runs.items():
-        told = [(it.name, it.interference) for it in trials] + [(it.name, result.interference) for it, result in raw[role]]
+        told = [(it.name, it.interference) for it in trials] + [
+            (it.name, result.interference) for it, result in raw[role]
+        ]
         matrices = (interference_matrix(role, name, cells) for name, cells in told)
         found += [it for it in matrices if it is not None][:1]
     return tuple(found)

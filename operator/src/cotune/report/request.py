@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from cotune.api.experiment import ArrivalType, Component, Constraint, Goal, Memory, MemoryModel, Objective, Stream
 from cotune.report.resources import Experiment
-from cotune.report.units import figure
+from cotune.report.units import figure, percent
 from cotune.search.space import Space, domain
 
 _MOST_VALUES = 12
@@ -57,12 +57,12 @@ def request(experiment: Experiment) -> Request:
             f"{workload.cooldown_seconds} s of cool-down; a metric that decides rests on at least "
             f"{workload.minimum_samples} samples"
         ),
-        objectives=tuple(Row((it.metric, _goal(it), f"{float(it.weight) / total:.0%}")) for it in spec.objectives),
+        objectives=tuple(Row((it.metric, _goal(it), percent(float(it.weight) / total))) for it in spec.objectives),
         constraints=tuple(Row((it.metric, bound(it))) for it in spec.constraints),
         search=(
             f"{search.algorithm} over {len(Space(spec.parameters)):,} candidates, at most {search.max_trials:,} tried, "
-            f"{_times(search.repeats)}; the best and the baseline again {_times(evaluation.repeats)} each, intervals at "
-            f"{float(evaluation.confidence):.0%}"
+            f"{_times(search.repeats)}; the best and the baseline again {_times(evaluation.repeats)} each, intervals "
+            f"at {percent(float(evaluation.confidence))}"
         ),
     )
 

@@ -85,13 +85,14 @@ def _of_profile(experiment: Experiment, profile: Profile) -> RolloutGuide:
 
 def _instructions(experiment: Experiment, profile: Profile) -> Iterator[Instruction]:
     namespace, stages = experiment.namespace, profile.spec.rollout.stages
+    promoted = {it.name for it in profile.status.stages if it.phase is ProfilePhase.PROMOTED}
     yield Instruction(
         "Watch it",
         "The rollout goes through its stages by itself, one after the other.",
         _kubectl("get", "gpp", profile.name, "-n", namespace, "-w"),
     )
     for number, it in enumerate(stages):
-        if it.approval is Approval.MANUAL:
+        if it.approval is Approval.MANUAL and it.name not in promoted:
             patch = [{"op": "replace", "path": f"/spec/rollout/stages/{number}/approval", "value": "Auto"}]
             yield Instruction(
                 f"Approve {it.name}",
@@ -110,13 +111,20 @@ def _instructions(experiment: Experiment, profile: Profile) -> Iterator[Instruct
         "profile goes. Stages that were promoted keep the new values.",
         _kubectl("delete", "gpp", profile.name, "-n", namespace),
     )
-    yield from _undo(experiment, profile, stages)
+    yield from _undo(experiment, profile, [it for it in stages if it.name in promoted] or list(stages))
     yield Instruction(
         "See what was there before",
         "Every state that cotune applied or found is kept as a revision in the stage's namespace.",
         "\n".join(
             _kubectl(
-                "get", "controllerrevisions", "-n", it.namespace, "-l", "app.kubernetes.io/managed-by=cotune", "-o", "yaml"
+                "get",
+                "controllerrevisions",
+                "-n",
+                it.namespace,
+                "-l",
+                "app.kubernetes.io/managed-by=cotune",
+                "-o",
+                "yaml",
             )
             for it in stages
         ),
@@ -125,18 +133,18 @@ def _instructions(experiment: Experiment, profile: Profile) -> Iterator[Instruct
 
 def _undo(experiment: Experiment, profile: Profile, stages: Sequence[Stage]) -> Iterator[Instruction]:
     """Promoted stages, by a profile of the former values; only where all of those are known."""
-    reached = {it.name for it in profile.status.stages if it.phase is ProfilePhase.PROMOTED}
-    promoted = [it for it in stages if it.name in reached] or list(stages)
     former = [
         Change(component=it.component, env=it.env, from_=it.to, to=it.from_)
         for it in profile.spec.changes
         if it.from_ is not None
     ]
     if len(former) < len(profile.spec.changes):
-        yield Instruction("Undo promoted stages", "The profile does not say the former values: see the revisions below.")
+        yield Instruction(
+            "Undo promoted stages", "The profile does not say the former values: see the revisions below."
+        )
         return
     name = f"{profile.name[:58].rstrip('-.')}-undo"
-    body = _manifest(experiment, name, former, profile.spec.start_order, promoted)
+    body = _manifest(experiment, name, former, profile.spec.start_order, stages)
     yield Instruction(
         "Undo promoted stages",
         "A profile with the former values, which goes through the same stages.",

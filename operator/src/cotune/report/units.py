@@ -25,12 +25,17 @@ def change(metric: str, value: float) -> str:
     """A difference, with its sign; that of percentages is in points."""
     unit = _unit(metric)
     shown = number(abs(value * 100 if unit == "%" else value))
-    return f"{_sign(value)}{shown} {'points' if unit == '%' else unit}".rstrip()
+    return f"{_sign(value) if value else ''}{shown} {'points' if unit == '%' else unit}".rstrip()
 
 
 def share(value: float) -> str:
     """A relative change, such as `−89.2 %`."""
-    return f"{_sign(value)}{number(abs(value) * 100)} %"
+    return f"{_sign(value)}{number(abs(value) * 100)} %" if value else "0 %"
+
+
+def percent(value: float) -> str:
+    """A share, such as `95 %`."""
+    return f"{value * 100:.0f} %"
 
 
 def signed(value: float, digits: int = 3) -> str:

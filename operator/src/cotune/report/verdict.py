@@ -7,7 +7,7 @@ from cotune.api.experiment import Estimate, ExperimentPhase, Outcome
 from cotune.fitness.bootstrap import Interval
 from cotune.report.candidates import named
 from cotune.report.resources import Experiment
-from cotune.report.units import signed
+from cotune.report.units import percent, signed
 
 _OF_CONDITION = {
     ConditionStatus.TRUE: Outcome.BETTER,
@@ -46,7 +46,7 @@ def verdict(experiment: Experiment) -> Verdict:
     gain = interval(status.verdict.gain)
     runs = f"{status.verdict.repeats} fresh runs against {status.verdict.baseline_repeats} of the baseline"
     effect = (
-        f"the gain in fitness is {signed(gain.estimate)} ({confidence:.0%} interval {signed(gain.lower)} to "
+        f"the gain in fitness is {signed(gain.estimate)} ({percent(confidence)} interval {signed(gain.lower)} to "
         f"{signed(gain.upper)}; {runs})"
     )
     who = named(experiment.challenger) if experiment.challenger is not None else status.verdict.trial

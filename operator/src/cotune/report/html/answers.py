@@ -1,13 +1,14 @@
 """The sections that answer: the verdict, what was asked, and the winner beside the baseline."""
 
 from cotune.api.experiment import Outcome
+from cotune.report.candidates import Role
 from cotune.report.comparison import Comparison, Direction, Effect, KeptBound
 from cotune.report.html.document import AnyCell, Cell, missing, row, table
 from cotune.report.html.forest import ForestScale
 from cotune.report.html.markup import Markup, joined, tag
 from cotune.report.report import Report
 from cotune.report.request import Row
-from cotune.report.units import change, figure, share, signed
+from cotune.report.units import change, figure, percent, share, signed
 
 _CLASSES = {Outcome.BETTER: "better", Outcome.NOT_BETTER: "not-better", Outcome.CANNOT_TELL: "cannot-tell"}
 _PILLS = {Direction.BETTER: "pill better", Direction.WORSE: "pill worse", Direction.UNCLEAR: "pill"}
@@ -34,28 +35,28 @@ def request_section(report: Report) -> Markup:
     """The experiment in tables."""
     asked = report.request
     return joined(
-        (
-            tag("p", f"Card: {asked.card}. Search: {asked.search}. Window: {asked.window}.", class_="lead"),
+        tag("p", f"Card: {asked.card}. Search: {asked.search}. Window: {asked.window}.", class_="lead"),
+        tag(
+            "div",
             tag(
                 "div",
-                tag(
-                    "div",
-                    _rows("What may change", ("parameter", "bound to", "values", "today"), asked.parameters),
-                    _rows("Objectives", ("metric", "goal", "weight"), asked.objectives),
-                ),
-                tag(
-                    "div",
-                    _rows("Load on all services at once", ("service", "arrivals", "requests"), asked.streams),
-                    _rows("Constraints", ("metric", "bound"), asked.constraints)
-                    if asked.constraints
-                    else missing("There are no constraints."),
-                ),
-                class_="two",
+                _rows("What may change", ("parameter", "bound to", "values", "today"), asked.parameters),
+                _rows("Objectives", ("metric", "goal", "weight"), asked.objectives),
             ),
-            _rows(
-                "The stack, in the order in which it starts", ("service", "protocol", "image", "memory"), asked.components
+            tag(
+                "div",
+                _rows("Load on all services at once", ("service", "arrivals", "requests"), asked.streams),
+                _rows("Constraints", ("metric", "bound"), asked.constraints)
+                if asked.constraints
+                else missing("There are no constraints."),
             ),
-        )
+            class_="two",
+        ),
+        _rows(
+            "The stack, in the order in which it starts",
+            ("service", "protocol", "image", "memory"),
+            asked.components,
+        ),
     )
 
 
@@ -67,25 +68,23 @@ def comparison_section(report: Report) -> Markup:
     scale = ForestScale.of(found.effects)
     lead = (
         f"Means of {found.repeats} fresh runs of the candidate and {found.baseline_repeats} of the baseline, by turns, "
-        f"after the search. Intervals at {found.confidence:.0%}, over whole runs; not corrected for there being several "
-        "objectives."
+        f"after the search. Intervals at {percent(found.confidence)}, over whole runs; not corrected for there being "
+        "several objectives."
     )
     heads: tuple[AnyCell, ...] = (
         "objective",
         "baseline",
-        "candidate",
+        report.sides[Role.CHALLENGER],
         "change",
         Cell(scale.axis() if scale is not None else None, "forest"),
         "",
     )
     return joined(
-        (
-            tag("p", lead, class_="lead"),
-            _settings(found),
-            table("Objectives, by their weight in the fitness", heads, _effects(found, scale)),
-            _bounds(found),
-            _others(found),
-        )
+        tag("p", lead, class_="lead"),
+        _settings(found, report.sides[Role.CHALLENGER]),
+        table("Objectives, by their weight in the fitness", heads, _effects(found, scale)),
+        _bounds(found, report.sides[Role.CHALLENGER]),
+        _others(found, report.sides[Role.CHALLENGER]),
     )
 
 
@@ -93,12 +92,13 @@ def _tiles(report: Report) -> "list[Markup]":
     verdict, found = report.verdict, report.comparison
     tiles: list[Markup] = []
     if verdict.gain is not None and verdict.confidence is not None:
-        bounds = f"{verdict.confidence:.0%}: {signed(verdict.gain.lower)} to {signed(verdict.gain.upper)}"
+        bounds = f"{percent(verdict.confidence)}: {signed(verdict.gain.lower)} to {signed(verdict.gain.upper)}"
         tiles.append(_tile("gain in fitness", signed(verdict.gain.estimate), bounds))
     clear = [it for it in found.effects if it.direction is not Direction.UNCLEAR] if found is not None else []
     for it in sorted(clear, key=lambda effect: -effect.weight)[:_MOST_TILES]:
         said = share(it.relative.estimate) if it.relative is not None else change(it.metric, it.candidate - it.baseline)
-        tiles.append(_tile(it.metric, said, f"{figure(it.metric, it.baseline)} → {figure(it.metric, it.candidate)}"))
+        was_and_is = f"{figure(it.metric, it.baseline)} → {figure(it.metric, it.candidate)}"
+        tiles.append(_tile(it.metric, said, was_and_is, it.direction))
     skipped = sum(it.skipped for it in report.skipped.reasons)
     saved = report.skipped.gpu_seconds_saved
     spared = f"{skipped:,} skipped by arithmetic" + (f", about {saved:,.0f} GPU-seconds saved" if saved else "")
@@ -106,26 +106,33 @@ def _tiles(report: Report) -> "list[Markup]":
     return tiles
 
 
-def _tile(what: str, value: str, small: str) -> Markup:
-    return tag("div", tag("dt", what), tag("dd", value, tag("small", small)))
+def _tile(what: str, value: str, small: str, direction: Direction | None = None) -> Markup:
+    pill = tag("span", _SIGNS[direction], class_=_PILLS[direction]) if direction is not None else None
+    return tag("div", tag("dt", _breakable(what)), tag("dd", value, tag("small", small), pill))
+
+
+def _breakable(metric: str) -> Markup:
+    """A long name may break after a dot, and nowhere else."""
+    first, *rest = metric.split(".")
+    return joined(first, *(joined(".", tag("wbr"), it) for it in rest))
 
 
 def _rows(caption: str, head: tuple[str, ...], rows: tuple[Row, ...]) -> Markup:
     return table(caption, head, (row(it.cells[0], *(Cell(cell) for cell in it.cells[1:])) for it in rows))
 
 
-def _settings(found: Comparison) -> Markup:
+def _settings(found: Comparison, side: str) -> Markup:
     rows = [
         row(it.name, it.baseline, tag("b", it.candidate) if it.is_changed else f"{it.candidate} (the same)")
         for it in found.settings
     ]
-    return table("Settings", ("parameter", "baseline", "candidate"), rows)
+    return table("Settings", ("parameter", "baseline", side), rows)
 
 
 def _effects(found: Comparison, scale: ForestScale | None) -> "list[Markup]":
     return [
         row(
-            joined(it.metric, tag("span", f"{it.weight:.0%} of the fitness", class_="sub")),
+            joined(it.metric, tag("span", f"{percent(it.weight)} of the fitness", class_="sub")),
             Cell(figure(it.metric, it.baseline), "figure"),
             Cell(figure(it.metric, it.candidate), "figure"),
             Cell(_change(it), "figure"),
@@ -146,14 +153,14 @@ def _change(effect: Effect) -> Markup:
     return joined(tag("b", share(relative.estimate)), tag("span", bounds, class_="sub"))
 
 
-def _bounds(found: Comparison) -> Markup | None:
+def _bounds(found: Comparison, side: str) -> Markup | None:
     if not found.bounds:
         return None
     rows = [
         row(it.metric, it.bound, _side(it, it.baseline, it.baseline_keeps), _side(it, it.candidate, it.candidate_keeps))
         for it in found.bounds
     ]
-    return table("Constraints, over all of these runs", ("metric", "bound", "baseline", "candidate"), rows)
+    return table("Constraints, over all of these runs", ("metric", "bound", "baseline", side), rows)
 
 
 def _side(bound: KeptBound, span: tuple[float, float] | None, keeps: bool) -> Markup:
@@ -166,7 +173,7 @@ def _side(bound: KeptBound, span: tuple[float, float] | None, keeps: bool) -> Ma
     return joined(f"{said} ", pill)
 
 
-def _others(found: Comparison) -> Markup | None:
+def _others(found: Comparison, side: str) -> Markup | None:
     if not found.others:
         return None
     rows = [
@@ -174,5 +181,5 @@ def _others(found: Comparison) -> Markup | None:
         for it in found.others
     ]
     caption = "Means of the same runs; the verdict does not rest on them"
-    inner = table(caption, ("metric", "baseline", "candidate"), rows)
+    inner = table(caption, ("metric", "baseline", side), rows)
     return tag("details", tag("summary", f"{len(rows)} further metrics"), inner)

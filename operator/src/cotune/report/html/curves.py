@@ -9,7 +9,7 @@ from cotune.report.html.markup import Markup, joined, tag
 from cotune.report.html.plot import Frame, axes, line, picture, stroke
 from cotune.report.html.scale import Scale, around
 from cotune.report.latencies import LatencyFigure
-from cotune.report.units import number
+from cotune.report.units import number, percent
 
 _FRAME = Frame(top=34.0)
 _WIDE = Frame(width=1060.0, height=300.0, left=72.0, right=24.0, top=34.0)
@@ -34,7 +34,7 @@ def latency_plot(figure: LatencyFigure) -> Markup:
         _FRAME,
         f"{figure.component}: {figure.quantity}",
         f"Cumulative distribution. {told}.",
-        axes(_FRAME, x, y, "milliseconds", "answered within", number, lambda it: f"{it:.0%}"),
+        axes(_FRAME, x, y, "milliseconds", "answered within", percent),
         p95,
         label,
         *drawn,
@@ -54,7 +54,7 @@ def memory_plot(memory: CardMemory) -> Markup:
         _WIDE,
         "Card memory over time",
         told,
-        axes(_WIDE, x, y, "seconds of the window", "MiB used", number, number),
+        axes(_WIDE, x, y, "seconds of the window", "MiB used"),
         limit,
         *lines,
     )

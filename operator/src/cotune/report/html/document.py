@@ -17,7 +17,7 @@ def document(title: str, *content: Markup) -> str:
         title: of the browser's window.
         content: of the body.
     """
-    style = resources.files(__package__).joinpath("style.css").read_text(encoding="utf-8")
+    style = resources.files("cotune.report.html").joinpath("style.css").read_text(encoding="utf-8")
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -44,11 +44,15 @@ AnyCell = str | Markup | Cell | None
 """None: it is not known."""
 
 
-def table(caption: str, head: Iterable[AnyCell], rows: Iterable[Markup], class_: str | None = None) -> Markup:
-    """A table in a region of its own: where it is too wide, it scrolls there and not the page."""
+def table(
+    caption: str, head: Iterable[AnyCell], rows: Iterable[Markup], class_: str | None = None, is_tall: bool = False
+) -> Markup:
+    """A table in a region of its own: where it is too wide, or is said to be tall, it scrolls, not the page."""
     heads = tag("thead", tag("tr", (_cell("th", it, scope="col") for it in head)))
     inner = tag("table", tag("caption", caption), heads, tag("tbody", rows), class_=class_)
-    return tag("div", inner, class_="scroll", tabindex=0, role="region", aria_label=caption)
+    return tag(
+        "div", inner, class_="scroll tall" if is_tall else "scroll", tabindex=0, role="region", aria_label=caption
+    )
 
 
 def row(head: AnyCell, *cells: AnyCell, class_: str | None = None) -> Markup:

@@ -9,7 +9,7 @@ from cotune.report.comparison import Direction, Effect
 from cotune.report.html.markup import Markup, joined, tag
 from cotune.report.html.plot import Frame, picture
 from cotune.report.html.scale import Scale
-from cotune.report.units import share
+from cotune.report.units import percent, share
 
 _CLASSES = {Direction.BETTER: "better", Direction.WORSE: "worse", Direction.UNCLEAR: "unclear"}
 _LEAST_RATIO = 1 / 64
@@ -36,10 +36,7 @@ class ForestScale:
 
     def axis(self) -> Markup:
         """The head of the column."""
-        labels = [
-            tag("text", text, x=self.scale(ratio), y=20, text_anchor="middle")
-            for ratio, text in self._ticks()
-        ]
+        labels = [tag("text", text, x=self.scale(ratio), y=20, text_anchor="middle") for ratio, text in self._ticks()]
         return picture(_ROW, "Scale of changes", "Relative to the baseline; equal ratios are equally far.", *labels)
 
     def row(self, effect: Effect, confidence: float) -> Markup | None:
@@ -49,7 +46,9 @@ class ForestScale:
         class_, middle = _CLASSES[effect.direction], _ROW.height / 2
         low, at, high = (self.scale(_ratio(it)) for it in (relative.lower, relative.estimate, relative.upper))
         grid = [
-            tag("line", x1=self.scale(it), x2=self.scale(it), y1=0, y2=_ROW.height, class_="zero" if it == 1 else "grid")
+            tag(
+                "line", x1=self.scale(it), x2=self.scale(it), y1=0, y2=_ROW.height, class_="zero" if it == 1 else "grid"
+            )
             for it, _ in self._ticks()
         ]
         return picture(
@@ -58,7 +57,10 @@ class ForestScale:
             f"{_told(relative, confidence)}: {effect.direction}.",
             joined(grid),
             tag("line", x1=low, x2=max(high, low + 1), y1=middle, y2=middle, class_=class_, stroke_width=3),
-            *(tag("line", x1=it, x2=it, y1=middle - 5, y2=middle + 5, class_=class_, stroke_width=2) for it in (low, high)),
+            *(
+                tag("line", x1=it, x2=it, y1=middle - 5, y2=middle + 5, class_=class_, stroke_width=2)
+                for it in (low, high)
+            ),
             _mark(effect.direction, at, middle, class_),
         )
 
@@ -89,5 +91,5 @@ def _ratio(relative: float) -> float:
 
 
 def _told(relative: Interval, confidence: float) -> str:
-    bounds = f"{confidence:.0%} interval {share(relative.lower)} to {share(relative.upper)}"
+    bounds = f"{percent(confidence)} interval {share(relative.lower)} to {share(relative.upper)}"
     return f"{share(relative.estimate)}, {bounds}"

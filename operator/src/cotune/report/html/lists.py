@@ -1,6 +1,6 @@
 """The sections that list: trials, what was skipped, what failed, and what to do now."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cotune.report.candidates import Role
 from cotune.report.endings import Ending
@@ -23,20 +23,19 @@ def trials_section(report: Report) -> Markup:
         "trial",
         *found.parameters,
         "phase",
-        "reason",
+        "fitness",
+        *found.metrics,
         "purpose",
         "repeat",
-        *found.metrics,
-        "fitness",
+        "reason",
         "took",
     )
-    rows = [_trial(it, found.metrics) for it in found.rows]
+    rows = [_trial(it, found.metrics, report.sides) for it in found.rows]
     lead = (
-        "The best candidate first, its runs together. A fitness of the search only says whom to confirm; the verdict rests "
-        "on the runs of purpose Confirmation."
+        "The best candidate first, its runs together. A fitness of the search only says whom to confirm; the verdict "
+        "rests on the runs of purpose Confirmation."
     )
-    inner = table(f"{len(rows):,} trials", heads, rows).text.replace('class="scroll"', 'class="scroll tall"', 1)
-    return joined((tag("p", lead, class_="lead"), Markup(inner)))
+    return joined(tag("p", lead, class_="lead"), table(f"{len(rows):,} trials", heads, rows, is_tall=True))
 
 
 def skipped_section(report: Report) -> Markup:
@@ -55,12 +54,16 @@ def skipped_section(report: Report) -> Markup:
     if found.gpu_seconds_saved is not None:
         lead += f" That saved about {found.gpu_seconds_saved:,.0f} seconds of the card."
     listed = (
-        table("Candidates", ("candidate", "reason", "why"), (row(it.name, it.reason, Cell(it.message, "words")) for it in found.listed))
+        table(
+            "Candidates",
+            ("candidate", "reason", "why"),
+            (row(it.name, it.reason, Cell(it.message, "words")) for it in found.listed),
+        )
         if found.listed
         else None
     )
     more = tag("details", tag("summary", f"{len(found.listed):,} candidates, each with its figures"), listed)
-    return joined((tag("p", lead, class_="lead"), reasons, more if listed is not None else None))
+    return joined(tag("p", lead, class_="lead"), reasons, more if listed is not None else None)
 
 
 def endings_section(report: Report) -> Markup:
@@ -68,15 +71,13 @@ def endings_section(report: Report) -> Markup:
     if not report.invalid and not report.failed:
         return missing("No trial failed, and none was invalid.")
     lead = (
-        "An invalid trial broke a gate on truth or was disturbed: nothing of it is kept, it never scores, and it is run "
-        "again, twice at most. A failed one says something of its candidate."
+        "An invalid trial broke a gate on truth or was disturbed: nothing of it is kept, it never scores, and it is "
+        "run again, twice at most. A failed one says something of its candidate."
     )
     return joined(
-        (
-            tag("p", lead, class_="lead"),
-            _endings("Invalid", report.invalid),
-            _endings("Failed", report.failed),
-        )
+        tag("p", lead, class_="lead"),
+        _endings("Invalid", report.invalid),
+        _endings("Failed", report.failed),
     )
 
 
@@ -93,24 +94,24 @@ def rollout_section(report: Report) -> Markup:
         else None
     )
     steps = tag("ol", (_instruction(it) for it in guide.instructions), class_="steps") if guide.instructions else None
-    return joined((tag("p", guide.state, class_="lead"), stages, steps))
+    return joined(tag("p", guide.state, class_="lead"), stages, steps)
 
 
-def _trial(it: TrialRow, metrics: Sequence[str]) -> Markup:
+def _trial(it: TrialRow, metrics: Sequence[str], sides: Mapping[Role, str]) -> Markup:
     class_ = None if it.role is Role.OTHER else str(it.role)
-    who = None if it.role is Role.OTHER else tag("span", str(it.role), class_="sub")
+    who = None if it.role is Role.OTHER else tag("span", sides[it.role], class_="sub")
     return row(
-        joined(it.name, who),
+        Cell(joined(it.name, who), "figure"),
         *it.values,
         tag("span", it.phase, class_=_PILLS.get(it.phase, "pill")),
-        it.reason or None,
-        it.purpose,
-        str(it.repeat),
+        f"{it.fitness:.3f}" if it.fitness is not None else None,
         *(
             Cell(figure(metric, value), "figure") if value is not None else None
             for metric, value in zip(metrics, it.metrics, strict=True)
         ),
-        f"{it.fitness:.3f}" if it.fitness is not None else None,
+        it.purpose,
+        str(it.repeat),
+        it.reason or None,
         Cell(f"{it.seconds:,.0f} s", "figure") if it.seconds is not None else None,
         class_=class_,
     )
@@ -119,7 +120,7 @@ def _trial(it: TrialRow, metrics: Sequence[str]) -> Markup:
 def _endings(kind: str, found: Sequence[Ending]) -> Markup:
     if not found:
         return tag("p", f"{kind}: none.", class_="lead")
-    rows = (row(it.trial, it.candidate, it.reason, Cell(it.message, "words")) for it in found)
+    rows = (row(Cell(it.trial, "figure"), it.candidate, it.reason, Cell(it.message, "words")) for it in found)
     return table(f"{kind}: {len(found):,}", ("trial", "candidate", "reason", "why"), rows)
 
 

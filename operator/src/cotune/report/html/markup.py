@@ -1,10 +1,10 @@
-"""HTML and SVG as values: text is escaped where it is put in, so that no name or message of a resource can be markup."""
+"""HTML and SVG as values: text is escaped where it is put in, so that no name or message can be markup."""
 
 import html
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-_VOID = frozenset({"meta", "br", "path", "line", "rect", "circle", "polyline", "col"})
+_VOID = frozenset({"meta", "br", "path", "line", "rect", "circle", "polyline", "col", "wbr"})
 """Elements without content."""
 
 
@@ -18,7 +18,7 @@ class Markup:
         return self.text
 
 
-Content = str | Markup | Iterable["str | Markup"] | None
+Content = str | Markup | Iterable["str | Markup | None"] | None
 """Text is escaped, markup is not; None is nothing."""
 
 

@@ -1,5 +1,7 @@
 """Parallel coordinates: every candidate through its parameters to its fitness."""
 
+from itertools import pairwise
+
 from cotune.report.candidates import Role, Standing
 from cotune.report.html.markup import Markup, joined, tag
 from cotune.report.html.plot import Frame, key, line_sign, picture, stroke
@@ -10,8 +12,8 @@ _FRAME = Frame(width=1060.0, height=400.0, left=90.0, right=120.0, top=40.0, bot
 _MOST_TICKS = 12
 
 
-def parallel_plot(coordinates: ParallelCoordinates) -> Markup:
-    """Candidates without a fitness end below its axis, at `none`: not at zero."""
+def parallel_plot(coordinates: ParallelCoordinates, side: str) -> Markup:
+    """Candidates without a fitness end below its axis, at `none`: not at zero. The challenger is called `side`."""
     left, right = _FRAME.x
     bottom, top = _FRAME.y
     columns = len(coordinates.axes)
@@ -29,7 +31,9 @@ def parallel_plot(coordinates: ParallelCoordinates) -> Markup:
         words = f"fitness {it.fitness:.3f}" if it.fitness is not None else str(it.standing)
         return _curve(pixels(it), _class(it), f"{it.name}: {words}", _opacity(it, low, high))
 
-    ordered = sorted(coordinates.lines, key=lambda it: (it.role is not Role.OTHER, it.fitness is not None, it.fitness or 0))
+    ordered = sorted(
+        coordinates.lines, key=lambda it: (it.role is not Role.OTHER, it.fitness is not None, it.fitness or 0)
+    )
     content = [
         *(drawn(it) for it in ordered),
         *(_axis(axis, x, bottom, top) for axis, x in zip(coordinates.axes, xs, strict=False)),
@@ -41,7 +45,7 @@ def parallel_plot(coordinates: ParallelCoordinates) -> Markup:
         "The table of trials has the figures."
     )
     signs = [
-        (line_sign("s-challenger"), "winner or challenger"),
+        (line_sign("s-challenger"), side),
         (line_sign("s-baseline"), "baseline"),
         (line_sign("s-other"), "others, the fitter the darker"),
         (tag("line", x1=1, x2=25, y1=6, y2=6, class_="line thin s-other", stroke_dasharray="2 4"), "no fitness"),
@@ -53,7 +57,7 @@ def parallel_plot(coordinates: ParallelCoordinates) -> Markup:
 def _curve(points: "list[tuple[float, float]]", class_: str, title: str, opacity: float) -> Markup:
     """Bent at the axes, so that the eye follows a line through a value that several share."""
     where = f"M{points[0][0]:.1f} {points[0][1]:.1f}"
-    for (x1, y1), (x2, y2) in zip(points, points[1:], strict=False):
+    for (x1, y1), (x2, y2) in pairwise(points):
         third = (x2 - x1) * 0.4
         where += f"C{x1 + third:.1f} {y1:.1f} {x2 - third:.1f} {y2:.1f} {x2:.1f} {y2:.1f}"
     dashed = "2 4" if "none" in class_ else None
@@ -82,11 +86,17 @@ def _axis(axis: Axis, x: float, bottom: float, top: float) -> Markup:
         for value, place in shown
     ]
     name = tag("text", axis.name, x=x, y=top - 20, text_anchor="middle", class_="strong")
-    return joined((tag("line", x1=x, x2=x, y1=bottom, y2=top, class_="zero"),), labels, (name,))
+    return (
+        joined(
+            tag("line", x1=x, x2=x, y1=bottom, y2=top, class_="zero"),
+        ),
+        labels,
+        (name,),
+    )
 
 
 def _fitness_axis(fitness: Scale, x: float, bottom: float, top: float) -> Markup:
-    labels = [tag("text", f"{it:.3g}", x=x + 8, y=fitness(it) + 4, class_="halo") for it in fitness.ticks()]
+    labels = [tag("text", fitness.text(it), x=x + 8, y=fitness(it) + 4, class_="halo") for it in fitness.ticks()]
     return joined(
         (tag("line", x1=x, x2=x, y1=bottom, y2=top, class_="zero"),),
         labels,
@@ -99,5 +109,3 @@ def _fitness_axis(fitness: Scale, x: float, bottom: float, top: float) -> Markup
 
 def _cut(text: str) -> str:
     return text if len(text) <= 12 else text[:11] + "…"
-
-

@@ -8,21 +8,21 @@ from cotune.report.html.markup import Markup, joined, tag
 from cotune.report.html.plot import Frame, axes, key, line, line_sign, picture
 from cotune.report.html.scale import around
 from cotune.report.pareto import ParetoFront, Point
-from cotune.report.units import figure, number
+from cotune.report.units import figure
 
 _FRAME = Frame(width=560.0, height=400.0, top=34.0)
 _MOST_LABELS = 8
 
 
-def pareto_plot(front: ParetoFront) -> Markup:
-    """Baseline and challenger have shapes of their own; infeasible candidates are hollow."""
+def pareto_plot(front: ParetoFront, side: str) -> Markup:
+    """Baseline and challenger, which is called `side`, have shapes of their own; infeasible candidates are hollow."""
     x = around((it.x for it in front.points), *_FRAME.x)
     y = around((it.y for it in front.points), *_FRAME.y)
     places = [(it, (x(it.x), y(it.y))) for it in front.points]
     on_front = [(x(it.x), y(it.y)) for it in front.front]
     is_straight = Goal.TARGET not in {front.x.goal, front.y.goal}
     drawn = [
-        axes(_FRAME, x, y, _title(front.x), _title(front.y), number, number),
+        axes(_FRAME, x, y, _title(front.x), _title(front.y)),
         *([line(on_front, "s-front")] if is_straight and len(on_front) > 1 else []),
         *(_dot(point, place, front) for point, place in places if point.role is Role.OTHER),
         *(_dot(point, place, front) for point, place in places if point.role is not Role.OTHER),
@@ -33,7 +33,7 @@ def pareto_plot(front: ParetoFront) -> Markup:
         f"{len(front.front)} on the front. The table beside it has the figures."
     )
     signs = [
-        (tag("circle", cx=13, cy=6, r=5, class_="f-challenger"), "winner or challenger"),
+        (tag("circle", cx=13, cy=6, r=5, class_="f-challenger"), side),
         (tag("rect", x=8, y=1, width=10, height=10, class_="f-baseline"), "baseline"),
         (tag("circle", cx=13, cy=6, r=4, class_="f-front"), "on the front"),
         (tag("circle", cx=13, cy=6, r=3.5, class_="f-other"), "other"),
@@ -61,19 +61,27 @@ def _labels(places: Sequence[tuple[Point, tuple[float, float]]]) -> Iterator[Mar
     """Of those that matter, as far as they do not stand on one another."""
     order = sorted(places, key=lambda it: (it[0].role is Role.OTHER, not it[0].is_on_front))
     wanted = [it for it in order if it[0].role is not Role.OTHER or it[0].is_on_front][:_MOST_LABELS]
-    taken: list[tuple[float, float, float, float]] = [(x - 7, y - 7, x + 7, y + 7) for _, (x, y) in places]
+    taken: list[tuple[float, float, float, float]] = [(x - 6, y - 5, x + 6, y + 5) for _, (x, y) in places]
     for point, (x, y) in wanted:
-        text = point.name if len(point.name) <= 40 else point.name[:39] + "…"
-        width = 7.0 * len(text)
-        for at_x, at_y, anchor in ((x + 12, y + 4, "start"), (x - 12, y + 4, "end"), (x, y - 13, "middle"), (x, y + 23, "middle")):
+        text = point.label if len(point.label) <= 40 else point.label[:39] + "…"
+        width = 7.2 * len(text)
+        for at_x, at_y, anchor in _around(x, y):
             left = at_x - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
             box = (left, at_y - 11, left + width, at_y + 4)
-            inside = box[0] >= _FRAME.left and box[2] <= _FRAME.width and _FRAME.top - 8 <= box[1] and box[3] <= _FRAME.y[0]
+            inside = (
+                box[0] >= _FRAME.left and box[2] <= _FRAME.width and _FRAME.top - 8 <= box[1] and box[3] <= _FRAME.y[0]
+            )
             if inside and not any(_overlap(box, it) for it in taken):
                 taken.append(box)
                 class_ = f"halo t-{point.role}" if point.role is not Role.OTHER else "halo"
                 yield tag("text", text, x=at_x, y=at_y, text_anchor=anchor, class_=class_)
                 break
+
+
+def _around(x: float, y: float) -> tuple[tuple[float, float, str], ...]:
+    """Where a label may stand, the best place first."""
+    beside = ((x + 12, y + 4, "start"), (x - 12, y + 4, "end"))
+    return (*beside, (x, y - 12, "middle"), (x, y + 22, "middle"), (x + 9, y - 9, "start"), (x + 9, y + 18, "start"))
 
 
 def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:

@@ -1,5 +1,7 @@
 """The sections that show: candidates against each other, latencies, the card, and what services do to each other."""
 
+from collections.abc import Mapping
+
 from cotune.report.candidates import Role
 from cotune.report.card_memory import CardTrace
 from cotune.report.html.curves import latency_plot, memory_plot
@@ -13,8 +15,6 @@ from cotune.report.latencies import LatencyFigure
 from cotune.report.report import Report
 from cotune.report.units import figure, number
 
-_KEY = ((line_sign("s-challenger"), "winner or challenger"), (line_sign("s-baseline"), "baseline"))
-_SIDES = {Role.BASELINE: "Baseline", Role.CHALLENGER: "Winner or challenger"}
 _HOTTEST = 3.0
 """A slowdown that is as dark as it gets."""
 
@@ -28,6 +28,10 @@ def no_raw_data(report: Report, what: str) -> str:
     return f"The raw results of these runs have no {what}."
 
 
+def _key(report: Report) -> Markup:
+    return key((line_sign(f"s-{role}"), name) for role, name in report.sides.items())
+
+
 def pareto_section(report: Report) -> Markup:
     """The picture and, for those who do not see it, the front as a table."""
     found = report.pareto
@@ -35,16 +39,23 @@ def pareto_section(report: Report) -> Markup:
         return missing("Fewer than two objectives were measured, so there is no front.")
     x, y = found.x.metric, found.y.metric
     lead = (
-        f"{x} against {y}: of the objectives that differ between candidates, the two that weigh most. Each point is the mean "
-        "of all measured runs of a candidate."
+        f"{x} against {y}: of the objectives that differ between candidates, the two that weigh most. Each point is "
+        "the mean of all measured runs of a candidate."
     )
     rows = [
-        row(it.name, Cell(figure(x, it.x), "figure"), Cell(figure(y, it.y), "figure"), str(it.runs), class_=_role(it.role))
+        row(
+            it.name,
+            Cell(figure(x, it.x), "figure"),
+            Cell(figure(y, it.y), "figure"),
+            str(it.runs),
+            class_=_role(it.role),
+        )
         for it in found.front
     ]
     front = table("On the front: nobody is better in both", ("candidate", x, y, "runs"), rows)
     return joined(
-        (tag("p", lead, class_="lead"), tag("div", tag("figure", pareto_plot(found)), tag("div", front), class_="two"))
+        tag("p", lead, class_="lead"),
+        tag("div", tag("figure", pareto_plot(found, report.sides[Role.CHALLENGER])), tag("div", front), class_="two"),
     )
 
 
@@ -56,7 +67,7 @@ def parallel_section(report: Report) -> Markup:
     lead = "Every line is a candidate: its settings from left to right, and the fitness that it came to."
     if found.left_out:
         lead += f" The best {len(found.lines):,} are shown, {found.left_out:,} are not."
-    return joined((tag("p", lead, class_="lead"), tag("figure", parallel_plot(found))))
+    return joined(tag("p", lead, class_="lead"), tag("figure", parallel_plot(found, report.sides[Role.CHALLENGER])))
 
 
 def latency_section(report: Report) -> Markup:
@@ -64,11 +75,11 @@ def latency_section(report: Report) -> Markup:
     if not report.latencies:
         return missing(no_raw_data(report, "latency histograms"))
     lead = (
-        "What share of the requests was answered within a time, over all compared runs with raw data. Latencies count from "
-        "when a request was due, so that a stalled server cannot hide its queue."
+        "What share of the requests was answered within a time, over all compared runs with raw data. Latencies count "
+        "from when a request was due, so that a stalled server cannot hide its queue."
     )
-    figures = (_latency(it) for it in report.latencies)
-    return joined((tag("p", lead, class_="lead"), key(_KEY), tag("div", figures, class_="two")))
+    figures = (_latency(it, report.sides) for it in report.latencies)
+    return joined(tag("p", lead, class_="lead"), _key(report), tag("div", figures, class_="two"))
 
 
 def memory_section(report: Report) -> Markup:
@@ -76,28 +87,33 @@ def memory_section(report: Report) -> Markup:
     if report.card_memory is None:
         return missing(no_raw_data(report, "readings of the card"))
     plot = tag("div", memory_plot(report.card_memory), class_="scroll wide", tabindex=0)
-    rows = [_trace(it) for it in report.card_memory.traces]
+    rows = [_trace(it, report.sides) for it in report.card_memory.traces]
     figures = table("The same in figures", ("run", "side", "least", "most"), rows)
     more = tag("details", tag("summary", f"{len(rows)} runs in figures"), figures)
     lead = "Memory in use on the card, one line for each run. Where the driver did not answer, the line is broken."
-    return joined((tag("p", lead, class_="lead"), key(_KEY), tag("figure", plot), more))
+    return joined(tag("p", lead, class_="lead"), _key(report), tag("figure", plot), more)
 
 
 def interference_section(report: Report) -> Markup:
     """A table of slowdowns for each side."""
     if not report.interference:
-        return missing("Interference was not measured: the experiment did not ask for it, or the trials do not have it.")
+        return missing(
+            "Interference was not measured: the experiment did not ask for it, or the trials do not have it."
+        )
     lead = (
-        "The p95 of a service beside what was loaded with it, and how many times as long that is as alone. The darker, the "
-        "more the others slow it."
+        "The p95 of a service beside what was loaded with it, and how many times as long that is as alone. The darker, "
+        "the more the others slow it."
     )
-    return joined((tag("p", lead, class_="lead"), tag("div", (_matrix(it) for it in report.interference), class_="two")))
+    return joined(
+        tag("p", lead, class_="lead"),
+        tag("div", (_matrix(it, report.sides) for it in report.interference), class_="two"),
+    )
 
 
-def _latency(it: LatencyFigure) -> Markup:
+def _latency(it: LatencyFigure, sides: Mapping[Role, str]) -> Markup:
     rows = [
         row(
-            _SIDES[curve.role],
+            sides[curve.role],
             *(
                 Cell(f"{number(value)} ms", "figure")
                 for value in (
@@ -106,40 +122,34 @@ def _latency(it: LatencyFigure) -> Markup:
                     curve.distribution.percentiles.p99,
                 )
             ),
-            f"{curve.distribution.percentiles.samples:,} in {curve.runs} runs",
+            Cell(f"{curve.distribution.percentiles.samples:,} in {curve.runs} runs", "figure"),
             class_=_role(curve.role),
         )
         for curve in it.curves
     ]
     title = f"{it.component}: {it.quantity}"
-    figures = table(f"Percentiles of {title}", ("", "p50", "p95", "p99", "requests"), rows)
+    figures = table(f"Percentiles of {title}", ("", "p50", "p95", "p99", "requests"), rows, "quiet")
     return tag("figure", tag("figcaption", title), latency_plot(it), figures)
 
 
-def _trace(trace: CardTrace) -> Markup:
+def _trace(trace: CardTrace, sides: Mapping[Role, str]) -> Markup:
     used = [it for _, it in trace.points if it is not None]
     return row(
         trace.trial,
-        _SIDES[trace.role],
+        sides[trace.role],
         Cell(f"{number(min(used))} MiB", "figure"),
         Cell(f"{number(max(used))} MiB", "figure"),
         class_=_role(trace.role),
     )
 
 
-def _matrix(matrix: InterferenceMatrix) -> Markup:
-    heads = ("p95 of", *(_load(it, matrix) for it in matrix.loads))
+def _matrix(matrix: InterferenceMatrix, sides: Mapping[Role, str]) -> Markup:
+    heads = ("p95 of", *(f"beside {it}" for it in matrix.components), "all loaded")
     rows = [
         row(component, *(_slowdown(it) for it in cells))
         for component, cells in zip(matrix.components, matrix.cells, strict=True)
     ]
-    return tag("div", table(f"{_SIDES[matrix.role]} ({matrix.trial})", heads, rows, "heat"))
-
-
-def _load(load: tuple[str, ...], matrix: InterferenceMatrix) -> str:
-    if len(load) == 1:
-        return f"{load[0]} alone"
-    return "all" if len(load) == len(matrix.components) else " + ".join(load)
+    return tag("div", table(f"{sides[matrix.role]} ({matrix.trial})", heads, rows, "heat"))
 
 
 def _slowdown(it: Slowdown) -> Cell:
@@ -148,8 +158,11 @@ def _slowdown(it: Slowdown) -> Cell:
     if it.ratio is None:
         return Cell(tag("b", f"{number(it.p95_ms)} ms"))
     heat = min(max(it.ratio - 1, 0.0) / (_HOTTEST - 1), 1.0) * 0.38
+    if it.is_alone:
+        return Cell(joined(tag("b", "alone"), f"{number(it.p95_ms)} ms"), "none")
     return Cell(
-        joined(tag("b", f"×{it.ratio:.2f}"), f"{number(it.p95_ms)} ms"), style=f"background:rgba(var(--heat), {heat:.3f})"
+        joined(tag("b", f"×{it.ratio:.2f}"), f"{number(it.p95_ms)} ms"),
+        style=f"background:rgba(var(--heat), {heat:.3f})",
     )
 
 

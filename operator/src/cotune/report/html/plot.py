@@ -49,8 +49,7 @@ def axes(
     y: Scale,
     x_title: str,
     y_title: str,
-    x_text: Callable[[float], str],
-    y_text: Callable[[float], str],
+    y_text: Callable[[float], str] | None = None,
 ) -> Markup:
     """Grid, ticks and titles of both axes; the y axis's title stands above it, where it reads without turning."""
     bottom, top = frame.y
@@ -58,14 +57,14 @@ def axes(
     vertical = [
         joined(
             tag("line", x1=x(it), x2=x(it), y1=bottom, y2=top, class_="grid"),
-            tag("text", x_text(it), x=x(it), y=bottom + 18, text_anchor="middle"),
+            tag("text", x.text(it), x=x(it), y=bottom + 18, text_anchor="middle"),
         )
         for it in x.ticks()
     ]
     horizontal = [
         joined(
             tag("line", x1=left, x2=right, y1=y(it), y2=y(it), class_="grid"),
-            tag("text", y_text(it), x=left - 8, y=y(it) + 4, text_anchor="end"),
+            tag("text", (y_text or y.text)(it), x=left - 8, y=y(it) + 4, text_anchor="end"),
         )
         for it in y.ticks(5)
     ]

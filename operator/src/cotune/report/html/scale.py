@@ -1,5 +1,6 @@
 """From figures to pixels, with ticks that people read well."""
 
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,6 +24,17 @@ class Scale:
     def ticks(self, most: int = 6) -> tuple[float, ...]:
         """Round values within the bounds, ascending."""
         return _decades(self.low, self.high, most) if self.is_logarithmic else _steps(self.low, self.high, most)
+
+    def text(self, tick: float) -> str:
+        """A tick as it is written: all of one axis with as many decimals."""
+        ticks = self.ticks()
+        gap = min((after - before for before, after in itertools.pairwise(ticks)), default=abs(tick) or 1.0)
+        digits = max(0, -math.floor(math.log10(gap * 1.0001)))
+        if self.is_logarithmic:
+            digits = max(0, -math.floor(math.log10(tick * 1.0001)))
+        elif abs(gap * 10**digits - round(gap * 10**digits)) > 1e-6:
+            digits += 1
+        return f"{tick:,.{digits}f}"
 
     def _straight(self, value: float) -> float:
         return math.log(value) if self.is_logarithmic else value
@@ -50,6 +62,6 @@ def _decades(low: float, high: float, most: int) -> tuple[float, ...]:
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for mantissas in ((1, 2, 5), (1, 3), (1,)):
         found = tuple(it * 10.0**power for power in powers for it in mantissas if low <= it * 10.0**power <= high)
-        if len(found) <= most:
-            break
-    return found if len(found) > 1 else (low, high)
+        if 3 <= len(found) <= most:
+            return found
+    return _steps(low, high, most)
