@@ -1,0 +1,8 @@
+import pytest
+from support.played_experiment import Played, played
+
+
+@pytest.fixture(scope="session")
+def voice() -> Played:
+    """The story, with a winner: 95 % sure."""
+    return played()
