@@ -17,8 +17,10 @@ pytestmark = pytest.mark.browser
 EVIL = """"><img src=x onerror="document.title='owned'"><script>document.title='owned'</script><style>*{display:none}"""
 
 OVERFLOW = """
-[...document.querySelectorAll('body *')].filter(it => !it.closest('.scroll, svg, nav ul') && getComputedStyle(it).position != 'absolute'
-  && it.getBoundingClientRect().right > document.documentElement.clientWidth + 1).map(it => it.tagName + '.' + it.className)
+[...document.querySelectorAll('body *')]
+  .filter(it => !it.closest('.scroll, svg, nav ul') && getComputedStyle(it).position != 'absolute')
+  .filter(it => it.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
+  .map(it => it.tagName + '.' + it.className)
 """
 
 CONTRAST = """
@@ -66,9 +68,11 @@ def file(voice: Played, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def seen(browser: Browser, file: Path, *expressions: str, **window: Any) -> tuple[Page, list[Any]]:
     """The page after it was opened, and the values of the expressions in it."""
 
+    url = file.resolve().as_uri()
+
     async def look() -> tuple[Page, list[Any]]:
         async with browser.page() as page:
-            await page.open(file, **window)
+            await page.open(url, **window)
             return page, [await page.evaluate(it) for it in expressions]
 
     return asyncio.run(look())
@@ -133,8 +137,8 @@ def test_every_picture_and_table_says_what_it_is(browser: Browser, file: Path) -
     _, (pictures, tables) = seen(
         browser,
         file,
-        "[...document.querySelectorAll('svg:not([aria-hidden])')].filter(it => !it.querySelector(':scope > title')?.textContent"
-        " || !it.querySelector(':scope > desc')?.textContent).length",
+        "[...document.querySelectorAll('svg:not([aria-hidden])')].filter(it => !['title', 'desc'].every("
+        "name => it.querySelector(`:scope > ${name}`)?.textContent)).length",
         "[...document.querySelectorAll('table')].filter(it => !it.caption?.textContent).length",
     )
 

@@ -1,4 +1,4 @@
-"""A real Chromium without a window, driven over its own protocol: what it logs, what it asks for, what it has laid out."""
+"""A real Chromium without a window, driven over its own protocol: what it logs, asks for and has laid out."""
 
 import asyncio
 import itertools
@@ -45,8 +45,8 @@ class Page:
     _numbers: Any = field(default_factory=itertools.count)
     _is_loaded: bool = False
 
-    async def open(self, file: Path, width: int = 1280, height: int = 900, dark: bool = False, media: str = "") -> None:
-        """Load a file and lay it out for a window of this size."""
+    async def open(self, url: str, width: int = 1280, height: int = 900, dark: bool = False, media: str = "") -> None:
+        """Load a page and lay it out for a window of this size."""
         for domain in ("Page", "Runtime", "Log", "Network"):
             await self.call(f"{domain}.enable")
         await self.call("Network.setCacheDisabled", cacheDisabled=True)
@@ -58,7 +58,7 @@ class Page:
         self.said.clear()
         self.requests.clear()
         self._is_loaded = False
-        await self.call("Page.navigate", url=file.resolve().as_uri())
+        await self.call("Page.navigate", url=url)
         async with asyncio.timeout(_PATIENCE_SECONDS):
             while not self._is_loaded:
                 self._told(await self._next())

@@ -10,7 +10,7 @@ from cotune.report.html.pictures import no_raw_data
 from cotune.report.interference import InterferenceMatrix, Slowdown
 from cotune.report.report import Report
 from cotune.report.request import Row
-from cotune.report.units import change, figure, number, percent, share
+from cotune.report.units import change, figure, percent, quantity, share
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~#])")
 
@@ -161,7 +161,7 @@ def _latencies(report: Report) -> Iterator[str]:
         (
             f"{figure_.component}: {figure_.quantity}",
             report.sides[it.role],
-            *(f"{number(value)} ms" for value in (found.p50, found.p95, found.p99)),
+            *(quantity(value, "ms") for value in (found.p50, found.p95, found.p99)),
             f"{found.samples:,}",
         )
         for figure_ in report.latencies
@@ -178,10 +178,10 @@ def _memory(report: Report) -> Iterator[str]:
     rows: list[tuple[str, ...]] = []
     for it in report.card_memory.traces:
         used = [value for _, value in it.points if value is not None]
-        rows.append((it.trial, report.sides[it.role], f"{number(min(used))} MiB", f"{number(max(used))} MiB"))
+        rows.append((it.trial, report.sides[it.role], quantity(min(used), "MiB"), quantity(max(used), "MiB")))
     yield from _table(("run", "side", "least used", "most used"), rows)
     if report.card_memory.total_mib is not None:
-        yield from ("", f"The card has {number(report.card_memory.total_mib)} MiB.")
+        yield from ("", f"The card has {quantity(report.card_memory.total_mib, 'MiB')}.")
 
 
 def _interference(report: Report) -> Iterator[str]:
@@ -203,8 +203,8 @@ def _slowdown(it: Slowdown) -> str:
     if it.p95_ms is None:
         return "–"
     if it.is_alone:
-        return f"{number(it.p95_ms)} ms alone"
-    return f"{number(it.p95_ms)} ms" + (f" (×{it.ratio:.2f})" if it.ratio is not None else "")
+        return f"{quantity(it.p95_ms, 'ms')} alone"
+    return quantity(it.p95_ms, "ms") + (f" (×{it.ratio:.2f})" if it.ratio is not None else "")
 
 
 def _skipped(report: Report) -> Iterator[str]:

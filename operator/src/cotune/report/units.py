@@ -1,4 +1,4 @@
-"""Figures with their units, as docs/how-to/tune-your-stack.md names the metrics."""
+"""Figures with their units, as docs/how-to/tune-your-stack.md names the metrics; no line breaks between both."""
 
 import re
 
@@ -14,28 +14,35 @@ _UNITS = (
     (re.compile(r"\.slowdown\.p\d+$"), "×"),
 )
 
+_GAP = "\N{NO-BREAK SPACE}"
+
 
 def figure(metric: str, value: float) -> str:
     """Such as `54.3 ms` or `3.7 %`."""
     unit = _unit(metric)
-    return f"{number(value * 100 if unit == '%' else value)} {unit}".rstrip()
+    return f"{number(value * 100 if unit == '%' else value)}{_GAP}{unit}".rstrip()
 
 
 def change(metric: str, value: float) -> str:
     """A difference, with its sign; that of percentages is in points."""
     unit = _unit(metric)
     shown = number(abs(value * 100 if unit == "%" else value))
-    return f"{_sign(value) if value else ''}{shown} {'points' if unit == '%' else unit}".rstrip()
+    return f"{_sign(value) if value else ''}{shown}{_GAP}{'points' if unit == '%' else unit}".rstrip()
+
+
+def quantity(value: float, unit: str) -> str:
+    """Such as `54.3 ms`."""
+    return f"{number(value)}{_GAP}{unit}"
 
 
 def share(value: float) -> str:
     """A relative change, such as `−89.2 %`."""
-    return f"{_sign(value)}{number(abs(value) * 100)} %" if value else "0 %"
+    return f"{_sign(value)}{number(abs(value) * 100)}{_GAP}%" if value else f"0{_GAP}%"
 
 
 def percent(value: float) -> str:
     """A share, such as `95 %`."""
-    return f"{value * 100:.0f} %"
+    return f"{value * 100:.0f}{_GAP}%"
 
 
 def signed(value: float, digits: int = 3) -> str:

@@ -9,7 +9,7 @@ from cotune.report.html.markup import Markup, joined, tag
 from cotune.report.html.plot import Frame, axes, line, picture, stroke
 from cotune.report.html.scale import Scale, around
 from cotune.report.latencies import LatencyFigure
-from cotune.report.units import number, percent
+from cotune.report.units import number, percent, quantity
 
 _FRAME = Frame(top=34.0)
 _WIDE = Frame(width=1060.0, height=300.0, left=72.0, right=24.0, top=34.0)
@@ -29,7 +29,7 @@ def latency_plot(figure: LatencyFigure) -> Markup:
         line(_stairs(it.distribution, x, y), f"line {stroke(it.role)}", f"{it.role}, {it.runs} runs")
         for it in figure.curves
     ]
-    told = "; ".join(f"{it.role} p95 {number(it.distribution.percentiles.p95)} ms" for it in figure.curves)
+    told = "; ".join(f"{it.role} p95 {quantity(it.distribution.percentiles.p95, 'ms')}" for it in figure.curves)
     return picture(
         _FRAME,
         f"{figure.component}: {figure.quantity}",
@@ -49,7 +49,7 @@ def memory_plot(memory: CardMemory) -> Markup:
     y = around([*used, *([memory.total_mib] if memory.total_mib is not None else [])], *_WIDE.y)
     limit = _limit(memory.total_mib, y) if memory.total_mib is not None else joined()
     lines = [it for trace in _baseline_first(memory.traces) for it in _trace(trace, x, y)]
-    told = f"{len(memory.traces)} runs; between {number(min(used))} and {number(max(used))} MiB were used."
+    told = f"{len(memory.traces)} runs; between {number(min(used))} and {quantity(max(used), 'MiB')} were used."
     return picture(
         _WIDE,
         "Card memory over time",
@@ -68,7 +68,9 @@ def _limit(total: float, y: Scale) -> Markup:
     left, right = _WIDE.x
     return joined(
         tag("line", x1=left, x2=right, y1=y(total), y2=y(total), class_="zero"),
-        tag("text", f"the card: {number(total)} MiB", x=right - 6, y=y(total) - 6, text_anchor="end", class_="halo"),
+        tag(
+            "text", f"the card: {quantity(total, 'MiB')}", x=right - 6, y=y(total) - 6, text_anchor="end", class_="halo"
+        ),
     )
 
 

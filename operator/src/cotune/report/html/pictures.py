@@ -13,7 +13,7 @@ from cotune.report.html.plot import key, line_sign
 from cotune.report.interference import InterferenceMatrix, Slowdown
 from cotune.report.latencies import LatencyFigure
 from cotune.report.report import Report
-from cotune.report.units import figure, number
+from cotune.report.units import figure, quantity
 
 _HOTTEST = 3.0
 """A slowdown that is as dark as it gets."""
@@ -115,7 +115,7 @@ def _latency(it: LatencyFigure, sides: Mapping[Role, str]) -> Markup:
         row(
             sides[curve.role],
             *(
-                Cell(f"{number(value)} ms", "figure")
+                Cell(quantity(value, "ms"), "figure")
                 for value in (
                     curve.distribution.percentiles.p50,
                     curve.distribution.percentiles.p95,
@@ -137,8 +137,8 @@ def _trace(trace: CardTrace, sides: Mapping[Role, str]) -> Markup:
     return row(
         trace.trial,
         sides[trace.role],
-        Cell(f"{number(min(used))} MiB", "figure"),
-        Cell(f"{number(max(used))} MiB", "figure"),
+        Cell(quantity(min(used), "MiB"), "figure"),
+        Cell(quantity(max(used), "MiB"), "figure"),
         class_=_role(trace.role),
     )
 
@@ -156,12 +156,12 @@ def _slowdown(it: Slowdown) -> Cell:
     if it.p95_ms is None:
         return Cell(tag("span", "–", class_="unknown"), "none")
     if it.ratio is None:
-        return Cell(tag("b", f"{number(it.p95_ms)} ms"))
+        return Cell(tag("b", quantity(it.p95_ms, "ms")))
     heat = min(max(it.ratio - 1, 0.0) / (_HOTTEST - 1), 1.0) * 0.38
     if it.is_alone:
-        return Cell(joined(tag("b", "alone"), f"{number(it.p95_ms)} ms"), "none")
+        return Cell(joined(tag("b", "alone"), quantity(it.p95_ms, "ms")), "none")
     return Cell(
-        joined(tag("b", f"×{it.ratio:.2f}"), f"{number(it.p95_ms)} ms"),
+        joined(tag("b", f"×{it.ratio:.2f}"), quantity(it.p95_ms, "ms")),
         style=f"background:rgba(var(--heat), {heat:.3f})",
     )
 
