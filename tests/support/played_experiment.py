@@ -54,7 +54,7 @@ _ALONE: Mapping[str, float] = {"stt": 0.42, "judge": 0.80, "neighbour": 0.7}
 """Of its p95 in the full stack, what a component takes alone."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Played:
     """What is there at the end."""
 

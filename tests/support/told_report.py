@@ -4,6 +4,7 @@ import gzip
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 
 from cotune.measurement.contract import ProbeResult
 from cotune.report.raw import NoRawResults
@@ -30,6 +31,7 @@ def experiment(played: Played) -> Experiment:
     return find_experiment(played.bodies, NAME)
 
 
+@cache
 def told(played: Played) -> Report:
     """With all raw results."""
     return report(experiment(played), PlayedResults(played.records), MADE_AT)
