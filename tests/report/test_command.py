@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from cotune.cli.__main__ import main
+from support.command_line import cotune
 from support.played_experiment import Played
 
 DATA = Path(__file__).parents[1] / "data" / "report"
@@ -70,14 +71,12 @@ def test_what_cannot_be_read_is_1_and_one_line(
     assert words in line
 
 
-def test_a_cluster_that_does_not_answer_is_1(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    monkeypatch.setenv("HOME", str(tmp_path))
+def test_without_a_cluster_to_ask_it_is_1_and_one_line(tmp_path: Path) -> None:
+    found = cotune("report", "voice", "-n", "voice-lab", KUBECONFIG=str(tmp_path / "none"), HOME=str(tmp_path))
 
-    assert main(["report", "voice", "-n", "voice-lab", "--output", str(tmp_path)]) == 1
-    assert "no cluster to ask" in capsys.readouterr().err
+    assert found.returncode == 1
+    assert "cotune: error: no cluster to ask" in found.stderr
+    assert "Traceback" not in found.stderr
 
 
 @pytest.mark.parametrize("damage", [b"not gzip", gzip.compress(b"not JSON"), gzip.compress(b'{"result": {}}')])

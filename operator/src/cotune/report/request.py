@@ -55,7 +55,7 @@ def request(experiment: Experiment) -> Request:
         window=(
             f"{workload.warmup_seconds} s of warm-up, {workload.duration_seconds} s measured, "
             f"{workload.cooldown_seconds} s of cool-down; a metric that decides rests on at least "
-            f"{workload.minimum_samples} samples"
+            f"{workload.minimum_samples} {'sample' if workload.minimum_samples == 1 else 'samples'}"
         ),
         objectives=tuple(Row((it.metric, _goal(it), percent(float(it.weight) / total))) for it in spec.objectives),
         constraints=tuple(Row((it.metric, bound(it))) for it in spec.constraints),

@@ -3,7 +3,7 @@
 from cotune.api.experiment import Outcome
 from cotune.report.candidates import Role
 from cotune.report.comparison import Comparison, Direction, Effect, KeptBound
-from cotune.report.html.document import AnyCell, Cell, missing, row, table
+from cotune.report.html.document import AnyCell, Cell, breakable, missing, row, table
 from cotune.report.html.forest import ForestScale
 from cotune.report.html.markup import Markup, joined, tag
 from cotune.report.report import Report
@@ -108,13 +108,7 @@ def _tiles(report: Report) -> "list[Markup]":
 
 def _tile(what: str, value: str, small: str, direction: Direction | None = None) -> Markup:
     pill = tag("span", _SIGNS[direction], class_=_PILLS[direction]) if direction is not None else None
-    return tag("div", tag("dt", _breakable(what)), tag("dd", value, tag("small", small), pill))
-
-
-def _breakable(metric: str) -> Markup:
-    """A long name may break after a dot, and nowhere else."""
-    first, *rest = metric.split(".")
-    return joined(first, *(joined(".", tag("wbr"), it) for it in rest))
+    return tag("div", tag("dt", breakable(what)), tag("dd", value, tag("small", small), pill))
 
 
 def _rows(caption: str, head: tuple[str, ...], rows: tuple[Row, ...]) -> Markup:
@@ -132,7 +126,7 @@ def _settings(found: Comparison, side: str) -> Markup:
 def _effects(found: Comparison, scale: ForestScale | None) -> "list[Markup]":
     return [
         row(
-            joined(it.metric, tag("span", f"{percent(it.weight)} of the fitness", class_="sub")),
+            joined(breakable(it.metric), tag("span", f"{percent(it.weight)} of the fitness", class_="sub")),
             Cell(figure(it.metric, it.baseline), "figure"),
             Cell(figure(it.metric, it.candidate), "figure"),
             Cell(_change(it), "figure"),

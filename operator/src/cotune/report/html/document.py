@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 
-from cotune.report.html.markup import Content, Markup, tag
+from cotune.report.html.markup import Content, Markup, joined, tag
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 """Nothing is loaded, sent or run, whatever a page says."""
@@ -58,6 +58,12 @@ def table(
 def row(head: AnyCell, *cells: AnyCell, class_: str | None = None) -> Markup:
     """The first cell names the row."""
     return tag("tr", _cell("th", head, scope="row"), (_cell("td", it) for it in cells), class_=class_)
+
+
+def breakable(metric: str) -> Markup:
+    """A long name may break after a dot, and nowhere else."""
+    first, *rest = metric.split(".")
+    return joined(first, *(joined(".", tag("wbr"), it) for it in rest))
 
 
 def unknown(words: str = "unknown") -> Markup:

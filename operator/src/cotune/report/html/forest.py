@@ -13,7 +13,7 @@ from cotune.report.units import percent, share
 
 _CLASSES = {Direction.BETTER: "better", Direction.WORSE: "worse", Direction.UNCLEAR: "unclear"}
 _LEAST_RATIO = 1 / 64
-"""A change of −100 % has no place on a scale of ratios: it stands at the left end."""
+"""A change of −100 % has no place on a scale of ratios: an interval that reaches so far is open to the left."""
 _ROW = Frame(width=300.0, height=30.0, left=12.0, right=12.0, top=0.0, bottom=0.0)
 
 
@@ -29,8 +29,9 @@ class ForestScale:
         found = [it.relative for it in effects if it.relative is not None]
         if not found:
             return None
-        ratios = [_ratio(value) for it in found for value in (it.lower, it.upper)]
-        widest = max(max(ratios), 1 / min(ratios), 1.02)
+        ratios = [1 + value for it in found for value in (it.lower, it.estimate, it.upper)]
+        shown = [it for it in ratios if it >= _LEAST_RATIO] or [_LEAST_RATIO]
+        widest = max(max(shown), 1 / min(shown), 1.02)
         widest **= 1.08
         return cls(Scale(1 / widest, widest, *_ROW.x, is_logarithmic=True))
 
@@ -40,11 +41,11 @@ class ForestScale:
         return picture(_ROW, "Scale of changes", "Relative to the baseline; equal ratios are equally far.", *labels)
 
     def row(self, effect: Effect, confidence: float) -> Markup | None:
-        """The interval and its estimate; None: not known."""
+        """The interval and its estimate; None: not known. An end beyond the scale has no mark: it is open."""
         if (relative := effect.relative) is None:
             return None
         class_, middle = _CLASSES[effect.direction], _ROW.height / 2
-        low, at, high = (self.scale(_ratio(it)) for it in (relative.lower, relative.estimate, relative.upper))
+        low, at, high = (self._place(it) for it in (relative.lower, relative.estimate, relative.upper))
         grid = [
             tag(
                 "line", x1=self.scale(it), x2=self.scale(it), y1=0, y2=_ROW.height, class_="zero" if it == 1 else "grid"
@@ -59,10 +60,13 @@ class ForestScale:
             tag("line", x1=low, x2=max(high, low + 1), y1=middle, y2=middle, class_=class_, stroke_width=3),
             *(
                 tag("line", x1=it, x2=it, y1=middle - 5, y2=middle + 5, class_=class_, stroke_width=2)
-                for it in (low, high)
+                for it in ([low] if 1 + relative.lower >= self.scale.low else []) + [high]
             ),
             _mark(effect.direction, at, middle, class_),
         )
+
+    def _place(self, relative: float) -> float:
+        return self.scale(max(1 + relative, self.scale.low))
 
     def _ticks(self) -> tuple[tuple[float, str], ...]:
         widest = self.scale.high
@@ -84,10 +88,6 @@ def _mark(direction: Direction, x: float, y: float, class_: str) -> Markup:
             return tag("rect", x=x - 4.5, y=y - 4.5, width=9.0, height=9.0, class_=class_)
         case Direction.UNCLEAR:
             return tag("path", d=f"M{x:.1f} {y - 6:.1f}l6 6l-6 6l-6-6z", class_=class_)
-
-
-def _ratio(relative: float) -> float:
-    return max(1 + relative, _LEAST_RATIO)
 
 
 def _told(relative: Interval, confidence: float) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from cotune.report.candidates import Role
 from cotune.report.endings import Ending
-from cotune.report.html.document import AnyCell, Cell, missing, row, table
+from cotune.report.html.document import AnyCell, Cell, breakable, missing, row, table
 from cotune.report.html.markup import Markup, joined, tag
 from cotune.report.report import Report
 from cotune.report.rollout import Instruction
@@ -24,7 +24,7 @@ def trials_section(report: Report) -> Markup:
         *found.parameters,
         "phase",
         "fitness",
-        *found.metrics,
+        *(breakable(it) for it in found.metrics),
         "purpose",
         "repeat",
         "reason",

@@ -86,24 +86,16 @@ def _axis(axis: Axis, x: float, bottom: float, top: float) -> Markup:
         for value, place in shown
     ]
     name = tag("text", axis.name, x=x, y=top - 20, text_anchor="middle", class_="strong")
-    return (
-        joined(
-            tag("line", x1=x, x2=x, y1=bottom, y2=top, class_="zero"),
-        ),
-        labels,
-        (name,),
-    )
+    return joined(tag("line", x1=x, x2=x, y1=bottom, y2=top, class_="zero"), labels, name)
 
 
 def _fitness_axis(fitness: Scale, x: float, bottom: float, top: float) -> Markup:
     labels = [tag("text", fitness.text(it), x=x + 8, y=fitness(it) + 4, class_="halo") for it in fitness.ticks()]
     return joined(
-        (tag("line", x1=x, x2=x, y1=bottom, y2=top, class_="zero"),),
+        tag("line", x1=x, x2=x, y1=bottom, y2=top, class_="zero"),
         labels,
-        (
-            tag("text", "none", x=x + 8, y=bottom + 38),
-            tag("text", "fitness", x=x, y=top - 20, text_anchor="middle", class_="strong"),
-        ),
+        tag("text", "none", x=x + 8, y=bottom + 38),
+        tag("text", "fitness", x=x, y=top - 20, text_anchor="middle", class_="strong"),
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from cotune.report.candidates import Role
 from cotune.report.card_memory import CardTrace
 from cotune.report.html.curves import latency_plot, memory_plot
-from cotune.report.html.document import Cell, missing, row, table
+from cotune.report.html.document import Cell, breakable, missing, row, table
 from cotune.report.html.markup import Markup, joined, tag
 from cotune.report.html.parallel_plot import parallel_plot
 from cotune.report.html.pareto_plot import pareto_plot
@@ -40,7 +40,7 @@ def pareto_section(report: Report) -> Markup:
     x, y = found.x.metric, found.y.metric
     lead = (
         f"{x} against {y}: of the objectives that differ between candidates, the two that weigh most. Each point is "
-        "the mean of all measured runs of a candidate."
+        "the mean of all measured runs of a candidate; one that had few moves by noise alone."
     )
     rows = [
         row(
@@ -52,7 +52,7 @@ def pareto_section(report: Report) -> Markup:
         )
         for it in found.front
     ]
-    front = table("On the front: nobody is better in both", ("candidate", x, y, "runs"), rows)
+    front = table("On the front: nobody is better in both", ("candidate", breakable(x), breakable(y), "runs"), rows)
     return joined(
         tag("p", lead, class_="lead"),
         tag("div", tag("figure", pareto_plot(found, report.sides[Role.CHALLENGER])), tag("div", front), class_="two"),

@@ -50,6 +50,7 @@ def axes(
     x_title: str,
     y_title: str,
     y_text: Callable[[float], str] | None = None,
+    x_text: Callable[[float], str] | None = None,
 ) -> Markup:
     """Grid, ticks and titles of both axes; the y axis's title stands above it, where it reads without turning."""
     bottom, top = frame.y
@@ -57,7 +58,7 @@ def axes(
     vertical = [
         joined(
             tag("line", x1=x(it), x2=x(it), y1=bottom, y2=top, class_="grid"),
-            tag("text", x.text(it), x=x(it), y=bottom + 18, text_anchor="middle"),
+            tag("text", (x_text or x.text)(it), x=x(it), y=bottom + 18, text_anchor="middle"),
         )
         for it in x.ticks()
     ]
@@ -73,7 +74,7 @@ def axes(
         tag("text", y_title, x=4, y=top - 10, class_="strong"),
     )
     base = tag("line", x1=left, x2=right, y1=bottom, y2=bottom, class_="axis")
-    return joined(vertical, horizontal, (base,), titles)
+    return joined(vertical, horizontal, base, titles)
 
 
 def line(points: Sequence[tuple[float, float]], class_: str, title: str | None = None) -> Markup:
