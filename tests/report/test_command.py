@@ -79,7 +79,11 @@ def test_without_a_cluster_to_ask_it_is_1_and_one_line(tmp_path: Path) -> None:
     assert "Traceback" not in found.stderr
 
 
-@pytest.mark.parametrize("damage", [b"not gzip", gzip.compress(b"not JSON"), gzip.compress(b'{"result": {}}')])
+@pytest.mark.parametrize(
+    "damage",
+    [b"not gzip", gzip.compress(b"not JSON"), gzip.compress(b"[]"), gzip.compress(b'{"result": {}}')],
+    ids=["gzip", "JSON", "object", "result"],
+)
 def test_a_raw_result_that_is_none_is_1(
     voice: Played, tmp_path: Path, damage: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:

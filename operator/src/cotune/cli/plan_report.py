@@ -127,9 +127,10 @@ def as_json(report: Report) -> str:
 def as_html(report: Report) -> str:
     """One self-contained page: the card as a bar for every candidate."""
     title = f"{report.name} on {report.card.product}, {gib(report.card.total_bytes):.2f} GiB"
-    legend = [joined(_swatch(colour), what) for what, colour in _COLOURS.items()]
+    colours = {**_COLOURS, "free": "var(--unclear-back)"}
+    legend = (tag("li", tag("i", class_="swatch", style=f"background:{it}"), what) for what, it in colours.items())
     fitting = sum(it.plan.fits for it in report.planned)
-    heads = ("Candidate", "Card", "KV tokens", "Requests", "Free GiB", "")
+    heads = ("Candidate", "Card", "KV tokens", "Requests", "Free GiB")
     rows = [_html_row(it) for it in report.planned]
     return document(
         f"Plan of {report.name}",
@@ -138,7 +139,7 @@ def as_html(report: Report) -> str:
             "main",
             tag(
                 "section",
-                tag("p", *legend, _swatch("var(--unclear-back)"), "free"),
+                tag("ul", legend, class_="key"),
                 table(f"{fitting} of {len(rows)} candidates fit", heads, rows),
                 tag("p", f"{report.advice}.") if report.advice else None,
                 tag("p", f"Not planned: {', '.join(report.unplanned)}.") if report.unplanned else None,
@@ -160,16 +161,11 @@ def _html_row(it: PlannedCandidate) -> Markup:
     models = plan.language_models.values()
     return row(
         Cell(_values(it), "figure"),
-        tag("div", bars, class_="bar"),
+        joined(tag("div", bars, class_="bar"), tag("span", _why(plan), class_="sub")),
         ", ".join(f"{model.tokens:,}" for model in models) if plan.fits else None,
         ", ".join(f"{model.concurrency:.2f}" for model in models) if plan.fits else None,
         f"{gib(plan.free):.2f}" if plan.fits else None,
-        Cell(_why(plan), "words"),
     )
-
-
-def _swatch(colour: str) -> Markup:
-    return tag("i", class_="swatch", style=f"background:{colour}")
 
 
 def _why(plan: StackPlan) -> str:
