@@ -35,7 +35,7 @@ def test_an_experiment_is_reported_from_the_cluster(api_server: ApiServer, tmp_p
     assert found.returncode == 0, found.stderr
     text = (tmp_path / "voice-report.md").read_text()
     assert "**judgeMemory=0.60 whisperModel=tiny is better than what runs today" in text
-    assert "from 31 trials" in text
+    assert "from 46 trials" in text
     assert "| production | voice-prod | Manual | AwaitingApproval |" in text
 
     missing = cotune("report", "nobody", *where, KUBECONFIG=str(api_server.kubeconfig))

@@ -49,9 +49,9 @@ def trial(memory: str, whisper: str) -> TrialSummary:
     )
 
 
-def confirmation(memory: str, whisper: str, repeat: int) -> TrialSummary:
+def again(memory: str, whisper: str, repeat: int, purpose: str) -> TrialSummary:
     fresh = trial(memory, whisper)
-    return fresh.model_copy(update={"name": f"{fresh.name}-{repeat}", "repeat": repeat, "purpose": "Confirmation"})
+    return fresh.model_copy(update={"name": f"{fresh.name}-{repeat}", "repeat": repeat, "purpose": purpose})
 
 
 def profile(name: str, message: str = "", **phases: str) -> ProfileSummary:
@@ -109,7 +109,13 @@ NOTHING = NothingFeasibleSummary(
     pods=0,
     seconds=1.8,
 )
-FRESH = tuple(confirmation(memory, size, it) for it in (1, 2) for memory, size in (("0.60", "tiny"), ("0.50", "small")))
+FRESH = (
+    *(again("0.60", "tiny", it, "Confirmation") for it in (1, 2)),
+    *(again("0.50", "small", it, "Confirmation") for it in (1, 2)),
+    *(again("0.60", "small", it, "Validation") for it in (1, 2)),
+    *(again("0.50", "tiny", it, "Validation") for it in (1, 2)),
+    *(again("0.50", "small", it, "Validation") for it in (3, 4)),
+)
 
 GOOD = Summary(
     title="a SIMULATION",
@@ -203,8 +209,15 @@ def test_everything_holds_for_a_good_run() -> None:
     ("change", "what"),
     [
         (replaced(trials=(*GOOD.trials[:14], *FRESH)), "of 15 candidates has one trial"),
-        (replaced(trials=GOOD.trials[:-1]), "run again as often as each other"),
-        (replaced(trials=GOOD.trials[:-4]), "run again as often as each other"),
+        (replaced(trials=(*GOOD.trials[:15], *FRESH[1:])), "run again as often as each other"),
+        (replaced(trials=(*GOOD.trials[:15], *FRESH[4:])), "run again as often as each other"),
+        (replaced(trials=GOOD.trials[:-1]), "run on its own, as often as the baseline"),
+        (replaced(trials=GOOD.trials[:-2]), "run on its own, as often as the baseline"),
+        (with_trial(-1, phase="Failed"), "run on its own, as often as the baseline"),
+        (
+            replaced(trials=(*GOOD.trials, *(again("0.60", "tiny", it, "Validation") for it in (3, 4)))),
+            "run on its own, as often as the baseline",
+        ),
         (replaced(trials=(*GOOD.trials[:14], GOOD.trials[13], *FRESH)), "of 15 candidates has one trial"),
         (with_trial(14, probe_pods=2), "of 15 candidates has one trial"),
         (with_trial(0, phase="Failed", message=CACHE_BLOCKS), "were skipped with the figures"),

@@ -3,6 +3,7 @@
 import pytest
 from cotune.api.experiment import Goal
 from cotune.report.comparison import Direction, comparison, confirming
+from cotune.report.validation import validation
 from support.played_experiment import Played, played
 from support.told_report import experiment
 
@@ -47,6 +48,22 @@ def test_only_settings_that_differ_by_value_are_changed(voice: Played) -> None:
 
     assert found is not None
     assert [(it.name, it.is_changed) for it in found.settings] == [("judgeMemory", True), ("whisperModel", True)]
+
+
+def test_every_change_is_told_alone_with_its_gain_or_why_it_has_none(voice: Played) -> None:
+    found = validation(experiment(voice))
+
+    assert found is not None
+    memory, model = found.changes
+    assert (memory.name, memory.is_kept, memory.reason, memory.gain) == (
+        "judgeMemory=0.60",
+        False,
+        "CudaOutOfMemory",
+        None,
+    )
+    assert model.gain is not None
+    assert (model.is_kept, model.gain.lower > 0, found.gain) == (True, True, model.gain)
+    assert found.is_partial
 
 
 def test_nothing_is_compared_before_anybody_was_confirmed() -> None:

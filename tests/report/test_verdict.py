@@ -53,8 +53,24 @@ def test_an_end_without_confirming_runs_is_told_by_the_condition(voice: Played) 
 def test_a_drift_of_the_baseline_is_a_note_on_the_answer(voice: Played) -> None:
     drifted = _with(experiment(voice), "Steady", ConditionStatus.FALSE, "BaselineDrifts")
 
-    assert verdict(experiment(voice)).notes == ()
-    assert verdict(drifted).notes == ("The baseline drifted while the search ran: words",)
+    note = "The baseline drifted while the search ran: words"
+    assert note not in verdict(experiment(voice)).notes
+    assert note in verdict(drifted).notes
+
+
+def test_a_change_that_the_profile_does_not_make_is_a_note_with_its_reason(voice: Played) -> None:
+    found = verdict(experiment(voice))
+
+    assert found.notes == ("The profile makes whisperModel=tiny only; left out: judgeMemory=0.60 (CudaOutOfMemory).",)
+
+
+def test_before_the_changes_are_validated_it_is_said_that_there_is_no_profile_yet(voice: Played) -> None:
+    whole = experiment(voice)
+    status = whole.status.model_copy(update={"phase": ExperimentPhase.VALIDATING, "validation": None})
+
+    (note,) = verdict(replace(whole, status=status)).notes
+
+    assert note.startswith("Its changes are still being validated")
 
 
 def _bare(voice: Played, phase: ExperimentPhase) -> Experiment:

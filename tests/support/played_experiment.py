@@ -37,7 +37,7 @@ from cotune.measurement.contract import (
 )
 from cotune.measurement.latency import LatencyRecorder
 from cotune.planning.model_config import read_model_config
-from cotune.profiles.making import make_profile
+from cotune.profiles.making import NamedProfile, make_profile
 from cotune.search.space import Candidate, Space
 
 from support import examples
@@ -129,13 +129,13 @@ class _Player:
             observed = [self._observed(*it[:2]) for it in self._ended]
             step = decide(NAME, self._spec, observed, 1, self._plan)
             enough = stop_after is not None and len(self._ended) >= stop_after
-            if step.phase is not ExperimentPhase.RUNNING or enough:
+            if step.phase in {ExperimentPhase.SUCCEEDED, ExperimentPhase.FAILED} or enough:
                 return step
             for planned in (*step.start, *step.record):
                 self._run(planned)
 
     def experiment(self, step: ExperimentStep) -> Body:
-        summary = self._plan.summary
+        summary, made = self._plan.summary, self._made(step)
         status = ExperimentStatus(
             phase=step.phase,
             observed_generation=1,
@@ -145,8 +145,9 @@ class _Player:
             gpu_seconds_saved=f"{step.gpu_seconds_saved:.1f}" if step.gpu_seconds_saved is not None else None,
             winner=step.winner,
             verdict=step.verdict,
+            validation=step.validation,
             noise=step.noise,
-            profile=f"{NAME}-0e4aea" if step.winner is not None else None,
+            profile=made.name if made is not None else None,
             conditions=tuple(self._conditions(step)),
         )
         return self._body("GpuAllocationExperiment", NAME, self._spec, status)
@@ -159,6 +160,7 @@ class _Player:
                 candidate=tuple(Assignment(name=name, value=value) for name, value in planned.candidate.assignments),
                 repeat=planned.repeat,
                 purpose=planned.purpose,
+                series=planned.series,
                 skipped=planned.is_skipped,
                 prediction=planned.prediction,
             )
@@ -171,10 +173,8 @@ class _Player:
         return found
 
     def profile(self, step: ExperimentStep) -> list[Body]:
-        if step.winner is None or step.winning is None:
+        if (made := self._made(step)) is None:
             return []
-        made = make_profile(self._spec, NAME, NAMESPACE, step.winning, step.winner.trial, _SPEC_DIGEST)
-        assert made is not None
         status = ProfileStatus(
             phase=ProfilePhase.AWAITING_APPROVAL,
             stage="production",
@@ -185,8 +185,13 @@ class _Player:
         )
         return [self._body("GpuProfile", made.name, made.spec, status)]
 
+    def _made(self, step: ExperimentStep) -> NamedProfile | None:
+        if step.deployable is None:
+            return None
+        return make_profile(self._spec, NAME, NAMESPACE, step.deployable.candidate, step.deployable.trial, _SPEC_DIGEST)
+
     def _conditions(self, step: ExperimentStep) -> list[Condition]:
-        over = step.phase is not ExperimentPhase.RUNNING
+        over = step.phase is ExperimentPhase.SUCCEEDED
         told = {"Ready": over, "Progressing": not over}
         holds = {it: ConditionStatus.TRUE if value else ConditionStatus.FALSE for it, value in told.items()}
         found = [self._condition(it, status, step.reason, step.message) for it, status in holds.items()]
@@ -346,6 +351,7 @@ class _Player:
             is_skipped=planned.is_skipped,
             seconds=None if planned.is_skipped else seconds,
             purpose=planned.purpose,
+            series=planned.series,
             started=status.started_at.timestamp() if status.started_at else None,
             measurements=_metrics(status),
         )

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from cotune_demo.summary import BrokenSummary, Check, Summary, TrialSummary
 
 _CANDIDATES = 15
+_BASELINE = {"judgeMemory": "0.50", "whisperModel": "small"}
 _BELOW_THE_WEIGHTS = ("0.40", "0.45")
 _REFUSED_VERBS = ("get", "patch", "create")
 _UNUSABLE_WER = 0.5
@@ -62,6 +63,7 @@ def checks(summary: Summary) -> Iterator[Check]:
         seen=", ".join(sorted({it.phase for it in rest})),
     )
     yield _confirmed_by_turns(summary)
+    yield _validated_one_by_one(summary)
     winner = summary.winner
     yield Check(
         what="the winner runs Whisper tiny and beats the baseline",
@@ -122,6 +124,20 @@ def _confirmed_by_turns(summary: Summary) -> Check:
         and len(set(counts.values())) == 1
         and all(it.phase == "Succeeded" and it.probe_pods == 1 for it in fresh),
         seen=f"{len(fresh)} fresh runs",
+    )
+
+
+def _validated_one_by_one(summary: Summary) -> Check:
+    runs = [it for it in summary.trials if it.purpose == "Validation"]
+    settings = [tuple(sorted(it.parameters.items())) for it in runs]
+    counts = {it: settings.count(it) for it in settings}
+    changes = sorted(sum(dict(it)[name] != value for name, value in _BASELINE.items()) for it in counts)
+    return Check(
+        what="each of the winner's two changes was run on its own, as often as the baseline beside it",
+        holds=changes == [0, 1, 1]
+        and len(set(counts.values())) == 1
+        and all(it.phase == "Succeeded" and it.probe_pods == 1 for it in runs),
+        seen=f"{len(runs)} runs of {len(counts)} settings",
     )
 
 

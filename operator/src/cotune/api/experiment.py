@@ -672,6 +672,29 @@ class VerdictSummary(ApiModel):
     objectives: Annotated[tuple[ObjectiveEffect, ...], Field(max_length=16, json_schema_extra=map_list("metric"))] = ()
 
 
+class ValidatedChange(ApiModel):
+    """One of the winner's changes, and whether the profile makes it."""
+
+    parameter: Annotated[str, Field(min_length=1, max_length=50)]
+    value: Value
+    kept: bool
+    reason: Annotated[str, Field(max_length=200)]
+    message: Annotated[str, Field(max_length=4096)] = ""
+    """In figures."""
+    gain: Estimate | None = None
+    """In fitness, of this change alone. Left out: it was not measured, or too seldom."""
+
+
+class ValidationSummary(ApiModel):
+    """The winner's changes one by one, and together."""
+
+    changes: Annotated[tuple[ValidatedChange, ...], Field(max_length=16, json_schema_extra=map_list("parameter"))] = ()
+    gain: Estimate | None = None
+    """In fitness, of all changes that are kept, together. Left out: there are none, or too few runs."""
+    interaction: DecimalString | None = None
+    """The same less the sum of their gains alone; left out with fewer than two."""
+
+
 class Noise(ApiModel):
     """What repeats of the same settings differ by, in fitness."""
 
@@ -699,6 +722,8 @@ class ExperimentStatus(ApiModel):
     winner: Winner | None = None
     verdict: VerdictSummary | None = None
     """Left out: the search has not ended, or found no candidate that is worth confirming."""
+    validation: ValidationSummary | None = None
+    """Left out: it has not ended, there was no winner, or no profile is wanted."""
     noise: Noise | None = None
     """Left out: nothing was measured twice."""
     profile: Annotated[str, Field(max_length=63)] | None = None

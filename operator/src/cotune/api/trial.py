@@ -73,6 +73,8 @@ class Purpose(StrEnum):
     """The baseline once more, to see whether the card or the services have changed since the search began."""
     CONFIRMATION = "Confirmation"
     """The best candidate of the search or the baseline, for the verdict."""
+    VALIDATION = "Validation"
+    """Some of the winner's changes or the baseline, to see which changes hold on their own and together."""
 
 
 class TrialSpec(ApiModel):
@@ -87,6 +89,8 @@ class TrialSpec(ApiModel):
     """Which of the candidate's repeats this is, counted from 0; invalid ones are counted and run again."""
     purpose: Purpose = Purpose.SEARCH
     """What it is run for: confirming runs are no part of the search, and the search's are none of the verdict."""
+    series: Annotated[int, Field(ge=0, le=16)] = 0
+    """Which comparison of its purpose it belongs to: runs are compared with runs of the same series only."""
     generation: Annotated[int, Field(ge=0)] = 0
     parents: Annotated[tuple[DnsLabel, ...], Field(max_length=8, json_schema_extra=dict(SET_LIST))] = ()
     """The trials from which the search derived this one."""

@@ -19,14 +19,19 @@ from cotune.api.experiment import (
     Outcome,
     Search,
     TrialCounts,
+    ValidatedChange,
+    ValidationSummary,
     VerdictSummary,
     Winner,
 )
 from cotune.api.trial import Prediction, Purpose, TrialPhase
-from cotune.experiments.confirmation import SECOND_CHANCES, Conclusion, conclude, proceed
+from cotune.experiments.confirmation import Conclusion, conclude, proceed
 from cotune.experiments.observed import ObservedTrial
+from cotune.experiments.partial_winner import Validation, told, validate
 from cotune.experiments.predictions import SpacePlan, unplanned
+from cotune.experiments.turns import SECOND_CHANCES
 from cotune.fitness.bootstrap import Interval
+from cotune.fitness.comparison import Comparison
 from cotune.fitness.noise import Spread, drift, spread
 from cotune.fitness.ranking import Ranking, Result, Verdict, rank
 from cotune.search.grid import GridSampler
@@ -54,6 +59,16 @@ class PlannedTrial:
     is_skipped: bool = False
     """It is recorded with its prediction, and takes no card."""
     purpose: Purpose = Purpose.SEARCH
+    series: int = 0
+
+
+@dataclass(frozen=True)
+class Deployable:
+    """What the profile is made of: the winner, or what of it was validated."""
+
+    candidate: Candidate
+    trial: str
+    """The first that ran it."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +85,8 @@ class ExperimentStep:
     gpu_seconds_saved: float | None = None
     """By skipping; None: nothing was measured from which to estimate it."""
     winner: Winner | None = None
-    winning: Candidate | None = None
+    deployable: Deployable | None = None
+    validation: ValidationSummary | None = None
     verdict: VerdictSummary | None = None
     outcome: Outcome | None = None
     """What the experiment says of a gain; None: it has not ended, or ended without having searched."""
@@ -258,11 +274,19 @@ def _drift_check(
 
 
 def _again(
-    name: str, candidate: Candidate, trials: Sequence[ObservedTrial], plan: SpacePlan, purpose: Purpose
+    name: str,
+    candidate: Candidate,
+    trials: Sequence[ObservedTrial],
+    plan: SpacePlan,
+    purpose: Purpose,
+    series: int = 0,
 ) -> PlannedTrial:
     """One more run of a candidate, numbered after all that it had."""
     repeat = 1 + max((it.repeat for it in trials if it.candidate == candidate), default=-1)
-    return PlannedTrial(candidate.trial_name(name, repeat), candidate, repeat, plan.predict(candidate), purpose=purpose)
+    prediction = plan.predict(candidate)
+    return PlannedTrial(
+        candidate.trial_name(name, repeat), candidate, repeat, prediction, purpose=purpose, series=series
+    )
 
 
 def _concluded(
@@ -290,22 +314,74 @@ def _concluded(
     if not confirmation.is_over:
         due = confirmation.next
         start = () if due is None else (_again(name, due, trials, plan, Purpose.CONFIRMATION),)
-        measured = sum(it.phase is TrialPhase.SUCCEEDED for it in runs)
-        message = f"{values}: {measured} of {2 * spec.evaluation.repeats} fresh runs, the baseline's among them"
+        done = sum(it.phase is TrialPhase.SUCCEEDED for it in runs)
+        message = f"{values}: {done} of {2 * spec.evaluation.repeats} fresh runs, the baseline's among them"
         return ExperimentStep(ExperimentPhase.RUNNING, "Confirming", message, counts, start)
     found = conclude(spec.objectives, spec.evaluation, space.baseline, challenger, runs)
-    trial = min((it for it in trials if it.candidate == challenger), key=lambda it: it.repeat).name
-    verdict, message = _summary(spec, found, trial), f"{values}: {found.message}"
+    verdict, message = _summary(spec, found, _first(challenger, trials)), f"{values}: {found.message}"
     if found.comparison is not None and found.outcome is Outcome.BETTER:
         fitness, reference = found.comparison.fitness, found.comparison.baseline_fitness
-        winner = Winner(trial=trial, fitness=f"{fitness:.6f}", baseline_fitness=f"{reference:.6f}")
-        reason = Verdict.WINNER
-        return ExperimentStep(
-            ended, reason, message, counts, winner=winner, winning=challenger, verdict=verdict, outcome=found.outcome
+        winner = Winner(trial=_first(challenger, trials), fitness=f"{fitness:.6f}", baseline_fitness=f"{reference:.6f}")
+        won = ExperimentStep(
+            ended, Verdict.WINNER, message, counts, winner=winner, verdict=verdict, outcome=found.outcome
         )
+        if spec.profile_template is None:
+            return won  # Nothing will be rolled out, so nothing needs to be validated for it.
+        return _validated(name, spec, space, challenger, found.comparison, trials, plan, won)
     reason = Verdict.WITHIN_NOISE if found.outcome is Outcome.CANNOT_TELL else Verdict.NOT_CONFIRMED
     message = f"no profile is made; {message}"
     return ExperimentStep(ended, reason, message, counts, verdict=verdict, outcome=found.outcome)
+
+
+def _validated(
+    name: str,
+    spec: ExperimentSpec,
+    space: Space,
+    winner: Candidate,
+    confirmed: Comparison,
+    trials: Sequence[ObservedTrial],
+    plan: SpacePlan,
+    won: ExperimentStep,
+) -> ExperimentStep:
+    """The winner's changes one by one: the next run, or what the profile is made of."""
+    runs = [it for it in trials if it.purpose is Purpose.VALIDATION]
+    found = validate(spec, space.baseline, winner, confirmed, runs, plan)
+    if not found.is_over:
+        due = found.next
+        start = () if due is None else (_again(name, due.candidate, trials, plan, Purpose.VALIDATION, due.series),)
+        message = f"{won.message}; its changes are run one by one: {len(runs)} runs so far"
+        return replace(won, phase=ExperimentPhase.VALIDATING, reason="Validating", message=message, start=start)
+    step = replace(won, validation=_validation(found))
+    if found.deployable is None:
+        message = f"no profile is made, for none of the winner's changes holds: {told(found)}"
+        return replace(step, reason=Verdict.NO_DEPLOYABLE_CHANGE, message=message)
+    deployable = Deployable(found.deployable, _first(found.deployable, trials))
+    if all(it.is_kept for it in found.changes):
+        return replace(step, deployable=deployable)
+    return replace(step, reason=Verdict.PARTIAL_WINNER, message=told(found), deployable=deployable)
+
+
+def _first(candidate: Candidate, trials: Sequence[ObservedTrial]) -> str:
+    """The name of the first trial that ran a candidate."""
+    return min((it for it in trials if it.candidate == candidate), key=lambda it: it.repeat).name
+
+
+def _validation(found: Validation) -> ValidationSummary:
+    return ValidationSummary(
+        changes=tuple(
+            ValidatedChange(
+                parameter=it.parameter,
+                value=it.value,
+                kept=it.is_kept,
+                reason=it.reason,
+                message=it.message[:4096],
+                gain=_estimate(it.comparison.gain) if it.comparison is not None else None,
+            )
+            for it in found.changes
+        ),
+        gain=_estimate(found.comparison.gain) if found.comparison is not None else None,
+        interaction=f"{found.interaction:.6f}" if found.interaction is not None else None,
+    )
 
 
 def _summary(spec: ExperimentSpec, found: Conclusion, trial: str) -> VerdictSummary:

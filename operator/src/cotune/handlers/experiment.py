@@ -161,9 +161,10 @@ class ExperimentReconciler:
     async def _make_profile(
         self, namespace: str, name: str, spec: ExperimentSpec, status: ExperimentStatus, step: ExperimentStep
     ) -> MadeProfile | None:
-        if step.winner is None or step.winning is None or status.spec_digest is None:
+        if step.deployable is None or status.spec_digest is None:
             return None
-        profile = make_profile(spec, name, namespace, step.winning, step.winner.trial, status.spec_digest)
+        candidate, trial = step.deployable.candidate, step.deployable.trial
+        profile = make_profile(spec, name, namespace, candidate, trial, status.spec_digest)
         if profile is None:
             return None
         body: Object = {
@@ -238,6 +239,7 @@ def _observed(body: Object) -> ObservedTrial:
         is_skipped=spec.skipped,
         seconds=_seconds(spec, status),
         purpose=spec.purpose,
+        series=spec.series,
         started=status.started_at.timestamp() if status.started_at is not None else None,
         measurements={it.metric: float(it.value) for it in status.measurements},
     )
@@ -285,6 +287,7 @@ def _trial(experiment: Object, planned: PlannedTrial) -> Object:
             "repeat": planned.repeat,
             "skipped": planned.is_skipped,
             "purpose": str(planned.purpose),
+            "series": planned.series,
             **({"prediction": _as_json(planned.prediction)} if planned.prediction is not None else {}),
         },
     }
@@ -403,6 +406,7 @@ def _status(
         gpu_seconds_saved=f"{step.gpu_seconds_saved:.1f}" if step.gpu_seconds_saved is not None else None,
         winner=step.winner,
         verdict=step.verdict,
+        validation=step.validation,
         noise=step.noise,
         profile=made.profile.name if made is not None else None,
         conditions=looked_at(conditions, generation),

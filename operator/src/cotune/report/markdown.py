@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from cotune.fitness.bootstrap import Interval
 from cotune.report.candidates import Role
 from cotune.report.comparison import Comparison, Effect, KeptBound
 from cotune.report.endings import Ending
@@ -10,7 +11,8 @@ from cotune.report.html.pictures import no_raw_data
 from cotune.report.interference import InterferenceMatrix, Slowdown
 from cotune.report.report import Report
 from cotune.report.request import Row
-from cotune.report.units import change, figure, percent, quantity, share
+from cotune.report.units import change, figure, percent, quantity, share, signed
+from cotune.report.validation import Validation
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~#])")
 
@@ -72,6 +74,7 @@ def _comparison(report: Report) -> Iterator[str]:
     yield from _table(
         ("objective", "weight", "baseline", side, "change", "interval", ""), [_effect(it) for it in found.effects]
     )
+    yield from _validation(report.validation)
     yield from _bounds(found, side)
     others = [(it.metric, figure(it.metric, it.baseline), figure(it.metric, it.candidate)) for it in found.others]
     yield from _table(("further metric", "baseline", side), others)
@@ -87,6 +90,24 @@ def _effect(it: Effect) -> tuple[str, ...]:
         bounds = f"{change(it.metric, it.change.lower)} to {change(it.metric, it.change.upper)}"
     was, now = figure(it.metric, it.baseline), figure(it.metric, it.candidate)
     return it.metric, percent(it.weight), was, now, said, bounds, str(it.direction)
+
+
+def _validation(found: Validation | None) -> Iterator[str]:
+    if found is None:
+        return
+    rows = [
+        (it.name, "kept" if it.is_kept else "left out", _gain(it.gain), it.reason, it.message) for it in found.changes
+    ]
+    if len(rows) > 1:
+        beyond = f"{signed(found.interaction)} beyond the sum" if found.interaction is not None else ""
+        rows.append(("what is kept, together", "", _gain(found.gain), "", beyond))
+    yield from _table(("change alone", "in the profile", "gain in fitness", "reason", ""), rows)
+
+
+def _gain(gain: Interval | None) -> str:
+    if gain is None:
+        return "not measured"
+    return f"{signed(gain.estimate)} ({signed(gain.lower)} to {signed(gain.upper)})"
 
 
 def _bounds(found: Comparison, side: str) -> Iterator[str]:

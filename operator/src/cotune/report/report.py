@@ -20,6 +20,7 @@ from cotune.report.request import Request, request
 from cotune.report.resources import Experiment, Trial
 from cotune.report.rollout import RolloutGuide, rollout_guide
 from cotune.report.trial_table import TrialTable, trial_table
+from cotune.report.validation import Validation, validation
 from cotune.report.verdict import Verdict, verdict
 
 
@@ -36,6 +37,7 @@ class Report:
     verdict: Verdict
     request: Request
     comparison: Comparison | None
+    validation: Validation | None
     pareto: ParetoFront | None
     parallel: ParallelCoordinates | None
     table: TrialTable
@@ -75,6 +77,7 @@ def report(experiment: Experiment, raw: RawResults, now: datetime) -> Report:
         verdict=answer,
         request=request(experiment),
         comparison=comparison(experiment),
+        validation=validation(experiment),
         pareto=pareto_front(experiment, candidates),
         parallel=parallel_coordinates(experiment, candidates),
         table=trial_table(experiment, candidates),

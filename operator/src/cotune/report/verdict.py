@@ -90,10 +90,17 @@ def _told(experiment: Experiment) -> Outcome | None:
 
 
 def _notes(experiment: Experiment) -> tuple[str, ...]:
-    steady = _condition(experiment, "Steady")
-    if steady is None or steady.status is not ConditionStatus.FALSE:
-        return ()
-    return (f"The baseline drifted while the search ran: {steady.message}",)
+    found: list[str] = []
+    steady, told = _condition(experiment, "Steady"), experiment.status.validation
+    if experiment.status.phase is ExperimentPhase.VALIDATING:
+        found.append("Its changes are still being validated one by one: until then there is no profile.")
+    if told is not None and not all(it.kept for it in told.changes):
+        kept = " ".join(f"{it.parameter}={it.value}" for it in told.changes if it.kept)
+        left = ", ".join(f"{it.parameter}={it.value} ({it.reason})" for it in told.changes if not it.kept)
+        found.append(f"The profile makes {f'{kept} only' if kept else 'none of its changes'}; left out: {left}.")
+    if steady is not None and steady.status is ConditionStatus.FALSE:
+        found.append(f"The baseline drifted while the search ran: {steady.message}")
+    return tuple(found)
 
 
 def _condition(experiment: Experiment, kind: str) -> Condition | None:

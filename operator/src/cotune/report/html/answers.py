@@ -1,19 +1,21 @@
 """The sections that answer: the verdict, what was asked, and the winner beside the baseline."""
 
 from cotune.api.experiment import Outcome
+from cotune.fitness.bootstrap import Interval
 from cotune.report.candidates import Role
 from cotune.report.comparison import Comparison, Direction, Effect, KeptBound
-from cotune.report.html.document import AnyCell, Cell, breakable, missing, row, table
+from cotune.report.html.document import AnyCell, Cell, breakable, missing, row, table, unknown
 from cotune.report.html.forest import ForestScale
 from cotune.report.html.markup import Markup, joined, tag
 from cotune.report.report import Report
 from cotune.report.request import Row
 from cotune.report.units import change, figure, percent, share, signed
+from cotune.report.validation import Validation
 
 _CLASSES = {Outcome.BETTER: "better", Outcome.NOT_BETTER: "not-better", Outcome.CANNOT_TELL: "cannot-tell"}
 _PILLS = {Direction.BETTER: "pill better", Direction.WORSE: "pill worse", Direction.UNCLEAR: "pill"}
 _SIGNS = {Direction.BETTER: "✓ better", Direction.WORSE: "✕ worse", Direction.UNCLEAR: "no clear change"}
-_MOST_TILES = 4
+_MOST_TILES = 6
 
 
 def verdict_section(report: Report) -> Markup:
@@ -83,6 +85,7 @@ def comparison_section(report: Report) -> Markup:
         tag("p", lead, class_="lead"),
         _settings(found, report.sides[Role.CHALLENGER]),
         table("Objectives, by their weight in the fitness", heads, _effects(found, scale)),
+        _validation(report.validation),
         _bounds(found, report.sides[Role.CHALLENGER]),
         _others(found, report.sides[Role.CHALLENGER]),
     )
@@ -92,10 +95,16 @@ def _tiles(report: Report) -> "list[Markup]":
     verdict, found = report.verdict, report.comparison
     tiles: list[Markup] = []
     if verdict.gain is not None and verdict.confidence is not None:
-        bounds = f"{percent(verdict.confidence)}: {signed(verdict.gain.lower)} to {signed(verdict.gain.upper)}"
+        bounds = f"{percent(verdict.confidence)}: {_span(verdict.gain)}"
         tiles.append(_tile("gain in fitness", signed(verdict.gain.estimate), bounds))
+        part = report.validation
+        if part is not None and part.is_partial and part.gain is not None:
+            bounds = f"{percent(verdict.confidence)}: {_span(part.gain)}"
+            tiles.append(_tile("gain of the profile", signed(part.gain.estimate), bounds))
     clear = [it for it in found.effects if it.direction is not Direction.UNCLEAR] if found is not None else []
-    for it in sorted(clear, key=lambda effect: -effect.weight)[:_MOST_TILES]:
+    # What became worse is never left out for want of room.
+    first = sorted(clear, key=lambda effect: (effect.direction is not Direction.WORSE, -effect.weight))
+    for it in sorted(first[: _MOST_TILES - 1 - len(tiles)], key=lambda effect: -effect.weight):
         said = share(it.relative.estimate) if it.relative is not None else change(it.metric, it.candidate - it.baseline)
         was_and_is = f"{figure(it.metric, it.baseline)} → {figure(it.metric, it.candidate)}"
         tiles.append(_tile(it.metric, said, was_and_is, it.direction))
@@ -145,6 +154,35 @@ def _change(effect: Effect) -> Markup:
         return joined(change(effect.metric, effect.change.estimate), tag("span", bounds, class_="sub"))
     bounds = f"{share(relative.lower)} to {share(relative.upper)}"
     return joined(tag("b", share(relative.estimate)), tag("span", bounds, class_="sub"))
+
+
+def _validation(found: Validation | None) -> Markup | None:
+    if found is None:
+        return None
+    rows = [
+        row(
+            it.name,
+            tag("span", "kept" if it.is_kept else "left out", class_="pill better" if it.is_kept else "pill worse"),
+            Cell(_gain(it.gain), "figure"),
+            Cell(it.message if it.is_kept else f"{it.reason}: {it.message}", "words"),
+        )
+        for it in found.changes
+    ]
+    if len(rows) > 1:
+        beyond = f"{signed(found.interaction)} beyond the sum" if found.interaction is not None else ""
+        rows.append(row("what is kept, together", None, Cell(_gain(found.gain), "figure"), Cell(beyond, "words")))
+    heads = ("change", "in the profile", "gain in fitness", "")
+    return table("Each change alone, by turns with the baseline", heads, rows)
+
+
+def _gain(gain: Interval | None) -> Markup:
+    if gain is None:
+        return unknown("not measured")
+    return joined(tag("b", signed(gain.estimate)), tag("span", _span(gain), class_="sub"))
+
+
+def _span(gain: Interval) -> str:
+    return f"{signed(gain.lower)} to {signed(gain.upper)}"
 
 
 def _bounds(found: Comparison, side: str) -> Markup | None:
