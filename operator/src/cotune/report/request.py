@@ -1,8 +1,10 @@
 """What was asked: the stack, what may change, how it is loaded, and what counts as better."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from cotune.api.base import ApiModel
 from cotune.api.experiment import ArrivalType, Component, Constraint, Goal, Memory, MemoryModel, Objective, Stream
 from cotune.report.resources import Experiment
 from cotune.report.units import figure, percent
@@ -43,14 +45,11 @@ def request(experiment: Experiment) -> Request:
     total = sum(float(it.weight) for it in spec.objectives)
     workload, search, evaluation = spec.workload, spec.search, spec.evaluation
     return Request(
-        card=f"{spec.gpu.product}, {spec.gpu.sharing}" if spec.gpu is not None else "none: the stack runs on the CPU",
+        card=_said(spec.gpu) if spec.gpu is not None else "none: the stack runs on the CPU",
         components=tuple(
             Row((it.name, str(it.protocol), ", ".join(_images(it)), _memory(it.memory))) for it in spec.stack.components
         ),
-        parameters=tuple(
-            Row((it.name, f"{it.bind.component}: ${it.bind.env}", _shortened(domain(it)), it.baseline))
-            for it in spec.parameters
-        ),
+        parameters=tuple(Row((it.name, _said(it.bind), _shortened(domain(it)), it.baseline)) for it in spec.parameters),
         streams=tuple(Row((it.component, _arrivals(it), _sent(it))) for it in workload.streams),
         window=(
             f"{workload.warmup_seconds} s of warm-up, {workload.duration_seconds} s measured, "
@@ -134,10 +133,25 @@ def _sent(stream: Stream) -> str:
     if stream.shared_prefix_tokens is not None:
         said.append(f"{stream.shared_prefix_tokens:,} tokens of prefix shared")
     if stream.corpus_ref is not None:
-        said.append(f"speech of ConfigMap {stream.corpus_ref.config_map}")
+        said.append(f"speech: {', '.join(_named(stream.corpus_ref.model_dump(mode='json', by_alias=True)))}")
     if stream.path is not None:
         said.append(f"GET {stream.path}")
     return ", ".join(said)
+
+
+def _said(part: ApiModel) -> str:
+    """All that is said there, in the order of the resource, whatever a release has added to it."""
+    values = part.model_dump(mode="json", exclude_none=True).values()
+    return ", ".join(str(it) for it in values if not isinstance(it, dict))
+
+
+def _named(part: Mapping[str, Any]) -> Iterator[str]:
+    """The same with the fields' names, those of inner objects too."""
+    for key, value in part.items():
+        if isinstance(value, dict):
+            yield from _named(cast("Mapping[str, Any]", value))
+        elif value is not None:
+            yield f"{key} {value}"
 
 
 def _shortened(values: tuple[str, ...]) -> str:
