@@ -1,6 +1,5 @@
 """A plan as a table, as JSON and as a page with one bar for every candidate."""
 
-import html
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from cotune.planning.cards import Card
 from cotune.planning.server import Part
 from cotune.planning.sizes import MIB, gib
 from cotune.planning.stack import StackPlan
+from cotune.report.html.document import Cell, document, row, table
+from cotune.report.html.markup import Markup, joined, tag
 
 _BAR = 40
 _LETTERS = {
@@ -150,82 +151,86 @@ def as_json(report: Report) -> str:
 
 def as_html(report: Report) -> str:
     """One self-contained page: the card as a bar for every candidate."""
-    rows = "\n".join(_html_row(it) for it in report.planned)
-    drawn = {part.what for it in report.planned for part in (*it.plan.parts, *it.plan.wanted)}
-    legend = " ".join(
-        f'<i style="background:{colour}"></i>{_WORDS.get(what, what)}'
-        for what, colour in _COLOURS.items()
-        if what in drawn
-    )
-    source = f" ({html.escape(report.card.source)})" if report.card.source else ""
-    known = ", ".join(
-        f"{it.removesuffix('_bytes').replace('_', '-')} {report.card.provenance(it)}"
-        for it in sorted(report.card.measured | report.card.published)
-    )
+    title = f"{report.name} on {report.card.product}, {gib(report.card.total_bytes):.2f} GiB"
     fitting = sum(it.plan.fits for it in report.planned)
-    note = f"<p>Not planned: {html.escape(', '.join(report.unplanned))}.</p>" if report.unplanned else ""
-    advice = f"<p>{html.escape(report.advice)}.</p>" if report.advice else ""
-    return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Plan of {html.escape(report.name)}</title>
-<style>
-body {{ font: 14px system-ui, sans-serif; margin: 2em; }}
-td, th {{ padding: 2px 10px; text-align: left; white-space: nowrap; }}
-tr:nth-child(even) {{ background: #f7f7f7; }}
-.bar {{ display: flex; position: relative; width: 420px; height: 18px; background: #e4e4e4; }}
-.bar b {{ height: 100%; flex: none; }}
-.wanted, b.wanted {{ background-image: repeating-linear-gradient(45deg, #fff9 0 3px, #0000 3px 6px); }}
-.bar u {{ position: absolute; top: -2px; height: 22px; border-left: 2px solid #b00; }}
-i {{ display: inline-block; width: 12px; height: 12px; margin: 0 4px 0 12px; vertical-align: -1px; }}
-.number {{ text-align: right; font-variant-numeric: tabular-nums; }}
-.why {{ white-space: normal; max-width: 42em; }}
-.no {{ color: #b00; }}
-</style>
-<h1>{html.escape(report.name)} on {html.escape(report.card.product)}, {gib(report.card.total_bytes):.2f} GiB</h1>
-<p>{fitting} of {len(report.planned)} candidates fit. Of the card's figures: {known or "none measured"}{source}; all
-others modelled.</p>
-<p>{legend} <i style="background:#e4e4e4"></i>free
-<i class="wanted" style="background-color:#888"></i>asked for by the server that does not start
-<i style="background:#b00; width: 2px"></i>its budget</p>
-<table>
-<tr><th>Candidate<th><th>Card<th class="number">KV tokens<th class="number">Requests<th class="number">Free GiB<th></tr>
-{rows}
-</table>{advice}{note}</html>"""
+    heads = ("Candidate", "Card", "KV tokens", "Requests", "Free GiB")
+    rows = [_html_row(it) for it in report.planned]
+    return document(
+        f"Plan of {report.name}",
+        tag("header", tag("h1", title), class_="top"),
+        tag(
+            "main",
+            tag(
+                "section",
+                tag("p", _provenance(report.card)),
+                tag("ul", _legend(report.planned), class_="key"),
+                table(f"{fitting} of {len(rows)} candidates fit", heads, rows),
+                tag("p", f"{report.advice}.") if report.advice else None,
+                tag("p", f"Not planned: {', '.join(report.unplanned)}.") if report.unplanned else None,
+            ),
+        ),
+    )
 
 
-def _html_row(it: PlannedCandidate) -> str:
+def _provenance(card: Card) -> str:
+    known = ", ".join(
+        f"{it.removesuffix('_bytes').replace('_', '-')} {card.provenance(it)}"
+        for it in sorted(card.measured | card.published)
+    )
+    source = f" ({card.source})" if card.source else ""
+    return f"Of the card's figures: {known or 'none measured'}{source}; all others modelled."
+
+
+def _legend(planned: Sequence[PlannedCandidate]) -> Iterator[Markup]:
+    drawn = {part.what for it in planned for part in (*it.plan.parts, *it.plan.wanted)}
+    for what, colour in _COLOURS.items():
+        if what in drawn:
+            yield _swatch(_WORDS.get(what, what), f"background:{colour}")
+    yield _swatch("free", "background:var(--unclear-back)")
+    if any(it.plan.wanted for it in planned):
+        yield _swatch("asked for by the server that does not start", "background-color:#888", "swatch wanted")
+        yield _swatch("its budget", "width:2px;background:var(--worse)")
+
+
+def _swatch(words: str, style: str, class_: str = "swatch") -> Markup:
+    return tag("li", tag("i", class_=class_, style=style), words)
+
+
+def _html_row(it: PlannedCandidate) -> Markup:
     plan = it.plan
-    held = "".join(_html_part(part, plan.total) for part in plan.parts)
+    bars = [_html_part(it, plan.total) for it in plan.parts]
     left = plan.free
     for part in plan.wanted:  # Cut off where the card ends.
         drawn = min(part.size, left)
-        held += _html_part(Part(part.component, part.what, drawn), plan.total, "wanted", part.size)
+        bars.append(_html_part(Part(part.component, part.what, drawn), plan.total, "wanted", part.size))
         left -= drawn
-    tokens = ", ".join(f"{model.tokens:,}" for model in plan.language_models.values()) if plan.fits else "-"
-    requests = ", ".join(f"{model.concurrency:.2f}" for model in plan.language_models.values()) if plan.fits else "-"
-    free = f"{gib(plan.free):.2f}" if plan.fits else "-"
-    return (
-        f'<tr><td>{html.escape(_values(it))}<td class="{"yes" if plan.fits else "no"}">{_verdict(plan)}'
-        f'<td><div class="bar">{held}{_html_budget(plan)}</div><td class="number">{tokens}<td class="number">{requests}'
-        f'<td class="number">{free}<td class="why{"" if plan.fits else " no"}">{html.escape(_why(plan))}</tr>'
+    models = plan.language_models.values()
+    return row(
+        Cell(_values(it), "figure"),
+        joined(tag("div", bars, _html_budget(plan), class_="bar"), tag("span", _why(plan), class_="sub")),
+        ", ".join(f"{model.tokens:,}" for model in models) if plan.fits else None,
+        ", ".join(f"{model.concurrency:.2f}" for model in models) if plan.fits else None,
+        f"{gib(plan.free):.2f}" if plan.fits else None,
     )
 
 
-def _html_part(part: Part, total: int, kind: str = "", whole: int | None = None) -> str:
+def _html_part(part: Part, total: int, kind: str | None = None, whole: int | None = None) -> Markup:
     size = gib(part.size if whole is None else whole)
-    words = html.escape(f"{part.component}: {_WORDS.get(part.what, part.what)}, {size:.2f} GiB")
-    return (
-        f'<b class="{kind}" style="width:{100 * part.size / total:.2f}%;'
-        f'background-color:{_COLOURS.get(part.what, "#bbb")}" title="{words}"></b>'
+    return tag(
+        "b",
+        class_=kind,
+        style=f"width:{100 * part.size / total:.2f}%;background-color:{_COLOURS.get(part.what, '#bbb')}",
+        title=f"{part.component}: {_WORDS.get(part.what, part.what)}, {size:.2f} GiB",
     )
 
 
-def _html_budget(plan: StackPlan) -> str:
+def _html_budget(plan: StackPlan) -> Markup | None:
     """A mark where the budget of a language model ends that does not start."""
     model = plan.language_models.get(plan.refused or "")
     if model is None:
-        return ""
-    before = plan.total - plan.free
-    return f'<u style="left:{min(100 * (before + model.budget) / plan.total, 100):.2f}%" title="its budget"></u>'
+        return None
+    end = min(100 * (plan.total - plan.free + model.budget) / plan.total, 100)
+    return tag("u", style=f"left:{end:.2f}%", title="its budget")
 
 
 def _why(plan: StackPlan) -> str:

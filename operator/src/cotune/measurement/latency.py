@@ -1,6 +1,6 @@
 """Latencies as a high dynamic range histogram: from the *scheduled* arrival to the last byte."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, Self, cast
 
@@ -26,6 +26,15 @@ class _Histogram(Protocol):
 
     def encode(self) -> bytes: ...
 
+    def get_recorded_iterator(self) -> Iterator["_Bucket"]: ...
+
+
+class _Bucket(Protocol):
+    """What an iterator of HdrHistogram gives."""
+
+    value_iterated_to: int
+    count_added_in_this_iter_step: int
+
 
 @dataclass(frozen=True)
 class Percentiles:
@@ -39,6 +48,15 @@ class Percentiles:
     censored: int
     """Requests unfinished at the end, or given up after their time-out: their latency is at least what was recorded."""
     largest: float = 0.0
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """All values of one quantity, as what share of them is at most so large."""
+
+    steps: tuple[tuple[float, float], ...]
+    """Milliseconds and share, both ascending; the last share is 1."""
+    percentiles: Percentiles
 
 
 class LatencyRecorder:
@@ -90,6 +108,16 @@ class LatencyRecorder:
             return None
         p50, p95, p99 = (self._histogram.get_value_at_percentile(it) / 1000 for it in (50, 95, 99))
         return Percentiles(p50, p95, p99, self._samples, self._censored, self._histogram.get_max_value() / 1000)
+
+    def distribution(self) -> Distribution | None:
+        """Every value that was recorded, with the share of those that are no larger; None without a single request."""
+        if (found := self.percentiles()) is None:
+            return None
+        steps, before = list[tuple[float, float]](), 0
+        for it in self._histogram.get_recorded_iterator():
+            before += it.count_added_in_this_iter_step
+            steps.append((it.value_iterated_to / 1000, before / found.samples))
+        return Distribution(tuple(steps), found)
 
     def encoded(self) -> str:
         """The whole histogram in microseconds, in the compressed V2 format that all HdrHistogram libraries read."""
