@@ -55,7 +55,9 @@ def test_what_the_candidate_is_not_to_blame_for_makes_the_trial_invalid() -> Non
 
 @pytest.mark.parametrize("phase", [TrialPhase.DRAINING, TrialPhase.STARTING, TrialPhase.MEASURING])
 @pytest.mark.parametrize("probe", [None, WAITING, READY, ObservedPod(PodState.SUCCEEDED, log=None)])
-def test_on_a_lost_node_nothing_is_waited_for_and_nobody_is_blamed(phase: TrialPhase, probe: ObservedPod | None) -> None:
+def test_on_a_lost_node_nothing_is_waited_for_and_nobody_is_blamed(
+    phase: TrialPhase, probe: ObservedPod | None
+) -> None:
     failed = ObservedPod(PodState.FAILED, NO_BLOCKS)
     observed = Observed(True, probe, {"judge": WAITING, "stt": failed}, lost_node="lab is silent")
 
