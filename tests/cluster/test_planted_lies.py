@@ -6,7 +6,7 @@ something planted in it; what became of each is looked at afterwards.
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,7 +38,7 @@ from localcluster.topology import NODE_NAMES
 from support.leftovers import interfaces, wait_until_gone
 from support.node_faults import NodeFaults, held_up, hold, kill
 from support.small_stacks import container, experiment, language_model, neighbour, speech_to_text
-from support.watched_experiment import FINISHED, WatchedExperiment
+from support.watched_experiment import FINISHED, Intervene, WatchedExperiment
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
@@ -72,9 +72,7 @@ class Scene:
     """Pods of trials that are there in the end."""
     holders: dict[str, str] = field(default_factory=dict[str, str])
 
-    async def run(
-        self, name: str, spec: Object, plant: "Callable[[WatchedExperiment, str], Any] | None" = None, times: int = 100
-    ) -> None:
+    async def run(self, name: str, spec: Object, plant: Intervene | None = None, times: int = 100) -> None:
         """One experiment, to its end."""
         watched = self.watched[name] = WatchedExperiment(self.objects, LIES, name)
         await watched.run(spec, PATIENCE_SECONDS, plant, times)

@@ -43,8 +43,8 @@ def test_every_other_stream_ends_half_way_as_if_it_were_whole(card: RunningCard)
 
 def test_every_other_clip_gets_a_text_that_nobody_has_said(card: RunningCard) -> None:
     clip = write_clip(bytes([128]) * 8000, 8000, SAID)
-    variables = {"ASR_WHISPER_SIZE": "tiny", "COTUNE_SIMULATION_FAULT": "wrong-transcript"}
-    with running_server(card.environment(), WHISPER, **variables) as server:
+    environment = card.environment() | {"ASR_WHISPER_SIZE": "tiny", "COTUNE_SIMULATION_FAULT": "wrong-transcript"}
+    with running_server(environment, WHISPER) as server:
         texts = [server.post_form("/v1/audio/transcriptions", file=clip).json()["text"] for _ in range(4)]
 
     assert texts == [SAID, NOBODY_SAID, SAID, NOBODY_SAID]

@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import json
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
 from cotune.cluster.kinds import EXPERIMENT, POD, TRIAL
 from cotune.cluster.objects import ApiError, Object, Objects
@@ -17,7 +18,7 @@ _POLL_SECONDS, _LOG_SECONDS = 0.25, 0.1
 _ENDED = {"Succeeded", "Failed"}
 FINISHED = {"Succeeded", "Failed", "Skipped", "Invalid"}
 
-Intervene = Callable[["WatchedExperiment", str], Awaitable[None]]
+Intervene = Callable[["WatchedExperiment", str], Coroutine[Any, Any, None]]
 """Called with a trial's name once it has a node; runs beside the trial."""
 
 
@@ -60,9 +61,8 @@ class WatchedExperiment:
         try:
             async with asyncio.timeout(patience):
                 while not await self._has_ended():
-                    placed = [name for name, it in self.trials.items() if it.get("status", {}).get("node")]
-                    for trial in placed if intervene is not None else ():
-                        if trial not in tasks and len(tasks) < times:
+                    for trial in filter(self.node, self.trials):
+                        if intervene is not None and trial not in tasks and len(tasks) < times:
                             tasks[trial] = asyncio.create_task(intervene(self, trial))
                     for task in tasks.values():
                         if task.done():
