@@ -49,7 +49,7 @@ HOT = 0x40
 """NVML's bit of a card that is slowed by its heat."""
 OPERATORS_NODE = "production"
 INSTALL = (
-    *("--set", f"labNamespaces={{{LIES}}}", "--set", "trials.drainSeconds=30"),
+    *("--set", f"labNamespaces={{{LIES}}}", "--set", "trials.drainSeconds=45"),
     # All nodes run trials, one of them the operator too.
     *("--set", rf"nodeSelector.cotune\.dev/local-node={OPERATORS_NODE}"),
     *("--set-json", 'tolerations=[{"key": "cotune.dev/dedicated", "operator": "Exists"}]'),
@@ -150,7 +150,7 @@ class Scene:
         await self._look_round()
 
     async def _rest(self) -> None:
-        """As many at a time as there are cards."""
+        """As many at a time as there are cards; the operator is killed while nobody else needs it."""
         permits = asyncio.Semaphore(AT_ONCE)
 
         async def one(run: Coroutine[Any, Any, None]) -> None:
@@ -158,13 +158,13 @@ class Scene:
                 await run
 
         small = partial(experiment, neighbour())
+        await self.run("operator-killed", small(6), self.end_the_operator, times=1)
         sidecar = container("sidecar", "sleep", "3600", restartPolicy="Always")
         with_sidecar = neighbour()
         with_sidecar["template"]["spec"]["initContainers"] = [sidecar]
         runs = [
-            self.run("operator-killed", small(6), self.end_the_operator, times=1),
             self.run("restarted", experiment(with_sidecar, 8), self.a_restart),
-            self.run("starved", small(5, arrivals={"type": "Constant", "ratePerSecond": "16"}), self.no_processor),
+            self.run("starved", small(6, arrivals={"type": "Constant", "ratePerSecond": "15"}), self.no_processor),
             self.run("tenant", small(5), self.another_tenant),
             self.run("throttled", small(4), self.heat),
             self.run("fallback", experiment(speech_to_text(COTUNE_SIMULATION_DEVICE_FALLBACK="always"), 2)),
@@ -310,7 +310,7 @@ def test_a_card_that_is_not_drained_is_left_alone_and_the_trial_runs_elsewhere(s
     message = watched.trials[first]["status"]["message"]
 
     assert watched.ends() == [("Invalid", "NotDrained"), ("Succeeded", "")], watched.told()
-    assert message.startswith("the card was not drained within 30 s: waiting for the card: ")
+    assert message.startswith("the card was not drained within 45 s: waiting for the card: ")
     assert scene.undrained["metadata"]["annotations"][ANNOTATION_QUARANTINED_UNTIL]
     assert watched.node(first) != watched.node(second)
     assert nothing_of(watched, first)
