@@ -1,7 +1,6 @@
 """An experiment on a real cluster, watched to its end: what came of it, and what its trials have been on the way."""
 
 import asyncio
-import contextlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Coroutine
@@ -9,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cotune.cluster.kinds import EXPERIMENT, POD, TRIAL
-from cotune.cluster.objects import ApiError, Object, Objects
+from cotune.cluster.objects import Object, Objects
 from cotune.handlers.experiment import LABEL_EXPERIMENT
 from cotune.trials.probe_pod import PROBE
 from cotune.trials.render import LABEL_COMPONENT, LABEL_TRIAL
 
-_POLL_SECONDS, _LOG_SECONDS = 0.25, 0.1
+_POLL_SECONDS = 0.25
 _ENDED = {"Succeeded", "Failed"}
 FINISHED = {"Succeeded", "Failed", "Skipped", "Invalid"}
 
@@ -75,27 +74,30 @@ class WatchedExperiment:
             for task in tasks.values():
                 task.cancel()
 
-    async def window(self, trial: str) -> Object:
-        """The probe's pod, once it has said that it measures."""
-        labels = {LABEL_TRIAL: trial, LABEL_COMPONENT: PROBE}
+    async def running(self, trial: str, component: str) -> Object:
+        """The pod of one component, or of the probe, once all of its containers run."""
+        labels = {LABEL_TRIAL: trial, LABEL_COMPONENT: component}
         while True:
             for pod in await self.objects.list(POD, self.namespace, labels):
-                with contextlib.suppress(ApiError):
-                    said = await self.objects.log(self.namespace, pod["metadata"]["name"], PROBE, 50)
-                    if "measuring for " in said:
-                        return pod
-            assert self.phase(trial) not in FINISHED, f"{trial} has ended without a window: {self.told()}"
-            await asyncio.sleep(_LOG_SECONDS)
+                status = pod.get("status", {})
+                containers = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
+                if containers and all("running" in it.get("state", {}) for it in containers):
+                    return pod
+            self.goes_on(trial)
+            await asyncio.sleep(_POLL_SECONDS)
 
-    async def component(self, trial: str, name: str) -> Object:
-        """The pod of one component."""
-        [pod] = await self.objects.list(POD, self.namespace, {LABEL_TRIAL: trial, LABEL_COMPONENT: name})
-        return pod
+    def goes_on(self, trial: str) -> None:
+        """What is waited for can still come.
+
+        Raises:
+            AssertionError: the trial has ended.
+        """
+        assert self.phase(trial) not in FINISHED, f"{trial} has ended before its time: {self.told()}"
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Wait until what was seen is so; for how long, is up to `run`."""
         while not holds():
-            await asyncio.sleep(_LOG_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
 
     def phase(self, trial: str) -> str:
         """A trial's phase; empty before it has any."""
