@@ -149,6 +149,7 @@ OBSERVED = st.builds(
     st.booleans(),
     st.none() | PODS,
     st.dictionaries(st.sampled_from([it.name for it in COMPONENTS]), PODS),
+    lost_node=st.sampled_from(["", "lab is silent"]),
 )
 ORDER = [TrialPhase.PENDING, TrialPhase.DRAINING, TrialPhase.STARTING, TrialPhase.MEASURING]
 
