@@ -179,7 +179,7 @@ class Scene:
             self.run("starved", small(6, arrivals={"type": "Constant", "ratePerSecond": "15"}), self.no_processor),
             self.run("fallback", experiment(speech_to_text(COTUNE_SIMULATION_DEVICE_FALLBACK="always"), 2)),
             self.run("restarted", experiment(with_sidecar, 8), partial(end, "web", "sidecar"), times=1),
-            self.run("server-killed", small(8), partial(end, "web", "server"), times=1),
+            self.run("server-killed", small(12), partial(end, "web", "server"), times=1),
             self.run("probe-killed", small(4), partial(end, PROBE, PROBE), times=1),
             self.run("tenant", small(5), self.another_tenant, times=1),
             self.run("throttled", small(5), self.heat, times=1),
