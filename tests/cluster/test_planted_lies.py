@@ -176,16 +176,16 @@ class Scene:
         with_sidecar["template"]["spec"]["initContainers"] = [sidecar]
         end = self.kill_in_the_window
         runs = [
-            self.run("starved", small(6, arrivals={"type": "Constant", "ratePerSecond": "15"}), self.no_processor),
-            self.run("fallback", experiment(speech_to_text(COTUNE_SIMULATION_DEVICE_FALLBACK="always"), 2)),
-            self.run("restarted", experiment(with_sidecar, 8), partial(end, "web", "sidecar"), times=1),
-            self.run("server-killed", small(12), partial(end, "web", "server"), times=1),
-            self.run("probe-killed", small(4), partial(end, PROBE, PROBE), times=1),
-            self.run("tenant", small(5), self.another_tenant, times=1),
-            self.run("throttled", small(5), self.heat, times=1),
             self.run("disk-full", small(5, streams=8), self.fill_the_disk, times=1),
             self.run("answers", experiment(language_model(), 3, ("error-body", "truncated"))),
+            self.run("starved", small(6, arrivals={"type": "Constant", "ratePerSecond": "15"}), self.no_processor),
             self.run("transcripts", experiment(speech_to_text(), 3, ("wrong-transcript",))),
+            self.run("tenant", small(5), self.another_tenant, times=1),
+            self.run("throttled", small(5), self.heat, times=1),
+            self.run("restarted", experiment(with_sidecar, 8), partial(end, "web", "sidecar"), times=1),
+            self.run("fallback", experiment(speech_to_text(COTUNE_SIMULATION_DEVICE_FALLBACK="always"), 2)),
+            self.run("server-killed", small(12), partial(end, "web", "server"), times=1),
+            self.run("probe-killed", small(4), partial(end, PROBE, PROBE), times=1),
         ]
         async with asyncio.TaskGroup() as tasks:
             for run in runs:
