@@ -25,6 +25,7 @@ from cotune.cluster.kinds import (
     GRANT,
     HORIZONTAL_POD_AUTOSCALER,
     LEASE,
+    NODE,
     POD,
     PROFILE,
     SERVICE,
@@ -787,6 +788,76 @@ def test_a_node_whose_card_is_not_drained_is_left_alone_for_a_while(api_server: 
         assert ANNOTATION_QUARANTINED_UNTIL not in lease["metadata"].get("annotations", {})
 
     within(api_server, scenario)
+
+
+async def falls_silent(objects: PlayedObjects) -> None:
+    """The control plane has not heard from the kubelet of lab for a while."""
+    unknown = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown", "lastHeartbeatTime": HEARD}
+    await objects.merge(NODE, "", "lab", {"status": {"conditions": [unknown]}}, subresource="status")
+
+
+async def is_taken_out(objects: PlayedObjects) -> None:
+    await objects.delete(NODE, "", "lab")
+
+
+HEARD = "2026-01-01T12:00:00Z"
+LOSSES = {
+    f"the kubelet of lab is silent: its last word was at {HEARD}": falls_silent,
+    "the node lab is no longer in the cluster": is_taken_out,
+}
+
+
+@pytest.mark.parametrize(("why", "lose"), LOSSES.items())
+def test_a_trial_on_a_lost_node_is_run_again_on_another_and_its_card_stays_held_until_its_pods_are_gone(
+    api_server: ApiServer, why: str, lose: Callable[[PlayedObjects], Awaitable[None]]
+) -> None:
+    """The pods are held as a silent kubelet holds them: nobody says that they have ended."""
+
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        first = await create_trial(objects, namespace)
+        one_pass = trial_reconciler(objects, namespace).reconcile
+        cards = Cards(objects, namespace)
+
+        async def passed(trial: str) -> Object:
+            await one_pass(await objects.get(TRIAL, namespace, trial), datetime.now(UTC))
+            return (await objects.get(TRIAL, namespace, trial))["status"]
+
+        async def measures() -> bool:
+            await play_kubelet(objects, namespace)
+            return (await passed(first))["phase"] == "Measuring"
+
+        await eventually(measures, "a window that has begun")
+        pods = [it["metadata"]["name"] for it in await objects.list(POD, namespace)]
+        for name in pods:
+            await objects.merge(POD, namespace, name, {"metadata": {"finalizers": ["example.com/silent"]}})
+        await lose(objects)
+        await play_node(objects, "other", LABELS)
+
+        status = await passed(first)
+        assert (status["phase"], status["reason"], status["message"]) == ("Invalid", "NodeLost", why)
+        assert "measurements" not in status or status["measurements"] == []
+        for _ in range(2):
+            await passed(first)
+        assert await cards.holder("lab") is not None
+        body = await objects.get(EXPERIMENT, namespace, "voice")
+        await experiment_reconciler(objects).reconcile(body, datetime.now(UTC))
+        [second] = {it["metadata"]["name"] for it in await objects.list(TRIAL, namespace)} - {first}
+        status = await passed(second)
+        assert (status["phase"], status["node"]) == ("Draining", "other")
+
+        for name in pods:
+            await objects.merge(POD, namespace, name, {"metadata": {"finalizers": None}})
+        await passed(first)
+        assert await cards.holder("lab") is None
+
+    try:
+        within(api_server, scenario)
+    finally:
+        within(api_server, forget_the_other_node)
+
+
+async def forget_the_other_node(objects: PlayedObjects, _: str) -> None:
+    await objects.delete(NODE, "", "other")
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_cluster_wide_the_operator_reads_its_resources_and_nodes_and_writes_only
         "cotune.dev/gpuallocationexperiments/status": {"get", "patch"},
         "cotune.dev/gpuprofiles/status": {"get", "patch"},
         "cotune.dev/gputrials/status": {"get", "patch"},
-        "/nodes": {"list"},
+        "/nodes": {"get", "list"},
     }
 
 

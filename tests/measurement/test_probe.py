@@ -594,6 +594,30 @@ def test_a_service_whose_name_does_not_resolve_yet_is_waited_for(tmp_path: Path)
         assert process.process.poll() is None
 
 
+def test_a_stall_of_2_s_in_every_10_s_is_at_p99_of_an_open_loop_and_a_closed_loop_is_blind_to_it(
+    card: RunningCard, tmp_path: Path
+) -> None:
+    """The same server, in the same ten seconds.
+
+    A fifth of what users send meets the stall. A client that waits for its answers meets it once and sends nothing
+    meanwhile: of hundreds of its requests one is slow.
+    """
+    with running_server(card.environment(), "cotune_simulation.neighbour", COTUNE_SIMULATION_STALL="2/10") as server:
+        users = stream("users", Protocol.HTTP, server.port, rate="20", path="/health")
+        waiting = Arrivals(type=ArrivalType.CLOSED_LOOP, concurrency=(1,))
+        client = users.model_copy(update={"component": "client", "arrivals": waiting})
+        configuration = configured(users, client, gpu=False, seconds=10)
+        with probe(configuration, OUTPUT=str(tmp_path / "output")) as (running, output):
+            assert running.process.wait(timeout=90) == 0, output.read_text()
+
+    result = ProbeResult.model_validate_json(output.read_text().splitlines()[-1])
+    measured = {it.metric: float(it.value) for it in result.measurements}
+    assert measured["users.latency.p99"] > 1700, "who is due when the stall begins waits for all of it"
+    assert measured["client.latency.p99"] < measured["users.latency.p99"] / 2
+    [slowest] = [it.latency.largest for it in result.streams if it.component == "client" and it.latency is not None]
+    assert slowest > 1000, "it was there to be seen"
+
+
 def test_a_service_that_only_fails_has_errors_and_no_latency(tmp_path: Path) -> None:
     with running_server({}, "http.server", "PORT") as server:
         missing = stream("other", Protocol.HTTP, server.port, path="/missing")

@@ -1,8 +1,10 @@
 """Unmodified `pynvml` reads the simulated card through the simulated library."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -189,3 +191,41 @@ def test_errors_are_told_to_who_listens_and_lost_memory_is_counted_where_the_car
     assert (timeout, xids) == ("NVMLError_Timeout", "[48, 94]"), "not the one from before it listened"
     assert len(rest) == len(memory)
     assert all(word in line for word, line in zip(memory, rest, strict=True))
+
+
+READ_AGAIN_AND_AGAIN = """
+import pynvml
+pynvml.nvmlInit()
+card = pynvml.nvmlDeviceGetHandleByIndex(0)
+print("reading", flush=True)
+while True:
+    pynvml.nvmlDeviceGetMemoryInfo(card)
+"""
+
+
+def test_a_process_that_was_held_up_in_the_middle_of_a_reading_goes_on(card: RunningCard, library: Path) -> None:
+    """The card is held up first, so that the process waits for its answer when it is held up itself."""
+    reader = subprocess.Popen(
+        [sys.executable, "-c", READ_AGAIN_AND_AGAIN],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=card.environment() | {"LD_LIBRARY_PATH": str(library)},
+    )
+    try:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "reading\n"
+        for _ in range(3):
+            card.process.send_signal(signal.SIGSTOP)
+            time.sleep(0.1)
+            for number in (signal.SIGSTOP, signal.SIGCONT):
+                reader.send_signal(number)
+                time.sleep(0.02)
+            card.process.send_signal(signal.SIGCONT)
+            time.sleep(0.05)
+
+        assert reader.poll() is None, reader.stdout.read()
+    finally:
+        card.process.send_signal(signal.SIGCONT)
+        reader.kill()
+        reader.communicate()

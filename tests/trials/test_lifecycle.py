@@ -53,6 +53,26 @@ def test_what_the_candidate_is_not_to_blame_for_makes_the_trial_invalid() -> Non
     assert step(TrialPhase.MEASURING, ObservedPod(PodState.FAILED), judge=READY, stt=READY).reason == "ProbeEnded"
 
 
+@pytest.mark.parametrize("phase", [TrialPhase.DRAINING, TrialPhase.STARTING, TrialPhase.MEASURING])
+@pytest.mark.parametrize("probe", [None, WAITING, READY, ObservedPod(PodState.SUCCEEDED, log=None)])
+def test_on_a_lost_node_nothing_is_waited_for_and_nobody_is_blamed(
+    phase: TrialPhase, probe: ObservedPod | None
+) -> None:
+    failed = ObservedPod(PodState.FAILED, NO_BLOCKS)
+    observed = Observed(True, probe, {"judge": WAITING, "stt": failed}, lost_node="lab is silent")
+
+    for seconds in (0, 3600):
+        later = NOW + timedelta(seconds=seconds)
+        ended = decide(COMPONENTS, phase, NOW, observed, DEADLINES, later)
+        assert ended == Step(TrialPhase.INVALID, "NodeLost", "lab is silent")
+
+
+def test_a_trial_that_has_ended_is_cleaned_up_on_a_lost_node_too() -> None:
+    observed = Observed(True, READY, {}, lost_node="lab is silent")
+
+    assert decide(COMPONENTS, TrialPhase.INVALID, NOW, observed, DEADLINES, NOW).clean_up
+
+
 def test_a_result_stands_whatever_ends_after_it() -> None:
     done = ObservedPod(PodState.SUCCEEDED)
 
@@ -129,6 +149,7 @@ OBSERVED = st.builds(
     st.booleans(),
     st.none() | PODS,
     st.dictionaries(st.sampled_from([it.name for it in COMPONENTS]), PODS),
+    lost_node=st.sampled_from(["", "lab is silent"]),
 )
 ORDER = [TrialPhase.PENDING, TrialPhase.DRAINING, TrialPhase.STARTING, TrialPhase.MEASURING]
 

@@ -24,6 +24,21 @@ async def node_facts(objects: Objects, name: str) -> NodeFacts:
     )
 
 
+async def why_lost(objects: Objects, name: str) -> str:
+    """Why nothing more is heard from a node; empty when it is there.
+
+    The control plane calls a kubelet's state unknown after it has been silent for a while (50 s by default). One that
+    says itself that it is not ready is there: its containers go on, and so may what they measure.
+    """
+    node = await objects.find(NODE, None, name)
+    if node is None:
+        return f"the node {name} is no longer in the cluster"
+    for it in node.get("status", {}).get("conditions", ()):
+        if (it["type"], it["status"]) == ("Ready", "Unknown"):
+            return f"the kubelet of {name} is silent: its last word was at {it.get('lastHeartbeatTime')}"
+    return ""
+
+
 def _node(node: Object) -> Node:
     status = node.get("status", {})
     spec = node.get("spec", {})

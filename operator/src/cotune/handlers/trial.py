@@ -23,7 +23,7 @@ from cotune.api.trial import (
 from cotune.cluster.cards import Cards, Holder, QuarantinedError
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import CONFIG_MAP, EXPERIMENT, TRIAL
-from cotune.cluster.nodes import nodes
+from cotune.cluster.nodes import nodes, why_lost
 from cotune.cluster.objects import REFUSALS, ApiError, ForbiddenError, Object, Objects
 from cotune.cluster.stacks import NameTakenError, ObservedStack, Stacks
 from cotune.fitness.judgement import Judgement, judge
@@ -108,11 +108,12 @@ class TrialReconciler:
             return _LATER if node.reason in {"NodeQuarantined", NO_SUITABLE_NODE} else _POLL
         stack = await self.stacks.observe(identity)
         holder = await self.cards.holder(node)
+        lost = await why_lost(self.objects, node)
         step = decide(
             experiment.stack.components,
             status.phase,
             status.phase_started_at or now,
-            Observed(holder == Holder.of(identity), stack.probe, stack.components, _refused(status)),
+            Observed(holder == Holder.of(identity), stack.probe, stack.components, _refused(status), lost),
             self._deadlines(spec, experiment),
             now,
         )
@@ -284,7 +285,10 @@ class TrialReconciler:
         if is_gone and status.node is not None:
             await self.cards.release(status.node, identity)
         is_judged = await self._judge(body, spec, status, now)
-        return None if is_gone and is_judged else _POLL
+        if is_gone and is_judged:
+            return None
+        # The pods of a lost node go when it comes back, or is taken out of the cluster: until then its card is held.
+        return _LATER if status.reason == "NodeLost" else _POLL
 
     async def _judge(self, body: Object, spec: TrialSpec, status: TrialStatus, now: datetime) -> bool:
         """Fitness and feasibility, once the baseline's repeats have all ended; False: not yet."""

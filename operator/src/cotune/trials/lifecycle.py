@@ -51,6 +51,8 @@ class Observed:
     """The pods that exist, by component."""
     refused: PodFailure | None = None
     """Why the last pass could not create a pod, where that may pass."""
+    lost_node: str = ""
+    """Why nothing more is heard from the trial's node; empty: it is there."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,10 @@ def decide(
     """The next step of a trial in `phase` since `phase_since`."""
     elapsed = now - phase_since
     is_run = phase in {TrialPhase.DRAINING, TrialPhase.STARTING, TrialPhase.MEASURING}
+    if is_run and observed.lost_node:
+        # Before all else: of pods on such a node the API server only knows what was. The candidate is not to blame that
+        # they are not ready, and no waiting is worth it: another node may run it meanwhile.
+        return _invalid("NodeLost", observed.lost_node)
     if is_run and observed.holds_card and (unread := _unread(observed)):
         return log_unreadable(phase, elapsed, deadlines, unread)
     match phase:

@@ -10,6 +10,7 @@ from typing import cast
 
 from aiohttp import web
 
+from cotune_simulation.faults import Fault, has
 from cotune_simulation.vllm.answers import Token, answer
 from cotune_simulation.vllm.engine import Engine
 from cotune_simulation.vllm.metrics import EngineMetrics
@@ -208,6 +209,9 @@ class Api:
             else:
                 choice["text"] = text
             await event([choice])
+            if has(request, Fault.TRUNCATED) and 2 * count >= completion.max_tokens:
+                await response.write_eof()
+                return response
         if completion.include_usage:
             await event([], usage=completion.usage(generated))
         await response.write(b"data: [DONE]\n\n")
