@@ -307,9 +307,9 @@ def test_a_run_that_is_spoilt_scores_nothing_and_the_next_one_is_measured_in_its
     scene: Scene, name: str, reason: str, words: str
 ) -> None:
     watched = scene.watched[name]
-    first, second = watched.trials
 
     assert watched.ends() == [("Invalid", reason), ("Succeeded", "")], watched.told()
+    first, second = watched.trials
     assert watched.trials[first]["status"]["message"][: len(words)] == words
     assert nothing_of(watched, first)
     assert committed_once(watched, second)
