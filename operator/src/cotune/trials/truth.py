@@ -134,7 +134,8 @@ def throttled(evidence: Evidence) -> Breach | None:
 
 def component_restarted(evidence: Evidence) -> Breach | None:
     """No container starts or ends within the window."""
-    start, end = evidence.conduct.started_at, evidence.conduct.ended_at
+    # Kubernetes cuts its times to the second: one of the window's first second may seem to lie before it.
+    start, end = evidence.conduct.started_at.replace(microsecond=0), evidence.conduct.ended_at
     for component in evidence.spec.stack.components:
         it = evidence.components.get(component.name, ComponentEvidence())
         if not any(start <= moment <= end for moment in it.moments):
