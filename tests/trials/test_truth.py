@@ -226,6 +226,13 @@ def test_a_container_starts_or_ends_outside_of_the_window_only(moment: datetime,
     assert reason(with_component("stt", ComponentEvidence(frozenset(), [moment]))) == expected
 
 
+def test_a_restart_in_the_windows_first_second_is_seen_though_kubernetes_cuts_its_times_to_seconds() -> None:
+    evidence = with_component("stt", ComponentEvidence(frozenset(), [START]))
+    begun_later = evidence.conduct.model_copy(update={"started_at": START + timedelta(seconds=0.4)})
+
+    assert reason(replace(evidence, conduct=begun_later)) == "ComponentRestarted"
+
+
 def test_a_service_that_ran_out_of_memory_within_the_window_has_failed() -> None:
     log = "INFO\ntorch.OutOfMemoryError: CUDA out of memory. Tried to allocate 102.00 MiB."
 

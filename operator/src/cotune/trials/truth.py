@@ -227,7 +227,8 @@ def throttled(evidence: Evidence) -> Breach | None:
 
 def component_restarted(evidence: Evidence) -> Breach | None:
     """No container starts or ends from the beginning of the window to the end of the last round after it."""
-    start = evidence.conduct.started_at
+    # Kubernetes cuts its times to the second: one of the window's first second may seem to lie before it.
+    start = evidence.conduct.started_at.replace(microsecond=0)
     end = max([evidence.conduct.ended_at, *(it.ended_at for it in evidence.conduct.rounds)])
     for component in evidence.spec.stack.components:
         it = evidence.components.get(component.name, ComponentEvidence())
