@@ -74,7 +74,7 @@ def main() -> int:
     """Unpack, and say how long it took."""
     parser = argparse.ArgumentParser(prog="gpu.install", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("bundles", type=Path, nargs="+")
-    parser.add_argument("--into", type=Path, default=Path("/tmp/cotune-gpu"))
+    parser.add_argument("--into", type=Path, default=Path("/opt/cotune"))
     options = parser.parse_args()
     begin = time.monotonic()
     wheels = install(options.bundles, options.into)

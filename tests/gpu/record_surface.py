@@ -3,7 +3,7 @@
 Usage, from the repository's root, after `gpu.install` and `gpu.whisper_models`:
 
     PYTHONPATH=tests:operator/src:servers/src python3 -m gpu.record_surface tests/gpu/cases/voice-surface.json \
-        --scratch /tmp/cotune-gpu --out DIR --sharing TimeSlicing
+        --scratch /opt/cotune --out DIR --sharing TimeSlicing
 
 DIR/surface.json has the schema of tests/data/surfaces; DIR/raw.tar.xz the probe's results with their histograms, the
 card's samples and every server's log. Both are written anew after each start of vLLM. No Kubernetes runs here: servers
@@ -495,7 +495,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="gpu.record_surface", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("case", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--scratch", type=Path, default=Path("/tmp/cotune-gpu"))
+    parser.add_argument("--scratch", type=Path, default=Path("/opt/cotune"))
     parser.add_argument("--sharing", nargs="+", choices=(TIME_SLICING, MPS), default=[TIME_SLICING, MPS])
     parser.add_argument("--limit-seconds", type=float, default=540, help="begin nothing that would end after this")
     parser.add_argument(

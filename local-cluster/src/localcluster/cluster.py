@@ -273,10 +273,16 @@ def _start_supervisor(instance: Instance, programs: Programs) -> None:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd="/",
-                env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+                env={**os.environ, "PYTHONPATH": _own_path()},
                 pass_fds=(listening.fileno(),),
                 start_new_session=True,
             )
+
+
+def _own_path() -> str:
+    """Where this package and, after it, everything that this process was told of is found."""
+    own = str(Path(__file__).resolve().parents[1])
+    return os.pathsep.join(filter(None, (own, os.environ.get("PYTHONPATH"))))
 
 
 def _load_pause_image(instance: Instance, topology: Topology, cache: Cache) -> None:
