@@ -1,0 +1,116 @@
+"""Images out of what the machine has: its own file tree below, cotune, the servers and their models above.
+
+Nothing is pulled and nothing is packed: see `localcluster.folder_images`. All images are the same layers with another
+command. The driver's libraries are in the lower layer, where a container toolkit would mount them.
+"""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from localcluster.folder_images import FolderLayer, folder_image, folder_of_layer, register
+from localcluster.locations import Cache
+from localcluster.oci import Image
+
+MACHINE, STACK = FolderLayer("machine"), FolderLayer("stack")
+_COPIED = ("/usr", "/etc", "/opt/torch", sys.prefix, sys.base_prefix)
+"""Of the machine: with the Python that runs this. What is mounted below them is not followed."""
+_LEFT_OUT = ("usr/share/doc", "usr/share/man", "usr/src", "usr/local/cuda", "etc/resolv.conf")
+_DRIVER = Path("/usr/local/nvidia")
+_EMPTY = ("dev", "proc", "sys", "run", "tmp", "var", "var/tmp", "var/run", "root", "home", "mnt", "files")
+_LINKS = ("bin", "sbin", "lib", "lib64")
+_USER = "65532:65532"
+
+
+def make_layers(cache: Cache, scratch: Path, code: Path) -> None:
+    """Both folders, by hard links where the file system is the same; nothing to do where they are there.
+
+    Args:
+        cache: of the local cluster.
+        scratch: what `gpu.install` and `gpu.whisper_models` have made; it has the same path in the images.
+        code: the repository.
+    """
+    machine, stack = folder_of_layer(cache, MACHINE), folder_of_layer(cache, STACK)
+    if not (done := machine.parent / "complete").exists():
+        machine.mkdir(parents=True, exist_ok=True)
+        for source in _COPIED:
+            if Path(source).is_dir() and not (machine / source.lstrip("/")).exists():
+                linked(Path(source), machine / source.lstrip("/"))
+        for name in _LEFT_OUT:
+            for path in machine.glob(f"{name}*"):
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        if _DRIVER.is_dir():  # A mount of its own.
+            shutil.rmtree(machine / "usr" / "local" / "nvidia", ignore_errors=True)
+            shutil.copytree(_DRIVER, machine / "usr" / "local" / "nvidia", symlinks=True)
+        for name in _EMPTY:
+            (machine / name).mkdir(parents=True, exist_ok=True)
+        (machine / "tmp").chmod(0o1777)
+        for name in _LINKS:
+            if not (machine / name).is_symlink() and Path("/", name).is_symlink():
+                (machine / name).symlink_to(Path("/", name).readlink())
+        done.touch()
+    # The code changes from one call to the next.
+    shutil.rmtree(stack, ignore_errors=True)
+    for name in ("site", "models"):
+        linked(scratch / name, stack / str(scratch / name).lstrip("/"))
+    for name in ("operator/src", "servers/src", "simulation/src", "tests"):
+        shutil.copytree(code / name, stack / "opt" / "code" / name)
+    caches = stack / str(scratch).lstrip("/")
+    for name in ("vllm", "triton", "huggingface", "cache"):
+        if (scratch / name).is_dir():
+            shutil.copytree(scratch / name, caches / name, dirs_exist_ok=True)
+        (caches / name).mkdir(parents=True, exist_ok=True)
+        subprocess.run(["chmod", "-R", "a+rwX", str(caches / name)], check=True)
+    subprocess.run(["chmod", "-R", "a+rX", str(stack / "opt")], check=True)
+    register(cache, [MACHINE, STACK])
+
+
+def linked(source: Path, target: Path) -> None:
+    """The tree of `source` without what is mounted in it: hard links where possible, else copies."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    command = ["cp", "--archive", "--one-file-system", "--no-target-directory"]
+    if subprocess.run([*command, "--link", str(source), str(target)], capture_output=True, check=False).returncode != 0:
+        shutil.rmtree(target, ignore_errors=True)
+        # Files that vanish meanwhile are no reason to give up.
+        subprocess.run([*command, str(source), str(target)], capture_output=True, check=False)
+
+
+def images(scratch: Path, python: Path) -> "list[Image]":
+    """The operator, the probe, both servers, and the device plugin."""
+    commands: Mapping[str, Sequence[str]] = {
+        "operator": ("python3", "-m", "cotune.handlers"),
+        "probe": ("python3", "-m", "cotune.measurement"),
+        "stt": ("python3", "-m", "cotune_servers.stt"),
+        "vllm": ("python3", "-m", "vllm.entrypoints.cli.main"),
+        "card": ("python3", "-m", "gpu.device_plugin"),
+    }
+    code = ":".join(f"/opt/code/{it}" for it in ("operator/src", "servers/src", "simulation/src", "tests"))
+    environment = {
+        "PATH": f"{python.parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/usr/local/nvidia/bin",
+        "PYTHONPATH": f"{code}:{scratch / 'site'}",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "LD_LIBRARY_PATH": "/usr/local/nvidia/lib64:/usr/local/nvidia/lib",
+        "HOME": "/tmp",
+        "USER": "cotune",
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "HF_HOME": str(scratch / "huggingface"),
+        "XDG_CACHE_HOME": str(scratch / "cache"),
+        "VLLM_CACHE_ROOT": str(scratch / "vllm"),
+        "TRITON_CACHE_DIR": str(scratch / "triton"),
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_USE_FLASHINFER_SAMPLER": "0",
+        "VLLM_WORKER_MULTIPROC_METHOD": "fork",
+        "ASR_MODELS": str(scratch / "models" / "whisper"),
+    }
+    variables = [f"{name}={value}" for name, value in environment.items()]
+
+    def image(name: str, command: Sequence[str]) -> Image:
+        process: dict[str, Any] = {"Env": variables, "Cmd": list(command), "User": _USER, "WorkingDir": "/tmp"}
+        return folder_image(f"localhost/cotune/{name}:dev", [MACHINE, STACK], process)
+
+    return [image(name, command) for name, command in commands.items()]
