@@ -175,7 +175,7 @@ class Cluster:
         for name in ("cotune-system", "voice-lab", "voice-staging", "voice-prod"):
             self.try_kubectl("create", "namespace", name)
         self.kubectl("label", "namespace", "voice-lab", "--overwrite", "pod-security.kubernetes.io/enforce=baseline")
-        rendered = self.scratch / "cluster" / "chart.yaml"
+        rendered = _REPOSITORY / "rendered" / "chart.yaml"
         self.kubectl("apply", "--server-side", "--force-conflicts", "-n", "cotune-system", "-f", str(rendered))
         self.wait(
             "the operator is available",
