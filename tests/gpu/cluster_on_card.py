@@ -7,6 +7,7 @@ Usage: `run.sh cluster [STEP...]`, after `gpu.install` of all bundles. Steps, in
     card      device plugin and labels; the node offers shares of the card
     smoke     two pods compute on the card and read it
     operator  the chart as helm rendered it beforehand
+    experiment, staging, production, broken, fallback   see `gpu.main_job`
     collect   what Kubernetes says now and its logs, into --out; also after a step that fails
 
 Whatever fails says so with the last words of what failed, and the exit code is 1.
@@ -33,6 +34,7 @@ from localcluster.topology import Topology
 
 from gpu.cluster_files import add_missing
 from gpu.machine_images import images, make_layers
+from gpu.main_job import MainJob, NoTimeError
 
 _NODE = "lab"
 _MANIFESTS = Path(__file__).parent / "manifests"
@@ -217,19 +219,29 @@ class Cluster:
 
 def main() -> int:
     """Take the steps."""
-    steps = ("up", "images", "card", "smoke", "operator")
+    preparing, job = (
+        ("up", "images", "card", "smoke", "operator"),
+        ("experiment", "staging", "production", "broken", "fallback"),
+    )
     parser = argparse.ArgumentParser(prog="gpu.cluster_on_card", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("steps", nargs="*", default=list(steps), choices=(*steps, "collect", "down", []))
+    parser.add_argument("steps", nargs="*", default=[*preparing, *job])
     parser.add_argument("--scratch", type=Path, default=Path("/opt/cotune"))
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--limit-seconds", type=float, default=540, help="stop watching then; the cluster goes on")
     options = parser.parse_args()
+    if unknown := set(options.steps) - {*preparing, *job, "collect"}:
+        parser.error(f"no step {', '.join(sorted(unknown))}")
     here = Cluster(options.scratch, options.out, time.monotonic())
+    main_job = MainJob(here, options.limit_seconds)
     code = 0
     try:
         for step in options.steps:
             here.say(f"step {step}")
-            getattr(here, step)()
-    except (StepError, LocalClusterError, OSError, subprocess.SubprocessError) as error:
+            getattr(main_job if step in job else here, step)()
+    except NoTimeError as error:
+        here.say(str(error))
+        code = 3
+    except (StepError, RuntimeError, LocalClusterError, OSError, subprocess.SubprocessError) as error:
         here.say(f"FAILED: {type(error).__name__}: {error}")
         code = 1
     here.collect()
