@@ -4,6 +4,7 @@ Nothing is pulled and nothing is packed: see `localcluster.folder_images`. All i
 command. The driver's libraries are in the lower layer, where a container toolkit would mount them.
 """
 
+import compileall
 import shutil
 import subprocess
 import sys
@@ -64,6 +65,7 @@ def make_layers(cache: Cache, scratch: Path, code: Path) -> None:
             shutil.copytree(scratch / name, caches / name, dirs_exist_ok=True)
         (caches / name).mkdir(parents=True, exist_ok=True)
         subprocess.run(["chmod", "-R", "a+rwX", str(caches / name)], check=True)
+    compileall.compile_dir(stack / "opt" / "code", quiet=2, workers=0)
     subprocess.run(["chmod", "-R", "a+rX", str(stack / "opt")], check=True)
     register(cache, [MACHINE, STACK])
 
