@@ -32,7 +32,7 @@ from localcluster.images import load
 from localcluster.locations import Cache, Instance
 from localcluster.topology import Topology
 
-from gpu.cluster_files import add_missing
+from gpu.cluster_files import add_missing, choose_iptables
 from gpu.machine_images import images, make_layers
 from gpu.main_job import MainJob, NoTimeError
 
@@ -116,6 +116,8 @@ class Cluster:
         self.say(
             f"{len(added)} files of Debian added: {', '.join(it for it in added if '/sbin/' in it or '/cni/' in it)}"
         )
+        if any(it.endswith("/iptables") for it in added):
+            self.say(f"iptables {choose_iptables(Path('/usr/sbin'))}")
         cluster.up(self.instance, Topology(node_names=(_NODE,)), self.cache)
         version = self.kubectl("version", "-o", "json")
         self.say(" ".join(version.split())[:400])
