@@ -43,6 +43,14 @@ record() {
 }
 
 # The local Kubernetes with the card: run.sh cluster [ARGUMENT...]
-cluster() { python3 -m gpu.cluster_on_card --scratch "$SCRATCH" --out "$OUT" "$@" 2>&1 | tee "$OUT/cluster.log"; }
+cluster() {
+  # Containers' file systems are overlays, and an overlay cannot be the upper side of another.
+  if [ -z "${COTUNE_STATE:-}" ] && [ "$(stat -f -c %T /var/lib)" = overlayfs ]; then
+    export COTUNE_STATE=/mnt/cotune-state
+    mkdir -p $COTUNE_STATE
+    mountpoint -q $COTUNE_STATE || mount -t tmpfs -o size=24g tmpfs $COTUNE_STATE
+  fi
+  python3 -m gpu.cluster_on_card --scratch "$SCRATCH" --out "$OUT" "$@" 2>&1 | tee "$OUT/cluster.log"
+}
 
 "$@"
