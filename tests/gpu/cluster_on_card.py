@@ -34,7 +34,7 @@ from localcluster.topology import Topology
 
 from gpu.cluster_files import add_missing, choose_iptables
 from gpu.machine_images import images, make_layers
-from gpu.main_job import MainJob, NoTimeError
+from gpu.main_job import JOBS, MainJob, NoTimeError
 
 _NODE = "lab"
 _MANIFESTS = Path(__file__).parent / "manifests"
@@ -229,12 +229,13 @@ def main() -> int:
     parser.add_argument("steps", nargs="*", default=[*preparing, *job])
     parser.add_argument("--scratch", type=Path, default=Path("/opt/cotune"))
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--job", choices=tuple(JOBS), default="voice")
     parser.add_argument("--limit-seconds", type=float, default=540, help="stop watching then; the cluster goes on")
     options = parser.parse_args()
     if unknown := set(options.steps) - {*preparing, *job, "collect"}:
         parser.error(f"no step {', '.join(sorted(unknown))}")
     here = Cluster(options.scratch, options.out, time.monotonic())
-    main_job = MainJob(here, options.limit_seconds)
+    main_job = MainJob(here, JOBS[options.job], options.limit_seconds)
     code = 0
     try:
         for step in options.steps:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
@@ -22,13 +23,27 @@ if TYPE_CHECKING:
 
 _MANIFESTS = Path(__file__).parent / "manifests"
 _LAB, _STAGING, _PRODUCTION = "voice-lab", "voice-staging", "voice-prod"
-_EXPERIMENT, _FALLBACK, _BROKEN = "voice", "fallback", "voice-cannot-start"
+_FALLBACK = "fallback"
 _OVER = ("Succeeded", "Failed")
 _ROLLOUT_OVER = ("Promoted", "RolledBack", "Degraded")
-_HELD_GIB, _HELD_SECONDS = 4, 20
+_HELD_GIB, _HELD_SECONDS = 4, 12
 _POLL_SECONDS = 1.0
 
 Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stack; its files lie in the folder of its name."""
+
+    name: str
+    """The experiment's, and the broken profile's with `-cannot-start`."""
+    deployments: tuple[str, ...]
+    """Of staging and production, in the order in which they start."""
+
+
+JOBS = {it.name: it for it in (Job("voice", ("llm", "whisper")), Job("speech", ("whisper",)))}
+"""`speech` is the speech server alone: the whole way in a few minutes, without vLLM."""
 
 
 class NoTimeError(Exception):
@@ -38,18 +53,19 @@ class NoTimeError(Exception):
 class MainJob:
     """The steps."""
 
-    def __init__(self, cluster: "Cluster", limit_seconds: float) -> None:
+    def __init__(self, cluster: "Cluster", job: Job, limit_seconds: float) -> None:
         self._cluster = cluster
+        self._job = job
         self._limit = limit_seconds
         self._told: dict[str, str] = {}
 
     def experiment(self) -> None:
         """Apply it while somebody else's process is still on the card, and watch it to its end."""
         holder = None
-        if self._get("gae", _EXPERIMENT) is None:
+        if self._get("gae", self._job.name) is None:
             self._inputs()
             holder = self._holder()
-            self._apply("experiment.yaml", PRODUCT=self._product())
+            self._apply(f"{self._job.name}/experiment.yaml", PRODUCT=self._product())
         begin = time.monotonic()
         try:
             while True:
@@ -58,7 +74,7 @@ class MainJob:
                     _end(holder)
                     holder = None
                 self._tell_trials()
-                body = self._get("gae", _EXPERIMENT)
+                body = self._get("gae", self._job.name)
                 status: Json = (body or {}).get("status") or {}
                 if status.get("phase") in _OVER:
                     self._cluster.say(f"experiment {status['phase']}: {json.dumps(status.get('verdict'))[:1500]}")
@@ -81,8 +97,8 @@ class MainJob:
     def broken(self) -> None:
         """A profile that cannot start in production is taken back there."""
         before = self._values(_PRODUCTION)
-        self._apply("broken.yaml")
-        self._rollout(_BROKEN, lambda it: it.get("phase") in _ROLLOUT_OVER)
+        self._apply(f"{self._job.name}/broken.yaml")
+        self._rollout(f"{self._job.name}-cannot-start", lambda it: it.get("phase") in _ROLLOUT_OVER)
         self._ready(_PRODUCTION)
         self._cluster.say(f"values before {before} and after {self._values(_PRODUCTION)}")
 
@@ -92,7 +108,7 @@ class MainJob:
             self._stop(it)
         if self._get("gae", _FALLBACK) is None:
             self._inputs()
-            self._apply("fallback.yaml", PRODUCT=self._product())
+            self._apply("speech/fallback.yaml", PRODUCT=self._product())
         while True:
             self._tell_trials()
             status: Json = (self._get("gae", _FALLBACK) or {}).get("status") or {}
@@ -105,7 +121,8 @@ class MainJob:
         scratch = self._cluster.scratch
         self._config_map("speech", *(f"--from-file={it}" for it in sorted((scratch / "speech").iterdir())))
         config = scratch / "models" / "llm-1b4" / "config.json"
-        self._config_map("models", f"--from-file=llm-1b4.json={config}")
+        if config.exists():
+            self._config_map("models", f"--from-file=llm-1b4.json={config}")
 
     def _config_map(self, name: str, *files: str) -> None:
         made = self._cluster.kubectl("create", "configmap", name, "-n", _LAB, *files, "--dry-run=client", "-o", "json")
@@ -116,8 +133,8 @@ class MainJob:
         if self._stage_phase(profile, number) == "Promoted":
             self._cluster.say(f"{namespace} is promoted already")
             return
-        if self._cluster.try_kubectl("get", "deployment", "llm", "-n", namespace).returncode != 0:
-            self._apply("services.yaml", NAMESPACE=namespace)
+        if self._cluster.try_kubectl("get", "deployment", "whisper", "-n", namespace).returncode != 0:
+            self._apply(f"{self._job.name}/services.yaml", NAMESPACE=namespace)
         self._ready(namespace)
         patch = [{"op": "replace", "path": f"/spec/rollout/stages/{number}/approval", "value": "Auto"}]
         self._cluster.kubectl("patch", "gpp", profile, "-n", _LAB, "--type=json", "-p", json.dumps(patch))
@@ -138,7 +155,7 @@ class MainJob:
             self._pause()
 
     def _profile(self) -> str:
-        name = ((self._get("gae", _EXPERIMENT) or {}).get("status") or {}).get("profile")
+        name = ((self._get("gae", self._job.name) or {}).get("status") or {}).get("profile")
         if not name:
             raise RuntimeError("the experiment has made no profile")
         return str(name)
@@ -152,7 +169,7 @@ class MainJob:
 
     def _ready(self, namespace: str) -> None:
         """Both services run, the speech server after vLLM."""
-        for name in ("llm", "whisper"):
+        for name in self._job.deployments:
             begin = time.monotonic()
             while True:
                 body = json.loads(self._cluster.kubectl("get", "deployment", name, "-n", namespace, "-o", "json"))

@@ -53,14 +53,16 @@ def make(size: str, weights: Path, folder: Path) -> int:
 
 
 def main() -> int:
-    """Make all four."""
+    """Make all whose weights are there."""
     parser = argparse.ArgumentParser(prog="gpu.whisper_models", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("weights", type=Path)
     parser.add_argument("folder", type=Path)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor() as pool:
-        found = {it: pool.submit(make, it, options.weights, options.folder) for it in (*REAL, *ENLARGED)}
+        sizes = [it for it in REAL if (options.weights / it).is_dir()]
+        sizes += [name for name, it in ENLARGED.items() if it.source in sizes]
+        found = {it: pool.submit(make, it, options.weights, options.folder) for it in sizes}
         for size, count in found.items():
             print(f"{size}: {count.result():,} parameters")
     return 0
