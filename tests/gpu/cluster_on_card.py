@@ -40,6 +40,7 @@ _NODE = "lab"
 _MANIFESTS = Path(__file__).parent / "manifests"
 _REPOSITORY = Path(__file__).parents[2]
 _SHARES = "6"
+_UP_SECONDS = 45.0
 _KINDS = (
     *("nodes", "pods", "deployments", "daemonsets", "events", "leases"),
     *("gpuallocationexperiments", "gputrials", "gpuprofiles", "gputuninggrants", "controllerrevisions"),
@@ -118,7 +119,12 @@ class Cluster:
         )
         if any(it.endswith("/iptables") for it in added):
             self.say(f"iptables {choose_iptables(Path('/usr/sbin'))}")
-        cluster.up(self.instance, Topology(node_names=(_NODE,)), self.cache)
+        try:
+            cluster.up(self.instance, Topology(node_names=(_NODE,)), self.cache, _UP_SECONDS, is_failure_kept=True)
+        except LocalClusterError as error:
+            # One part that does not work need not keep the others from being tried.
+            self.say(f"the cluster is not all ready: {error}")
+            self.say(self.try_kubectl("get", "nodes,pods", "-A", "-o", "wide").stdout)
         version = self.kubectl("version", "-o", "json")
         self.say(" ".join(version.split())[:400])
 
@@ -148,7 +154,7 @@ class Cluster:
         self.kubectl("apply", "-f", str(_MANIFESTS / "card.yaml"))
         self.wait(
             f"the node offers {_SHARES} shares of {product}",
-            60,
+            30,
             lambda: self.get("node", _NODE)["status"]["allocatable"].get("nvidia.com/gpu") == _SHARES,
         )
         self.say(self.kubectl("logs", "-n", "card", "daemonset/device-plugin").strip())
@@ -164,7 +170,7 @@ class Cluster:
 
         names = ("smoke-holder", "smoke-reader")
         try:
-            self.wait("both smoke pods have ended", 90, ended)
+            self.wait("both smoke pods have ended", 45, ended)
         finally:
             for it in names:
                 said = self.try_kubectl("logs", it)
@@ -183,7 +189,7 @@ class Cluster:
         self.kubectl("apply", "--server-side", "--force-conflicts", "-n", "cotune-system", "-f", str(rendered))
         self.wait(
             "the operator is available",
-            120,
+            60,
             lambda: self.get("deployment", "cotune", "-n", "cotune-system")["status"].get("availableReplicas") == 1,
         )
 
