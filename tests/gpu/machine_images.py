@@ -8,7 +8,7 @@ import compileall
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,12 @@ from localcluster.locations import Cache
 from localcluster.oci import Image
 
 MACHINE, STACK = FolderLayer("machine"), FolderLayer("stack")
-_COPIED = ("/usr", "/etc", "/opt/torch", sys.prefix, sys.base_prefix)
-"""Of the machine: with the Python that runs this. What is mounted below them is not followed."""
-_LEFT_OUT = ("usr/share/doc", "usr/share/man", "usr/src", "usr/local/cuda", "etc/resolv.conf")
+_COPIED = ("/etc", "/opt/torch", sys.prefix, sys.base_prefix)
+"""Beside /usr: with the Python that runs this. What is mounted below them is not followed."""
+_LEFT_OUT = ("local", "src", "games")
+"""Of /usr."""
+_LEFT_OUT_LOCAL = ("cuda", "nvidia")
+"""Of /usr/local, by how a name begins: compilers, and the driver, which is a mount of its own."""
 _DRIVER = Path("/usr/local/nvidia")
 _EMPTY = ("dev", "proc", "sys", "run", "tmp", "var", "var/tmp", "var/run", "root", "home", "mnt", "files")
 _LINKS = ("bin", "sbin", "lib", "lib64")
@@ -37,15 +40,11 @@ def make_layers(cache: Cache, scratch: Path, code: Path) -> None:
     machine, stack = folder_of_layer(cache, MACHINE), folder_of_layer(cache, STACK)
     if not (done := machine.parent / "complete").exists():
         machine.mkdir(parents=True, exist_ok=True)
-        for source in _COPIED:
-            if Path(source).is_dir() and not (machine / source.lstrip("/")).exists():
-                linked(Path(source), machine / source.lstrip("/"))
-        for name in _LEFT_OUT:
-            for path in machine.glob(f"{name}*"):
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        if _DRIVER.is_dir():  # A mount of its own.
-            shutil.rmtree(machine / "usr" / "local" / "nvidia", ignore_errors=True)
-            shutil.copytree(_DRIVER, machine / "usr" / "local" / "nvidia", symlinks=True)
+        for source in sources():
+            linked(source, machine / str(source).lstrip("/"))
+        (machine / "etc" / "resolv.conf").unlink(missing_ok=True)
+        if _DRIVER.is_dir():
+            shutil.copytree(_DRIVER, machine / str(_DRIVER).lstrip("/"), symlinks=True)
         for name in _EMPTY:
             (machine / name).mkdir(parents=True, exist_ok=True)
         (machine / "tmp").chmod(0o1777)
@@ -68,6 +67,18 @@ def make_layers(cache: Cache, scratch: Path, code: Path) -> None:
     compileall.compile_dir(stack / "opt" / "code", quiet=2, workers=0)
     subprocess.run(["chmod", "-R", "a+rX", str(stack / "opt")], check=True)
     register(cache, [MACHINE, STACK])
+
+
+def sources() -> "Iterator[Path]":
+    """What of the machine goes into the lower layer."""
+    usr = Path("/usr")
+    yield from (it for it in sorted(usr.iterdir()) if it.name not in _LEFT_OUT)
+    yield from (it for it in sorted((usr / "local").iterdir()) if not it.name.startswith(_LEFT_OUT_LOCAL))
+    taken: list[Path] = [usr]
+    for it in map(Path, _COPIED):
+        if it.is_dir() and not any(it.is_relative_to(other) for other in taken):
+            taken.append(it)
+            yield it
 
 
 def linked(source: Path, target: Path) -> None:
