@@ -8,6 +8,7 @@ Usage: `run.sh cluster [STEP...]`, after `gpu.install` of all bundles. Steps, in
     smoke     two pods compute on the card and read it
     operator  the chart as helm rendered it beforehand
     experiment, staging, production, broken, fallback   see `gpu.main_job`
+    layers    only makes what images are made of; down: ends the cluster
     collect   what Kubernetes says now and its logs, into --out; also after a step that fails
 
 Whatever fails says so with the last words of what failed, and the exit code is 1.
@@ -128,9 +129,17 @@ class Cluster:
         version = self.kubectl("version", "-o", "json")
         self.say(" ".join(version.split())[:400])
 
+    def layers(self) -> None:
+        """What images are made of; the lower one, once made, stays."""
+        make_layers(self.cache, self.scratch, _REPOSITORY)
+
+    def down(self) -> None:
+        """End the cluster: its processes, its mounts, its pods' shares of the card."""
+        cluster.down(self.instance)
+
     def images(self) -> None:
         """Layers of folders, and images of them."""
-        make_layers(self.cache, self.scratch, _REPOSITORY)
+        self.layers()
         self.say("layers made")
         ctr = ensure_built(CONTAINERD, self.cache) / "ctr"
         # Not resolved: the link in the virtual environment is what makes Python find it.
@@ -238,7 +247,7 @@ def main() -> int:
     parser.add_argument("--job", choices=tuple(JOBS), default="voice")
     parser.add_argument("--limit-seconds", type=float, default=540, help="stop watching then; the cluster goes on")
     options = parser.parse_args()
-    if unknown := set(options.steps) - {*preparing, *job, "collect"}:
+    if unknown := set(options.steps) - {*preparing, *job, "collect", "layers", "down"}:
         parser.error(f"no step {', '.join(sorted(unknown))}")
     here = Cluster(options.scratch, options.out, time.monotonic())
     main_job = MainJob(here, JOBS[options.job], options.limit_seconds)
@@ -253,8 +262,9 @@ def main() -> int:
     except (StepError, RuntimeError, LocalClusterError, OSError, subprocess.SubprocessError) as error:
         here.say(f"FAILED: {type(error).__name__}: {error}")
         code = 1
-    here.collect()
-    here.say("collected")
+    if options.steps[-1] not in ("layers", "down"):
+        here.collect()
+        here.say("collected")
     return code
 
 

@@ -34,11 +34,11 @@ install() { python3 -m gpu.install "$@" --into "$SCRATCH"; }
 # Checkpoints for the speech server, once all weights are there.
 models() { python3 -m gpu.whisper_models "$SCRATCH/weights" "$SCRATCH/models/whisper"; }
 
-# A surface: run.sh record LIMIT-SECONDS SHARING [ARGUMENT...]
+# A surface: run.sh record CASE LIMIT-SECONDS SHARING [ARGUMENT...]
 record() {
-  local limit=$1 mode=$2
-  shift 2
-  python3 -m gpu.record_surface tests/gpu/cases/voice-surface.json --scratch "$SCRATCH" --out "$OUT/surface-$mode" \
+  local case=$1 limit=$2 mode=$3
+  shift 3
+  python3 -m gpu.record_surface "tests/gpu/cases/$case.json" --scratch "$SCRATCH" --out "$OUT/surface-$mode" \
     --sharing "$mode" --limit-seconds "$limit" --already-seconds "$SECONDS" "$@" 2>&1 | tee "$OUT/record-$mode.log"
 }
 
@@ -50,7 +50,7 @@ cluster() {
     mkdir -p $COTUNE_STATE
     mountpoint -q $COTUNE_STATE || mount -t tmpfs -o size=24g tmpfs $COTUNE_STATE
   fi
-  python3 -m gpu.cluster_on_card --scratch "$SCRATCH" --out "$OUT" "$@" 2>&1 | tee "$OUT/cluster.log"
+  python3 -m gpu.cluster_on_card --scratch "$SCRATCH" --out "$OUT" "$@" 2>&1 | tee -a "$OUT/cluster.log"
 }
 
 "$@"
