@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ _MANIFESTS = Path(__file__).parent / "manifests"
 _REPOSITORY = Path(__file__).parents[2]
 _SHARES = "6"
 _UP_SECONDS = 45.0
+_CAN_FAIL = ("smoke", "staging", "broken", "fallback")
+"""What follows can be tried all the same."""
 _KINDS = (
     *("nodes", "pods", "deployments", "daemonsets", "events", "leases"),
     *("gpuallocationexperiments", "gputrials", "gpuprofiles", "gputuninggrants", "controllerrevisions"),
@@ -252,16 +255,20 @@ def main() -> int:
     here = Cluster(options.scratch, options.out, time.monotonic())
     main_job = MainJob(here, JOBS[options.job], options.limit_seconds)
     code = 0
-    try:
-        for step in options.steps:
-            here.say(f"step {step}")
+    for step in options.steps:
+        here.say(f"step {step}")
+        try:
             getattr(main_job if step in job else here, step)()
-    except NoTimeError as error:
-        here.say(str(error))
-        code = 3
-    except (StepError, RuntimeError, LocalClusterError, OSError, subprocess.SubprocessError) as error:
-        here.say(f"FAILED: {type(error).__name__}: {error}")
-        code = 1
+        except NoTimeError as error:
+            here.say(str(error))
+            code = 3
+            break
+        except Exception as error:  # Whatever it was: the logs are worth more than a clean end.
+            here.say(f"FAILED: {step}: {type(error).__name__}: {error}")
+            traceback.print_exc()
+            code = 1
+            if step not in _CAN_FAIL:
+                break
     if options.steps[-1] not in ("layers", "down"):
         here.collect()
         here.say("collected")

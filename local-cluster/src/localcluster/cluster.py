@@ -58,9 +58,17 @@ class Status:
     pods: list[dict[str, Any]]
 
 
-def up(instance: Instance, topology: Topology, cache: Cache, patience_seconds: float = _START_TIMEOUT_SECONDS) -> None:
-    """Start an instance, or find it running as asked; every wait in it lasts as long as `patience_seconds` at most.
+def up(
+    instance: Instance,
+    topology: Topology,
+    cache: Cache,
+    patience_seconds: float = _START_TIMEOUT_SECONDS,
+    is_failure_kept: bool = False,
+) -> None:
+    """Start an instance, or find it running as asked.
 
+    :param patience_seconds: how long each wait in it may last.
+    :param is_failure_kept: leave what does not become ready as it is, to be looked at; otherwise only its logs are kept.
     :raises LocalClusterError: it runs with other nodes, or some part does not start.
     """
     with _changing(instance):
