@@ -47,7 +47,8 @@ def written(folder: Path, name: str, *runs: "dict[str, Any]") -> Path:
 
 @pytest.fixture
 def surface(tmp_path: Path) -> Surface:
-    failed = run(_FAILS, 1, 0, start=2) | {"failure": {"component": "llm", "message": "no blocks"}, "measurements": []}
+    failed = run(_FAILS, 1, 0, start=2)
+    failed |= {"failure": {"component": "llm", "message": "no blocks"}, "measurements": list[str]()}
     return Surface.read(written(tmp_path, "a.json", *(run(_FITS, it, 100.0 * it) for it in (1, 2, 3)), failed))
 
 
@@ -74,7 +75,7 @@ def test_a_seed_draws_the_same_repeats_again(surface: Surface) -> None:
 
 
 def test_what_was_not_recorded_is_no_guess(surface: Surface) -> None:
-    with pytest.raises(SurfaceError, match="MPS.*was not recorded"):
+    with pytest.raises(SurfaceError, match=r"MPS.*was not recorded"):
         surface.evaluate({**_FITS, "sharing": "MPS"}, fidelity=5)
 
 

@@ -15,6 +15,7 @@ Whatever fails says so with the last words of what failed, and the exit code is 
 """
 
 import argparse
+import importlib
 import json
 import os
 import subprocess
@@ -152,8 +153,7 @@ class Cluster:
 
     def card(self) -> None:
         """The plugin, and the labels that GPU feature discovery would set."""
-        import pynvml  # pyright: ignore[reportMissingTypeStubs]
-
+        pynvml: Any = importlib.import_module("pynvml")
         pynvml.nvmlInit()
         handle = pynvml.nvmlDeviceGetHandleByIndex(0)
         product = str(pynvml.nvmlDeviceGetName(handle)).replace(" ", "-") + "-SHARED"

@@ -171,6 +171,10 @@ def _identity(socket: Path) -> "tuple[int, int] | None":
     return state.st_ino, state.st_ctime_ns
 
 
+def _end(_signal: int, _frame: object) -> None:
+    sys.exit(0)
+
+
 def main() -> int:
     """Serve until SIGTERM."""
     parser = argparse.ArgumentParser(prog="gpu.device_plugin", description=(__doc__ or "").partition("\n")[0])
@@ -178,7 +182,7 @@ def main() -> int:
     parser.add_argument("--plugins", type=Path, default=Path("/var/lib/kubelet/device-plugins"))
     options = parser.parse_args()
     # The first process of a container gets no signal that it does not handle.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, _end)
     card = RealCard.open()
     files = card.device_files()
     print(f"{card.uuid}: {options.replicas} shares, files {', '.join(map(str, files))}", flush=True)

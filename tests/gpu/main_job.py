@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -136,7 +136,7 @@ class MainJob:
         if self._cluster.try_kubectl("get", "deployment", "whisper", "-n", namespace).returncode != 0:
             self._apply(f"{self._job.name}/services.yaml", NAMESPACE=namespace)
         self._ready(namespace)
-        patch = [{"op": "replace", "path": f"/spec/rollout/stages/{number}/approval", "value": "Auto"}]
+        patch = [{"op": "add", "path": f"/spec/rollout/stages/{number}/approval", "value": "Auto"}]
         self._cluster.kubectl("patch", "gpp", profile, "-n", _LAB, "--type=json", "-p", json.dumps(patch))
         self._cluster.say(f"stage {number} of {profile} is approved")
         self._rollout(
@@ -155,7 +155,8 @@ class MainJob:
             self._pause()
 
     def _profile(self) -> str:
-        name = ((self._get("gae", self._job.name) or {}).get("status") or {}).get("profile")
+        status: Json = (self._get("gae", self._job.name) or {}).get("status") or {}
+        name = status.get("profile")
         if not name:
             raise RuntimeError("the experiment has made no profile")
         return str(name)
@@ -210,10 +211,15 @@ class MainJob:
             return
         for body in json.loads(done.stdout)["items"]:
             status: Json = body.get("status") or {}
-            conditions: list[Mapping[str, Any]] = status.get("conditions") or []
-            words = "; ".join(f"{it.get('reason')}: {it.get('message')}" for it in conditions if it.get("message"))
-            values = {it["name"]: it["value"] for it in body["spec"].get("parameters", ())}
-            self._tell(body["metadata"]["name"], f"{values} {status.get('phase')} {words[:400]}")
+            spec: Json = body["spec"]
+            values = ", ".join(f"{it['name']} {it['value']}" for it in spec["candidate"])
+            words = f"{values}, {spec.get('purpose')} {spec.get('repeat')}: {status.get('phase')}"
+            if status.get("message"):
+                words += f", {status.get('reason')}: {status['message'][:300]}"
+            if status.get("fitness"):
+                figures = {it["metric"]: it["value"] for it in status.get("measurements", ())}
+                words += f", fitness {status['fitness']} {json.dumps(figures)[:700]}"
+            self._tell(body["metadata"]["name"], words)
 
     def _tell(self, subject: str, words: str) -> None:
         if self._told.get(subject) != words:

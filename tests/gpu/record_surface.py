@@ -13,6 +13,7 @@ otherwise, all speech servers stay up, and one window follows the other on runni
 
 import argparse
 import asyncio
+import importlib
 import io
 import json
 import os
@@ -162,7 +163,7 @@ class Recorder:
         idle = self._card.read()
         with sharing(mode, scratch) as shared:
             site = scratch / "site"
-            environment = server_environment(scratch, site if site.is_dir() else None, "INFO") | shared
+            environment = server_environment(scratch, site if site.is_dir() else None, "INFO") | dict(shared)
             environment |= {"ASR_MODELS": str(scratch / "models" / "whisper")}
             launcher = Launcher(
                 environment,
@@ -439,8 +440,7 @@ def _camel(name: str) -> str:
 
 def describe(card: Card, wheels: "list[str]") -> Json:
     """The card, the machine and the versions."""
-    import pynvml  # pyright: ignore[reportMissingTypeStubs]
-
+    pynvml: Any = importlib.import_module("pynvml")
     handle = pynvml.nvmlDeviceGetHandleByIndex(0)
     reading = card.read()
     return {

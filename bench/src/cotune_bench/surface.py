@@ -115,8 +115,9 @@ class Surface:
             return Evaluation({}, point.start_seconds, 0, point.failure)
         wanted = max(1, min(len(point.runs), round(fidelity / point.runs[0].window_seconds)))
         drawn = draw.sample(point.runs, wanted) if draw else point.runs[:wanted]
-        names = set.intersection(*(set(it.measurements) for it in drawn))
-        means = {name: fmean(it.measurements[name] for it in drawn) for name in sorted(names)}
+        # A metric that one of them could not give is not known.
+        names = [name for name in drawn[0].measurements if all(name in it.measurements for it in drawn)]
+        means = {name: fmean(it.measurements[name] for it in drawn) for name in names}
         return Evaluation(means, point.start_seconds + sum(it.seconds for it in drawn), wanted)
 
 
