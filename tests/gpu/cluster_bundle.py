@@ -56,7 +56,7 @@ def kept(path: PurePosixPath) -> bool:
         return name in _KEPT_PROGRAMS
     if folder == "usr/lib/cni":
         return name in _KEPT_PLUGINS
-    return folder.endswith("/xtables") or (folder == "usr/lib/x86_64-linux-gnu" and ".so." in name)
+    return folder.endswith("/xtables") or (folder == "usr/lib/x86_64-linux-gnu" and ".so" in name)
 
 
 def merged(path: PurePosixPath) -> PurePosixPath:
