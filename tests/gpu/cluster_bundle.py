@@ -1,7 +1,8 @@
 """The local cluster for the machine without a network: its programs as built here, and Debian's for networks and pods.
 
-`build/gpu-cluster-1` and `-2`: with them alone the whole job runs, with the speech server as its stack. There, `gpu.cluster_files` puts what the machine lacks into its own file tree, and
-COTUNE_CACHE names the folder with the programs, so that the local cluster finds them built.
+`build/gpu-cluster-1` and `-2`: with them alone the whole job runs, with the speech server as its stack. There,
+`gpu.cluster_files` puts what the machine lacks into its own file tree, and the folder with the programs is the local
+cluster's cache, so that it finds them built.
 """
 
 import lzma

@@ -1,6 +1,6 @@
 """A device plugin for the real card of the machine: one GPU, offered as so many shares (time-slicing).
 
-NVIDIA's own plugin is a Go module that the registry refuses (tests/gpu/README.md has its answer), so this one stands in.
+NVIDIA's own plugin is a Go module that the registry refuses (tests/gpu/README.md has its answer): this one stands in.
 It speaks the kubelet's protocol, reads the card by NVML, watches its health and hands out the real device files; ids of
 shares are those of NVIDIA's plugin, `GPU-<uuid>::<number>`. What it has not: MIG, several cards, CDI, MPS's limits.
 

@@ -1,7 +1,7 @@
 """The main job on the real card, as a user does it: an experiment, its profile through two stages, a broken one, a lie.
 
 Every step looks first at what is there, so that a second call goes on where the first one ended. The card is one for
-all: while trials run nothing else is on it, and a stage's services are cleared away before the next stage's are started.
+all: while trials run nothing else is on it, and a stage's services are cleared away before the next stage's start.
 """
 
 import json

@@ -313,7 +313,7 @@ class Recorder:
         held = self._held()
         self._wait_until_idle(speech.port)
         self._longest_run = max(self._longest_run, time.monotonic() - begin)
-        name = f"runs/{candidate['sharing']}-{candidate['llmMemory']}-{candidate['llmMaxSeqs']}-{speech.size}-{repeat}.json"
+        name = f"runs/{'-'.join((*candidate.values(), str(repeat)))}.json"
         raw = json.loads(result.model_dump_json(by_alias=True, exclude_none=True))
         raw |= {"samples": sampler.between(begin, time.monotonic()), "said": lines}
         self._record.keep(name, json.dumps(raw).encode())

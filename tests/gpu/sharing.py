@@ -1,7 +1,7 @@
 """How the processes share the card: by turns, which is the driver's default, or through CUDA MPS.
 
-MPS here is the bare daemon, without the limits on memory and threads that the device plugin's MPS sets for every client;
-the card's compute mode stays as it is.
+MPS here is the bare daemon, without the limits on memory and threads that the device plugin's MPS sets for every
+client; the card's compute mode stays as it is.
 """
 
 import os

@@ -101,8 +101,8 @@ class Surface:
 
         Args:
             candidate: one value for every parameter.
-            fidelity: seconds of windows that are asked for; as many repeats are averaged as that takes, at least one and
-                at most all.
+            fidelity: seconds of windows that are asked for; as many repeats are averaged as that takes, at least one
+                and at most all.
             draw: chooses the repeats; without it the first ones are taken.
 
         Raises:

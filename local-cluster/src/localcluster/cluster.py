@@ -68,7 +68,7 @@ def up(
     """Start an instance, or find it running as asked.
 
     :param patience_seconds: how long each wait in it may last.
-    :param is_failure_kept: leave what does not become ready as it is, to be looked at; otherwise only its logs are kept.
+    :param is_failure_kept: leave what does not become ready as it is, to be looked at; else only its logs are kept.
     :raises LocalClusterError: it runs with other nodes, or some part does not start.
     """
     with _changing(instance):

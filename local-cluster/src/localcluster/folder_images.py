@@ -1,8 +1,8 @@
 """Images whose layers are folders that lie on this machine already: nothing is packed, hashed or copied.
 
-A layer of several gigabytes, such as the machine's own Python with its libraries, would take minutes as an archive. Here
-the archive of a layer holds one small file that says where the layer comes from, which is what its digest is made of;
-the layer's folder is put into the build's storage, and nodes mount it there as they do with built layers
+A layer of several gigabytes, such as the machine's own Python with its libraries, would take minutes as an archive.
+Here the archive of a layer holds one small file that says where the layer comes from, which is what its digest is made
+of; the layer's folder is put into the build's storage, and nodes mount it there as they do with built layers
 (`shared_layers`). The digest identifies the layer on this machine only: such an image must never leave it.
 """
 

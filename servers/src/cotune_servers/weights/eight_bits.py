@@ -11,7 +11,7 @@ _LARGEST = 127
 def rounded(values: "NDArray[Any]") -> "tuple[NDArray[np.int8], NDArray[np.float16]]":
     """The rounded rows, in the shape of `values`, and the scale of each; the first axis counts rows.
 
-    Rows whose values differ in size by more than a hundred lose the small ones: at most half a scale is lost everywhere.
+    Rows whose values differ in size by more than a hundred lose the small ones: half a scale is lost at most.
     """
     rows = values.astype(np.float32).reshape(len(values), -1)
     scales = np.maximum(np.abs(rows).max(axis=1) / _LARGEST, 1e-7).astype(np.float16)

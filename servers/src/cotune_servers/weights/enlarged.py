@@ -4,9 +4,9 @@ Where a size has no weights at hand, this is the next best for measuring time an
 model's shape, and the answers, and so their lengths, are the smaller model's. Random weights would talk nonsense of any
 length. The word error rate is the smaller model's as well: it says nothing of the larger one.
 
-Every feature is repeated `times` times (x becomes [x, x]), which layer normalisation does not notice; a matrix W becomes
-[[W, W], [W, W]] / 2, an attention head its own copy. Further blocks write zeros to the residual stream. Names are those
-of `whisper.model.Whisper`; the method is that of Net2Net (Chen, Goodfellow, Shlens: arXiv 1511.05641).
+Every feature is repeated `times` times (x becomes [x, x]), which layer normalisation does not notice; a matrix W
+becomes [[W, W], [W, W]] / 2, an attention head gets a copy. Further blocks write zeros to the residual stream. Names
+are those of `whisper.model.Whisper`; the method is that of Net2Net (Chen, Goodfellow, Shlens: arXiv 1511.05641).
 """
 
 import re

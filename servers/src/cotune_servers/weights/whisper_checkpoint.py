@@ -100,7 +100,7 @@ def _split(found: State, to: str, parts: "tuple[str, ...]", variables: Variables
 
 
 def write_checkpoint(fields: dict[str, int], arrays: State, checkpoint: Path) -> int:
-    """Write what `whisper.load_model` reads; returns the number of parameters. What is missing or surplus shows here."""
+    """Write what `whisper.load_model` reads; returns the number of parameters. A missing or surplus tensor shows."""
     # Both are only where the weights are used.
     torch: Any = importlib.import_module("torch")
     whisper: Any = importlib.import_module("whisper.model")
