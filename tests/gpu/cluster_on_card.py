@@ -173,9 +173,9 @@ class Cluster:
 
     def smoke(self) -> None:
         """Two pods on the card."""
-        documents = list(yaml.safe_load_all((_MANIFESTS / "smoke.yaml").read_text()))
         self.kubectl("delete", "pod", "smoke-holder", "smoke-reader", "--ignore-not-found", "--wait")
-        self.kubectl("apply", "-f", "-", text=json.dumps({"apiVersion": "v1", "kind": "List", "items": documents}))
+        # One document, for the merged parts; kubectl does not know them.
+        self.kubectl("apply", "-f", "-", text=json.dumps(yaml.safe_load((_MANIFESTS / "smoke.yaml").read_text())))
 
         def ended() -> bool:
             return all(self.get("pod", it)["status"].get("phase") in ("Succeeded", "Failed") for it in names)
@@ -198,7 +198,7 @@ class Cluster:
             self.try_kubectl("create", "namespace", name)
         self.kubectl("label", "namespace", "voice-lab", "--overwrite", "pod-security.kubernetes.io/enforce=baseline")
         rendered = _REPOSITORY / "rendered" / "chart.yaml"
-        self.kubectl("apply", "--server-side", "--force-conflicts", "-n", "cotune-system", "-f", str(rendered))
+        self.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(rendered))
         self.wait(
             "the operator is available",
             60,

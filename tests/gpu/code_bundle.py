@@ -1,4 +1,4 @@
-"""`make gpu-code`: this repository's code as committed and the chart as helm renders it, for the machine with the card."""
+"""`make gpu-code`: this repository's code as committed and the chart as helm renders it, for the machine with a card."""
 
 import io
 import subprocess
