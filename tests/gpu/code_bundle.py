@@ -1,4 +1,4 @@
-"""`make gpu-code`: this repository's code as committed and the chart as helm renders it, for the machine with a card."""
+"""`make gpu-code`: this repository's code as committed, and the chart as helm renders it, for the GPU machine."""
 
 import io
 import subprocess
