@@ -27,6 +27,8 @@ _DRIVER = Path("/usr/local/nvidia")
 _EMPTY = ("dev", "proc", "sys", "run", "tmp", "var", "var/tmp", "var/run", "root", "home", "mnt", "files")
 _LINKS = ("bin", "sbin", "lib", "lib64")
 _USER = "65532:65532"
+_PROGRAMS = "/opt/code/bin"
+"""The machine's Python by both of its names: manifests say `python`."""
 
 
 def make_layers(cache: Cache, scratch: Path, code: Path) -> None:
@@ -58,6 +60,12 @@ def make_layers(cache: Cache, scratch: Path, code: Path) -> None:
         linked(scratch / name, stack / str(scratch / name).lstrip("/"))
     for name in ("operator/src", "servers/src", "simulation/src", "tests"):
         shutil.copytree(code / name, stack / "opt" / "code" / name)
+    programs = stack / _PROGRAMS.lstrip("/")
+    programs.mkdir(parents=True)
+    for name in ("python", "python3"):
+        # No link: a virtual environment is found by the path that its Python was called by.
+        (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+        (programs / name).chmod(0o755)
     caches = stack / str(scratch).lstrip("/")
     for name in ("vllm", "triton", "huggingface", "cache"):
         if (scratch / name).is_dir():
@@ -102,7 +110,7 @@ def images(scratch: Path, python: Path) -> "list[Image]":
     }
     code = ":".join(f"/opt/code/{it}" for it in ("operator/src", "servers/src", "simulation/src", "tests"))
     environment = {
-        "PATH": f"{python.parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/usr/local/nvidia/bin",
+        "PATH": f"{_PROGRAMS}:{python.parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/usr/local/nvidia/bin",
         "PYTHONPATH": f"{code}:{scratch / 'site'}",
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
