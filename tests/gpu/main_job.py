@@ -112,7 +112,9 @@ class MainJob:
         while True:
             self._tell_trials()
             status: Json = (self._get("gae", _FALLBACK) or {}).get("status") or {}
-            if status.get("phase") in _OVER or any(": Invalid" in it for it in self._told.values()):
+            if status.get("phase") in _OVER or any(
+                name.startswith(_FALLBACK) and ": Invalid" in words for name, words in self._told.items()
+            ):
                 return
             self._pause()
 
