@@ -9,7 +9,7 @@ export PYTHONPATH := operator/src:local-cluster/src:simulation/src:demo/src:benc
 LOCAL_CLUSTER = $(BIN)/python -m localcluster
 
 .PHONY: help demo demo-real setup programs requirements lint crds crds-check docs docs-check test-fast test-helm test-apiserver test \
-        bench-planner bench-plan-scale bench-load bench-verdict gpu-bundle gpu-stack gpu-cluster gpu-code cluster-up cluster-status cluster-down images clean
+        bench-planner bench-plan-scale bench-load bench-verdict browser test-browser gpu-bundle gpu-stack gpu-cluster gpu-code cluster-up cluster-status cluster-down images clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -50,6 +50,9 @@ requirements: setup ## compile requirements/*.in again (needs uv)
 	    --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
 	    -o requirements/$$name.txt --custom-compile-command 'make requirements'; \
 	done
+	uv pip compile requirements/llm.in --generate-hashes --no-emit-index-url --no-emit-find-links --quiet \
+	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 -o requirements/llm.txt \
+	  --custom-compile-command 'make requirements'
 	uv pip compile requirements/bench-load.in --generate-hashes --no-emit-index-url --no-emit-find-links --quiet \
 	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 -o requirements/bench-load.txt \
 	  --custom-compile-command 'make requirements'
@@ -78,8 +81,8 @@ lint: setup ## ruff, pyright strict, import-linter
 	@$(BIN)/pyright --project pyproject.toml --warnings
 	@$(BIN)/lint-imports
 
-test-fast: setup ## every test that needs neither a cluster nor helm
-	@$(BIN)/python -m pytest -m 'not apiserver and not cluster and not helm'
+test-fast: setup ## every test that needs neither a cluster nor helm nor a browser
+	@$(BIN)/python -m pytest -m 'not apiserver and not cluster and not helm and not browser'
 
 test-helm: setup programs ## the chart as helm renders it
 	@$(BIN)/python -m pytest tests/helm
@@ -87,7 +90,13 @@ test-helm: setup programs ## the chart as helm renders it
 test-apiserver: setup programs ## the tests against a real etcd and kube-apiserver
 	@$(BIN)/python -m pytest -m apiserver
 
-test: setup lint crds-check docs-check programs ## everything that continuous integration runs
+browser: setup ## Debian's chromium, for the tests of pages (as root, once)
+	@$(BIN)/python -c 'from localcluster.packages import ensure; ensure({"chromium": "chromium"})'
+
+test-browser: setup browser ## the report's page in a real Chromium
+	@$(BIN)/python -m pytest -m browser
+
+test: setup lint crds-check docs-check programs browser ## everything that continuous integration runs
 	@$(BIN)/python -m pytest
 
 bench-planner: setup ## recorded starts of vLLM beside their prediction (CASES=FILE adds one)
@@ -129,7 +138,7 @@ cluster-status: setup ## its processes, nodes and pods
 cluster-down: setup ## end it and leave nothing behind
 	@$(LOCAL_CLUSTER) down
 
-images: setup ## build images/* and load them into the local cluster
+images: setup ## build images/* but llm and load them into the local cluster
 	@$(LOCAL_CLUSTER) images load
 
 clean: ## remove what the build made inside the repository

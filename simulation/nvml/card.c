@@ -1,6 +1,7 @@
 #include "card.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,6 +39,17 @@ static int connected_socket(void)
     return card;
 }
 
+/* A process that was stopped and goes on finds its call interrupted, because the socket has a time-out. */
+static ssize_t received(int card, char *text, size_t room)
+{
+    ssize_t count;
+
+    do
+        count = recv(card, text, room, 0);
+    while (count < 0 && errno == EINTR);
+    return count;
+}
+
 /* Reads up to the first line's end; NULL if it does not come. */
 static char *read_line(int card)
 {
@@ -45,7 +57,7 @@ static char *read_line(int card)
     char *text = malloc(room);
 
     while (text) {
-        ssize_t count = recv(card, text + length, room - length - 1, 0);
+        ssize_t count = received(card, text + length, room - length - 1);
         if (count <= 0)
             break;
         length += (size_t)count;

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define API __attribute__((visibility("default")))
 #define MAXIMUM_PROCESSES 1024
@@ -24,6 +25,7 @@ enum {
     NVML_ERROR_NOT_FOUND = 6,
     NVML_ERROR_INSUFFICIENT_SIZE = 7,
     NVML_ERROR_DRIVER_NOT_LOADED = 9,
+    NVML_ERROR_TIMEOUT = 10,
     NVML_ERROR_FUNCTION_NOT_FOUND = 13,
     NVML_ERROR_GPU_IS_LOST = 15,
     NVML_ERROR_ARGUMENT_VERSION_MISMATCH = 25,
@@ -56,6 +58,14 @@ typedef struct {
     unsigned long long timeStamp;
     unsigned int smUtil, memUtil, encUtil, decUtil;
 } nvmlProcessUtilizationSample_t;
+
+typedef struct nvmlEventSet_st *nvmlEventSet_t;
+
+typedef struct {
+    nvmlDevice_t device;
+    unsigned long long eventType, eventData;
+    unsigned int gpuInstanceId, computeInstanceId;
+} nvmlEventData_t;
 
 typedef struct {
     unsigned int version, sensorType;
@@ -155,6 +165,7 @@ API const char *nvmlErrorString(nvmlReturn_t result)
     case NVML_ERROR_NOT_SUPPORTED: return "Not Supported";
     case NVML_ERROR_NOT_FOUND: return "Not Found";
     case NVML_ERROR_INSUFFICIENT_SIZE: return "Insufficient Size";
+    case NVML_ERROR_TIMEOUT: return "Timeout";
     case NVML_ERROR_DRIVER_NOT_LOADED: return "Driver Not Loaded";
     case NVML_ERROR_FUNCTION_NOT_FOUND: return "Function Not Found";
     case NVML_ERROR_GPU_IS_LOST: return "GPU is lost";
@@ -416,10 +427,148 @@ API nvmlReturn_t nvmlDeviceGetMigMode(nvmlDevice_t device, unsigned int *current
     return NVML_ERROR_NOT_SUPPORTED;
 }
 
+/* --- its errors --- */
+
+#define MAXIMUM_XIDS 256
+#define XID_CRITICAL_ERROR 0x8ULL
+#define MILLISECONDS_BETWEEN_LOOKS 50
+
+/* As the real one: a card without error-correcting memory has no such counters. */
+static nvmlReturn_t memory_errors(nvmlDevice_t device, const void *result, unsigned long long *uncorrected)
+{
+    struct card_reading reading;
+    nvmlReturn_t status = read_device(device, result, &reading);
+
+    if (status != NVML_SUCCESS)
+        return status;
+    if (!card_number(&reading, "has_ecc"))
+        status = NVML_ERROR_NOT_SUPPORTED;
+    *uncorrected = card_number(&reading, "ecc_uncorrected");
+    card_free(&reading);
+    return status;
+}
+
+/* `type` 0 counts corrected errors, which do not happen here, 1 uncorrected ones. */
+API nvmlReturn_t nvmlDeviceGetTotalEccErrors(nvmlDevice_t device, unsigned int type, unsigned int counter,
+                                             unsigned long long *count)
+{
+    unsigned long long uncorrected;
+    nvmlReturn_t result = memory_errors(device, count, &uncorrected);
+
+    (void)counter;
+    if (result == NVML_SUCCESS)
+        *count = type == 1 ? uncorrected : 0;
+    return result;
+}
+
+/* A row with an uncorrected error waits for a reset to be replaced. */
+API nvmlReturn_t nvmlDeviceGetRemappedRows(nvmlDevice_t device, unsigned int *corrected, unsigned int *uncorrected,
+                                           unsigned int *pending, unsigned int *failed)
+{
+    unsigned long long errors;
+    nvmlReturn_t result = corrected && uncorrected && failed ? memory_errors(device, pending, &errors)
+                                                             : NVML_ERROR_INVALID_ARGUMENT;
+
+    if (result == NVML_SUCCESS) {
+        *corrected = *uncorrected = *failed = 0;
+        *pending = errors > 0;
+    }
+    return result;
+}
+
+/* What was told when a listener came is told to it no more. */
+struct nvmlEventSet_st {
+    size_t told;
+    int registered;
+};
+
+static nvmlReturn_t read_xids(unsigned long long *xids, size_t *count)
+{
+    struct card_reading reading;
+    nvmlReturn_t result = read_card(&reading);
+
+    if (result != NVML_SUCCESS)
+        return result;
+    *count = card_list(&reading, "xids", xids, MAXIMUM_XIDS);
+    card_free(&reading);
+    if (*count > MAXIMUM_XIDS)
+        *count = MAXIMUM_XIDS;
+    return NVML_SUCCESS;
+}
+
+API nvmlReturn_t nvmlDeviceGetSupportedEventTypes(nvmlDevice_t device, unsigned long long *types)
+{
+    unsigned int index;
+    nvmlReturn_t result = types ? nvmlDeviceGetIndex(device, &index) : NVML_ERROR_INVALID_ARGUMENT;
+
+    if (result == NVML_SUCCESS)
+        *types = XID_CRITICAL_ERROR;
+    return result;
+}
+
+API nvmlReturn_t nvmlEventSetCreate(nvmlEventSet_t *set)
+{
+    if (atomic_load(&initialized) == 0)
+        return NVML_ERROR_UNINITIALIZED;
+    if (!set)
+        return NVML_ERROR_INVALID_ARGUMENT;
+    *set = calloc(1, sizeof **set);
+    return *set ? NVML_SUCCESS : NVML_ERROR_GPU_IS_LOST;
+}
+
+API nvmlReturn_t nvmlEventSetFree(nvmlEventSet_t set)
+{
+    free(set);
+    return NVML_SUCCESS;
+}
+
+API nvmlReturn_t nvmlDeviceRegisterEvents(nvmlDevice_t device, unsigned long long types, nvmlEventSet_t set)
+{
+    unsigned long long xids[MAXIMUM_XIDS];
+    nvmlReturn_t result;
+
+    if (device != card_handle() || !set)
+        return NVML_ERROR_INVALID_ARGUMENT;
+    if (types & ~XID_CRITICAL_ERROR)
+        return NVML_ERROR_NOT_SUPPORTED;
+    result = read_xids(xids, &set->told);
+    set->registered = result == NVML_SUCCESS;
+    return result;
+}
+
+API nvmlReturn_t nvmlEventSetWait_v2(nvmlEventSet_t set, nvmlEventData_t *event, unsigned int milliseconds)
+{
+    const struct timespec between = {.tv_nsec = MILLISECONDS_BETWEEN_LOOKS * 1000000L};
+    unsigned long long xids[MAXIMUM_XIDS];
+
+    if (!set || !event)
+        return NVML_ERROR_INVALID_ARGUMENT;
+    for (unsigned int waited = 0;; waited += MILLISECONDS_BETWEEN_LOOKS) {
+        size_t count = 0;
+        nvmlReturn_t result = read_xids(xids, &count);
+        if (result != NVML_SUCCESS)
+            return result;
+        if (count < set->told)
+            set->told = 0; /* another daemon has taken the card over */
+        if (set->registered && count > set->told) {
+            *event = (nvmlEventData_t){card_handle(), XID_CRITICAL_ERROR, xids[set->told++], NO_INSTANCE, NO_INSTANCE};
+            return NVML_SUCCESS;
+        }
+        if (waited >= milliseconds)
+            return NVML_ERROR_TIMEOUT;
+        nanosleep(&between, NULL);
+    }
+}
+
+API nvmlReturn_t nvmlEventSetWait(nvmlEventSet_t set, nvmlEventData_t *event, unsigned int milliseconds)
+{
+    return nvmlEventSetWait_v2(set, event, milliseconds);
+}
+
 /* --- its processes --- */
 
-API nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t device, unsigned int *count,
-                                                         nvmlProcessInfo_t *processes)
+static nvmlReturn_t listed_processes(nvmlDevice_t device, const char *of_pids, const char *of_bytes,
+                                     unsigned int *count, nvmlProcessInfo_t *processes)
 {
     unsigned long long pids[MAXIMUM_PROCESSES], bytes[MAXIMUM_PROCESSES];
     struct card_reading reading;
@@ -428,8 +577,8 @@ API nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t device, un
 
     if (result != NVML_SUCCESS)
         return result;
-    found = card_list(&reading, "process_pids", pids, MAXIMUM_PROCESSES);
-    card_list(&reading, "process_bytes", bytes, MAXIMUM_PROCESSES);
+    found = card_list(&reading, of_pids, pids, MAXIMUM_PROCESSES);
+    card_list(&reading, of_bytes, bytes, MAXIMUM_PROCESSES);
     card_free(&reading);
     if (found > MAXIMUM_PROCESSES)
         found = MAXIMUM_PROCESSES;
@@ -441,6 +590,12 @@ API nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t device, un
         processes[index] = (nvmlProcessInfo_t){(unsigned int)pids[index], bytes[index], NO_INSTANCE, NO_INSTANCE};
     *count = (unsigned int)found;
     return NVML_SUCCESS;
+}
+
+API nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t device, unsigned int *count,
+                                                         nvmlProcessInfo_t *processes)
+{
+    return listed_processes(device, "process_pids", "process_bytes", count, processes);
 }
 
 API nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v2(nvmlDevice_t device, unsigned int *count,
@@ -464,8 +619,7 @@ API nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses_v3(nvmlDevice_t device, u
 API nvmlReturn_t nvmlDeviceGetMPSComputeRunningProcesses_v3(nvmlDevice_t device, unsigned int *count,
                                                             nvmlProcessInfo_t *processes)
 {
-    (void)processes;
-    return no_processes(device, count);
+    return listed_processes(device, "mps_pids", "mps_bytes", count, processes);
 }
 
 /* The name of a process that holds memory on the card. */

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from cotune.api.experiment import ExperimentSpec
+from cotune.api.sharing import Sharing
 from support.resources import manifest
 
 SPEC = manifest("GpuAllocationExperiment")["spec"]
@@ -46,3 +47,44 @@ def an_order(spec: Any) -> None:
 @pytest.mark.parametrize("change", [a_number, a_baseline, a_pod_template, an_order])
 def test_what_is_said_otherwise_makes_another_experiment(change: Callable[[Any], None]) -> None:
     assert digest(change) != digest()
+
+
+def by_time_slicing(spec: Any) -> None:
+    spec["gpu"]["sharing"] = "TimeSlicing"
+
+
+def by_what_is_left_out(spec: Any) -> None:
+    spec["gpu"].pop("sharing", None)
+
+
+def by_mps(spec: Any) -> None:
+    spec["gpu"]["sharing"] = "MPS"
+
+
+def test_time_slicing_is_what_a_sharing_that_is_left_out_means_and_once_was_filled_in() -> None:
+    assert digest(by_time_slicing) == digest(by_what_is_left_out) != digest(by_mps)
+
+
+def with_parameter(baseline: str, sharing: str | None = None) -> ExperimentSpec:
+    spec = copy.deepcopy(SPEC)
+    by_what_is_left_out(spec)
+    if sharing is not None:
+        spec["gpu"]["sharing"] = sharing
+    values = {"values": ["Exclusive", "TimeSlicing", "MPS"], "baseline": baseline}
+    spec["parameters"].append({"name": "sharing", "bind": {"gpu": "sharing"}} | values)
+    return ExperimentSpec.model_validate(spec)
+
+
+@pytest.mark.parametrize("mode", list(Sharing))
+def test_a_candidates_sharing_is_its_parameters_value(mode: Sharing) -> None:
+    spec = with_parameter("MPS", "MPS")
+
+    assert spec.baseline_sharing is Sharing.MPS
+    assert spec.sharing({"sharing": str(mode)}) is mode
+
+
+def test_without_a_parameter_all_candidates_share_alike_and_without_a_card_none_does() -> None:
+    spec = ExperimentSpec.model_validate(SPEC)
+
+    assert spec.sharing({}) is spec.baseline_sharing is Sharing.TIME_SLICING
+    assert spec.model_copy(update={"gpu": None}).sharing({}) is None

@@ -48,8 +48,44 @@ FILE = {"configMap": "load", "key": "prompts.jsonl"}
 BURSTS = {"type": "Burst", "ratePerSecond": "10", "burstSize": 5}
 TRACE = {"type": "Trace", "traceRef": {"configMap": "load", "key": "trace.jsonl"}}
 SWEEP = {"type": "ClosedLoop", "concurrency": [1, 2, 4]}
+DIGEST = "a" * 64
+SOURCES: dict[str, Any] = {
+    "persistentVolumeClaim": {"claimName": "speech.v1", "path": "clean/en"},
+    "image": {"reference": "registry.example.com/speech@sha256:" + DIGEST, "path": "clips", "pullPolicy": "Always"},
+    "url": {"url": "https://example.com/speech.tar.gz?version=2", "sha256": DIGEST},
+}
+NOISE: dict[str, Any] = {"snrDb": [-5, 0, 10], "type": "Babble", "seed": 3}
+BAD_NOISES: list[tuple[dict[str, Any], str]] = [
+    ({"snrDb": []}, "at least 1 items"),
+    ({"snrDb": [10, 10]}, "Duplicate value"),
+    ({"snrDb": [41]}, "less than or equal to 40"),
+    ({"snrDb": [-21]}, "greater than or equal to -20"),
+    ({"type": "Brown"}, "Unsupported value"),
+]
+NOISY_STREAM = STT_STREAM | {"corpusRef": {"configMap": "speech", "noise": NOISE}}
+QUESTIONS = {"configMap": "quality", "key": "questions.jsonl"}
 RANGE = {"min": "0.40", "max": "0.60", "step": "0.05"}
 CHANGE = {"component": "stt", "env": "ASR_WHISPER_SIZE", "from": "small", "to": "tiny"}
+BY_MPS: dict[str, Any] = {
+    "name": "sharing",
+    "bind": {"gpu": "sharing"},
+    "values": ["TimeSlicing", "MPS"],
+    "baseline": "TimeSlicing",
+}
+ROUNDS: dict[str, Any] = {"durationSeconds": 30}
+SLOWDOWN = {"metric": "stt.slowdown.p95", "goal": "Minimize", "weight": "1"}
+NINE_SERVICES: list[dict[str, Any]] = [SECOND_JUDGE | {"name": f"service{it}"} for it in range(9)]
+NINE_STREAMS: list[dict[str, Any]] = [
+    {"component": it["name"], "arrivals": {"ratePerSecond": "1"}} for it in NINE_SERVICES
+]
+NINE: dict[str, Any] = {
+    "stack.components": NINE_SERVICES,
+    "workload.streams": NINE_STREAMS,
+    "parameters.0.bind.component": "service0",
+    "parameters.1.bind.component": "service1",
+    "objectives": [{"metric": "service0.latency.p95", "goal": "Minimize", "weight": "1"}],
+    "constraints": [],
+}
 
 ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     *((kind, {}) for kind in KINDS),
@@ -66,11 +102,39 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     (EXPERIMENT, {"stack.components.0.protocol": "OpenAIChat"}),
     (EXPERIMENT, {"workload.streams.1.promptTokens": ABSENT, "workload.streams.1.datasetRef": FILE}),
     (EXPERIMENT, {"workload.streams.1.lengthSpread": "0.5", "workload.streams.1.sharedPrefixTokens": 511}),
+    *((EXPERIMENT, {"workload.streams.0.corpusRef": {name: source}}) for name, source in SOURCES.items()),
+    (EXPERIMENT, {"workload.streams.0.corpusRef": {"image": {"reference": "speech:1"}}}),
+    *(
+        (EXPERIMENT, {"workload.streams.0": NOISY_STREAM, "constraints.1.metric": f"stt.wer.{condition}"})
+        for condition in ("clean", "snr10", "snr0", "snrMinus5")
+    ),
+    (EXPERIMENT, {"workload.streams.0": NOISY_STREAM, "objectives.0.metric": "stt.wer.snr0"}),
+    (EXPERIMENT, {"workload.streams.1.qualityRef": QUESTIONS, "constraints.2.metric": "judge.quality"}),
+    (EXPERIMENT, {"workload.streams.1.qualityRef": QUESTIONS, "objectives.1.metric": "judge.quality"}),
     (EXPERIMENT, {"constraints.0": {"metric": "gpu.freeMiB", "min": "100", "max": "100"}}),
     (EXPERIMENT, {"profileTemplate": ABSENT}),
     (EXPERIMENT, {"stack.components.0.memory": {"model": "VLLM", "configRef": {"configMap": "models"}}}),
     (EXPERIMENT, {"stack.components.0.memory": {"model": "Whisper", "sizeEnv": "SIZE"}}),
     (EXPERIMENT, {"stack.components.0.memory": {"model": "Declared", "memoryMiB": 0}}),
+    (EXPERIMENT, {"stack.components.0.memory": {"model": "Learned"}}),
+    *(
+        (EXPERIMENT, {"stack.components.0.memory": {"model": "Whisper", "sizeEnv": "SIZE", **more}})
+        for more in (
+            {"precision": "float32"},
+            {"backend": "FasterWhisper", "precision": "int8_float16", "beams": 5},
+            {"backend": "OpenAIWhisper", "precisionEnv": "PRECISION"},
+        )
+    ),
+    (
+        EXPERIMENT,
+        {
+            "stack.components.0.memory": {
+                "model": "VLLM",
+                "configRef": {"configMap": "models", "weightsKey": "model.safetensors.index.json"},
+                "serverVersion": "0.26.0",
+            }
+        },
+    ),
     (EXPERIMENT, {"search": {}}),
     (EXPERIMENT, {"planning": {"probeSkipped": "0.25"}}),
     (EXPERIMENT, {"evaluation": {"repeats": 2, "confidence": "0.66"}}),
@@ -78,9 +142,21 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     (EXPERIMENT, {"evaluation": {"repeats": 4, "confidence": "0.97"}}),
     (EXPERIMENT, {"evaluation": {"repeats": 5, "confidence": "0.99", "baselineEvery": 0}}),
     (EXPERIMENT, {"evaluation": {"confidence": "0.5"}}),
+    (EXPERIMENT, {"parameters.2": BY_MPS}),
+    (EXPERIMENT, {"parameters.2": BY_MPS, "gpu.sharing": ABSENT}),
+    (EXPERIMENT, {"parameters.2": BY_MPS | {"baseline": "MPS"}, "gpu.sharing": "MPS"}),
+    (EXPERIMENT, {"parameters.2": BY_MPS | {"values": ["Exclusive", "TimeSlicing"]}}),
+    (EXPERIMENT, {"workload.interference": ROUNDS}),
+    (EXPERIMENT, {"workload.interference": ROUNDS | {"pairs": True, "trials": "BaselineAndConfirmation"}}),
+    (EXPERIMENT, {"workload.interference": ROUNDS, "objectives.0": SLOWDOWN}),
+    (EXPERIMENT, {"workload.interference": ROUNDS, "constraints.0": {"metric": "judge.slowdown.p95", "max": "2"}}),
+    (EXPERIMENT, NINE | {"workload.interference": ROUNDS}),
+    (PROFILE, {"expect": {"sharing": "MPS"}}),
+    (PROFILE, {"expect": {}}),
     (TRIAL, {"purpose": "Confirmation"}),
     (PROFILE, {"rollout.paused": True}),
     (PROFILE, {"changes.0.from": ABSENT, "provenance": ABSENT}),
+    (PROFILE, {"provenance.artifact": f"sha256:{'0' * 64}"}),
     (GRANT, {"targets.1.env": []}),
     (GRANT, {"allow": ["Rollout"]}),
 ]
@@ -102,6 +178,35 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
             ({"model": "Whisper", "sizeEnv": "SIZE", "memoryMiB": 1}, "memoryMiB"),
             ({"model": "Whisper"}, "sizeEnv"),
             ({"model": "Declared", "memoryMiB": 1, "sizeEnv": "SIZE"}, "sizeEnv"),
+            ({"model": "Learned", "memoryMiB": 1}, "memoryMiB"),
+        )
+    ),
+    *(
+        (EXPERIMENT, {"stack.components.0.memory": memory}, f"spec.stack.components[0].memory{field}", words)
+        for memory, field, words in (
+            ({"model": "Learned", "beams": 5}, ".model", "belong to model Whisper only"),
+            (
+                {"model": "Declared", "memoryMiB": 1, "backend": "FasterWhisper"},
+                ".model",
+                "belong to model Whisper only",
+            ),
+            ({"model": "Whisper", "sizeEnv": "SIZE", "precision": "int8"}, ".precision", "float16 or float32"),
+            ({"model": "Whisper", "sizeEnv": "SIZE", "precision": "float8"}, ".precision", "should match"),
+            (
+                {"model": "Whisper", "sizeEnv": "SIZE", "precision": "float16", "precisionEnv": "PRECISION"},
+                "",
+                "give precision or precisionEnv, not both",
+            ),
+            (
+                {"model": "Whisper", "sizeEnv": "SIZE", "serverVersion": "0.26"},
+                ".serverVersion",
+                "belongs to model VLLM only",
+            ),
+            (
+                {"model": "VLLM", "configRef": {"configMap": "models"}, "serverVersion": "latest"},
+                ".serverVersion",
+                "should match",
+            ),
         )
     ),
     (EXPERIMENT, {"stack.components.0.name": "stability"}, "spec.stack.components[0].name", "reserved"),
@@ -128,6 +233,75 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     (EXPERIMENT, {"parameters.0.range": RANGE | {"max": "1e3"}}, "spec.parameters[0].range.max", "should match"),
     (EXPERIMENT, {"parameters.0.bind.component": "nobody"}, "spec.parameters", "must name a component"),
     (EXPERIMENT, {"parameters.0.bind.env": "1BAD"}, "spec.parameters[0].bind.env", "should match"),
+    (EXPERIMENT, {"parameters.0.bind.env": ABSENT}, "spec.parameters[0].bind", "either component and env, or gpu"),
+    (EXPERIMENT, {"parameters.0.bind.gpu": "sharing"}, "spec.parameters[0].bind", "either component and env, or gpu"),
+    (EXPERIMENT, {"parameters.2": BY_MPS | {"bind": {"gpu": "clock"}}}, "spec.parameters[2].bind.gpu", "Unsupported"),
+    (
+        EXPERIMENT,
+        {"parameters.2": BY_MPS | {"values": ["TimeSlicing", "Magic"]}},
+        "spec.parameters[2].values",
+        "Exclusive, TimeSlicing and MPS",
+    ),
+    (
+        EXPERIMENT,
+        {"parameters.0.bind": {"gpu": "sharing"}},
+        "spec.parameters[0].range",
+        "sharing has values, and no range",
+    ),
+    (
+        EXPERIMENT,
+        {"parameters.2": BY_MPS, "parameters.3": BY_MPS | {"name": "again"}},
+        "spec.parameters",
+        "two parameters are bound to the card's sharing",
+    ),
+    (
+        EXPERIMENT,
+        {"parameters.2": BY_MPS, "gpu": ABSENT, "objectives": CPU_OBJECTIVES, "constraints": []},
+        "spec.parameters",
+        "no parameter is bound to a card",
+    ),
+    (EXPERIMENT, {"parameters.2": BY_MPS, "gpu.sharing": "MPS"}, "spec.gpu.sharing", "must be the baseline"),
+    (EXPERIMENT, {"gpu.sharing": "Magic"}, "spec.gpu.sharing", "Unsupported value"),
+    (EXPERIMENT, {"objectives.0": SLOWDOWN}, "spec.objectives", "slowdown needs workload.interference"),
+    (
+        EXPERIMENT,
+        {"workload.interference": ROUNDS | {"trials": "BaselineAndConfirmation"}, "objectives.0": SLOWDOWN},
+        "spec.objectives",
+        "slowdown needs workload.interference, in All trials",
+    ),
+    (
+        EXPERIMENT,
+        {"constraints.0": {"metric": "judge.slowdown.p95", "max": "2"}},
+        "spec.constraints",
+        "slowdown needs workload.interference",
+    ),
+    (EXPERIMENT, {"workload.interference": {}}, "spec.workload.interference.durationSeconds", "Required value"),
+    (
+        EXPERIMENT,
+        {"workload.interference": {"durationSeconds": 86_400}, "workload.streams.0.arrivals.ratePerSecond": "100"},
+        "spec.workload.interference",
+        "in a round of interference",
+    ),
+    (
+        EXPERIMENT,
+        {
+            "workload.interference": ROUNDS,
+            "stack.components": [SECOND_JUDGE | {"name": "judge"}],
+            "parameters": [BY_MPS],
+            "workload.streams": [{"component": "judge", "arrivals": {"ratePerSecond": "1"}}],
+            "objectives": [{"metric": "judge.latency.p95", "goal": "Minimize", "weight": "1"}],
+            "constraints": [],
+        },
+        "spec.workload.interference",
+        "a single service has nobody",
+    ),
+    (
+        EXPERIMENT,
+        NINE | {"workload.interference": ROUNDS | {"pairs": True}},
+        "spec.workload.interference.pairs",
+        "pairs are measured of at most 8 services",
+    ),
+    (PROFILE, {"expect": {"sharing": "Magic"}}, "spec.expect.sharing", "Unsupported value"),
     (
         EXPERIMENT,
         {"parameters.1.bind": {"component": "judge", "env": "JUDGE_MEMORY"}},
@@ -156,6 +330,54 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
             (SWEEP | {"type": "Poisson", "ratePerSecond": "1"}, "concurrency belongs to"),
         )
     ),
+    *(
+        (EXPERIMENT, {"workload.streams.0.corpusRef": corpus}, "spec.workload.streams[0].corpusRef", "exactly one of")
+        for corpus in ({}, {"configMap": "speech", "url": SOURCES["url"]}, {"noise": NOISE})
+    ),
+    *(
+        (
+            EXPERIMENT,
+            {"workload.streams.0.corpusRef": {name: SOURCES[name] | change}},
+            f"spec.workload.streams[0].corpusRef.{name}.{field}",
+            words,
+        )
+        for name, change, field, words in (
+            ("persistentVolumeClaim", {"path": "../secrets"}, "path", "should match"),
+            ("persistentVolumeClaim", {"path": "/etc"}, "path", "should match"),
+            ("persistentVolumeClaim", {"claimName": "Speech"}, "claimName", "should match"),
+            ("image", {"path": "a/../b"}, "path", "should match"),
+            ("image", {"reference": "two words"}, "reference", "should match"),
+            ("image", {"pullPolicy": "Sometimes"}, "pullPolicy", "Unsupported value"),
+            ("url", {"url": "ftp://example.com/speech.tar"}, "url", "should match"),
+            ("url", {"url": "https://user:word@example.com/speech.tar"}, "url", "should match"),
+            ("url", {"sha256": "A" * 64}, "sha256", "should match"),
+        )
+    ),
+    *(
+        (
+            EXPERIMENT,
+            {"workload.streams.0.corpusRef": {"configMap": "speech", "noise": NOISE | change}},
+            "spec.workload.streams[0].corpusRef.noise",
+            words,
+        )
+        for change, words in BAD_NOISES
+    ),
+    *(
+        (EXPERIMENT, {"workload.streams.0": stream, f"{named}.1.metric": metric}, f"spec.{named}", "under a condition")
+        for named in ("objectives", "constraints")
+        for stream, metric in (
+            (STT_STREAM, "stt.wer.snr10"),
+            (NOISY_STREAM, "stt.wer.snr20"),
+            (NOISY_STREAM, "stt.wer.snr5"),
+            (NOISY_STREAM, "judge.wer.snr10"),
+            (STT_STREAM | {"corpusRef": {"configMap": "speech", "noise": NOISE | {"clean": False}}}, "stt.wer.clean"),
+        )
+    ),
+    *(
+        (EXPERIMENT, {f"{named}.1.metric": "judge.quality"}, f"spec.{named}", "has qualityRef")
+        for named in ("objectives", "constraints")
+    ),
+    (EXPERIMENT, {"workload.streams.0.qualityRef": QUESTIONS}, "spec.workload.streams", "qualityRef belongs to"),
     (
         EXPERIMENT,
         {"workload.streams.1.sharedPrefixTokens": 512},
@@ -232,6 +454,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     (PROFILE, {"startOrder": ["judge"]}, "spec.changes", "must stand in startOrder"),
     (PROFILE, {"startOrder": ["judge", "stt", "judge"]}, "spec.startOrder", "stands twice"),
     (PROFILE, {"provenance.digest": "sha256:0"}, "spec.provenance.digest", "should match"),
+    (PROFILE, {"provenance.artifact": "sha256:0"}, "spec.provenance.artifact", "should match"),
     (PROFILE, {"rollout.stages.1.namespace": "voice-staging"}, "spec.rollout.stages", "the same namespace"),
     (PROFILE, {"rollout.stages.1.approval": "Maybe"}, "spec.rollout.stages[1].approval", "Unsupported value"),
     (TRIAL, {"candidate": []}, "spec.candidate", "at least 1 items"),
@@ -281,6 +504,8 @@ IMMUTABLE: list[tuple[str, dict[str, Any], str, str]] = [
     (PROFILE, {"startOrder": ["stt", "judge"]}, "spec.startOrder", "startOrder is immutable"),
     (PROFILE, {"provenance.trial": "voice-1"}, "spec", "provenance is immutable"),
     (PROFILE, {"provenance": ABSENT}, "spec", "provenance is immutable"),
+    (PROFILE, {"expect": {"sharing": "MPS"}}, "spec", "expect is immutable"),
+    (PROFILE, {"provenance.artifact": f"sha256:{'0' * 64}"}, "spec", "provenance is immutable"),
     (TRIAL, {"repeat": 1}, "spec", "a trial's spec is immutable"),
 ]
 
@@ -339,6 +564,30 @@ def test_a_stage_that_has_begun_keeps_its_name_its_namespace_and_its_place(
 
     assert answer.accepted == accepted, answer.text
     assert accepted or "spec.rollout.stages: Invalid value: a stage that has begun keeps its name" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("artifact", "accepted"),
+    [
+        ({"digest": f"sha256:{'0' * 64}", "bytes": 1}, True),
+        ({"digest": f"sha256:{'0' * 63}", "bytes": 1}, False),
+        ({"digest": f"sha256:{'0' * 64}", "bytes": 0}, False),
+        ({"digest": f"sha256:{'0' * 64}"}, False),
+    ],
+)
+def test_a_trials_record_is_named_by_a_digest_and_its_size(
+    api_server: ApiServer, artifact: dict[str, Any], accepted: bool
+) -> None:
+    assert api_server.apply(resource(TRIAL)).accepted
+    status = json.dumps({"status": {"artifact": artifact}})
+    name = resource(TRIAL)["metadata"]["name"]
+
+    answer = api_server.run(
+        "patch", "gt", name, "--subresource=status", "--type=merge", "-p", status, "--dry-run=server"
+    )
+
+    assert answer.accepted == accepted, answer.text
+    assert accepted or "status.artifact" in answer.text
 
 
 def test_an_experiment_is_frozen_by_its_first_trial(api_server: ApiServer) -> None:
@@ -425,7 +674,6 @@ def test_a_null_for_what_is_needed_is_refused_with_its_path(
         (EXPERIMENT, "workload.minimumSamples"),
         (EXPERIMENT, "search"),
         (EXPERIMENT, "search.repeats"),
-        (EXPERIMENT, "gpu.sharing"),
         (PROFILE, "rollout.paused"),
         (PROFILE, "rollout.stages.0.bakeSeconds"),
     ],

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from cotune.cluster.cards import Cards
 from cotune.cluster.events import Events
-from cotune.cluster.kinds import CONFIG_MAP, EXPERIMENT, POD, TRIAL
+from cotune.cluster.kinds import CONFIG_MAP, EXPERIMENT, NODE, POD, TRIAL
 from cotune.cluster.objects import Object
 from cotune.cluster.stacks import Stacks
 from cotune.handlers.experiment import ExperimentReconciler
 from cotune.handlers.plans import Plans
+from cotune.handlers.records import Records
 from cotune.handlers.settings import Settings
 from cotune.handlers.trial import TrialReconciler
 from cotune.trials.probe_pod import PROBE, ProbeImage
@@ -30,6 +31,7 @@ LABELS = {
     "nvidia.com/gpu.count": "1",
     "nvidia.com/gpu.sharing-strategy": "time-slicing",
 }
+NODES = {"TimeSlicing": ("lab", "time-slicing"), "MPS": ("lab-mps", "mps")}
 FEASIBLE = {
     "type": "Feasible",
     "status": "True",
@@ -41,10 +43,18 @@ FEASIBLE = {
 
 
 async def create(
-    objects: PlayedObjects, namespace: str, name: str, memory: Any, baseline: str = "0.50", probe_skipped: str = "0"
+    objects: PlayedObjects,
+    namespace: str,
+    name: str,
+    memory: Any,
+    baseline: str = "0.50",
+    probe_skipped: str = "0",
+    neighbour: Object | None = None,
+    sharing: str = "TimeSlicing",
 ) -> None:
     """The story's experiment with other shares of memory, and tiny Whispers only."""
-    await play_node(objects, "lab", LABELS)
+    node, strategy = NODES[sharing]
+    await play_node(objects, node, LABELS | {"nvidia.com/gpu.sharing-strategy": strategy})
     for body in copy.deepcopy(documents("voice-stack.yaml")):
         body["metadata"]["namespace"] = namespace
         if body["kind"] == EXPERIMENT.name:
@@ -52,6 +62,9 @@ async def create(
             judge, whisper = body["spec"]["parameters"]
             judge = {key: judge[key] for key in ("name", "bind")} | memory | {"baseline": baseline}
             body["spec"]["parameters"] = [judge, whisper | {"values": ["tiny"], "baseline": "tiny"}]
+            body["spec"]["gpu"]["sharing"] = sharing
+            if neighbour is not None:
+                body["spec"]["stack"]["components"][0]["memory"] = neighbour
             body["spec"]["planning"] = {"probeSkipped": probe_skipped}
             body["spec"]["search"] = {"algorithm": "Grid", "maxTrials": 10, "repeats": 1}
             del body["spec"]["profileTemplate"]
@@ -161,6 +174,46 @@ def test_what_a_start_has_taught_is_not_lost_with_the_operator_and_skips_the_nex
         assert trials["0.50"]["spec"]["prediction"]["reason"] == "NoCacheBlocks"
         # The measured trials' minute, less the three seconds of their window.
         assert (status["phase"], float(status["gpuSecondsSaved"])) == ("Succeeded", 57.0 * len(skipped))
+
+    within(api_server, scenario)
+
+
+def test_what_a_service_holds_of_which_nobody_says_it_is_learned_from_the_first_trial(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await create(objects, namespace, "voice", {"values": ["0.50", "0.60"]}, neighbour={"model": "Learned"})
+        for _ in range(2):
+            await one_pass(objects, namespace, "voice")
+        (baseline,) = (await of_experiment(objects, namespace, "voice")).values()
+        said = baseline["spec"]["prediction"]
+        assert [(it["component"], it["countedMiB"]) for it in said["services"]] == [("neighbour", 0)]
+        assert (said["fits"], said["doubtful"]) == (True, True)
+        free = {"metric": "gpu.freeMiB", "value": str(said["freeMiB"] - 1229), "samples": 60}
+        status = {"phase": "Succeeded", "fitness": "0.5", "conditions": [FEASIBLE], "measurements": [free]}
+        await objects.merge(TRIAL, namespace, baseline["metadata"]["name"], {"status": status}, subresource="status")
+
+        await one_pass(objects, namespace, "voice")
+
+        after = (await of_experiment(objects, namespace, "voice"))["0.60"]["spec"]["prediction"]
+        assert after["services"][0]["countedMiB"] == 1232, "in whole steps of 16 MiB"
+        assert not after["doubtful"]
+        assert (await objects.get(EXPERIMENT, namespace, "voice"))["status"]["plan"]["learnedFrom"] == 1
+
+    within(api_server, scenario)
+
+
+def test_under_mps_what_a_client_may_have_is_what_its_node_says(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await create(objects, namespace, "voice", {"values": ["0.50", "0.60"]}, sharing="MPS")
+
+        for _ in range(2):
+            await one_pass(objects, namespace, "voice")
+
+        status = (await objects.get(EXPERIMENT, namespace, "voice"))["status"]
+        node = await objects.get(NODE, None, "lab-mps")
+        shares = int(node["status"]["allocatable"]["nvidia.com/gpu"])
+        said = condition(status, "Stalled")
+        assert said[:2] == ("True", "NothingFeasible")
+        assert f"MPS lets a client have {12 / shares:.2f} GiB" in said[2]
 
     within(api_server, scenario)
 
@@ -289,8 +342,9 @@ def test_a_trial_keeps_what_its_servers_logged_beside_what_was_predicted(api_ser
         settings = Settings(
             namespace, ProbeImage("example/probe:1", "IfNotPresent"), minute, minute, "INFO", 8080, 9090
         )
+        stacks, records = Stacks(objects), Records(objects, Stacks(objects), settings.probe.name)
         reconciler = TrialReconciler(
-            objects, Cards(objects, namespace), Stacks(objects), Events(objects, "test"), settings
+            objects, Cards(objects, namespace), stacks, Events(objects, "test"), settings, records
         )
         for _ in range(20):
             body = await objects.get(TRIAL, namespace, name)

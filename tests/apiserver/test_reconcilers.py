@@ -7,6 +7,7 @@ the pass after it is whole and goes on from what is left.
 import asyncio
 import copy
 import functools
+import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 from cotune.api.grant import GrantSpec
-from cotune.cluster.cards import ANNOTATION_QUARANTINED_UNTIL, Cards
+from cotune.cluster.cards import ANNOTATION_QUARANTINED_UNTIL, Cards, QuarantinedError
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import (
     CONFIG_MAP,
@@ -24,6 +25,7 @@ from cotune.cluster.kinds import (
     GRANT,
     HORIZONTAL_POD_AUTOSCALER,
     LEASE,
+    NODE,
     POD,
     PROFILE,
     SERVICE,
@@ -37,11 +39,13 @@ from cotune.cluster.workloads import ANNOTATION_REVISION
 from cotune.handlers.experiment import ExperimentReconciler, spec_digest
 from cotune.handlers.plans import Plans
 from cotune.handlers.profile import FINALIZER, ProfileReconciler
+from cotune.handlers.records import Records
 from cotune.handlers.settings import Settings
+from cotune.handlers.store_thread import StoreThread
 from cotune.handlers.trial import TrialReconciler
 from cotune.rollout.state import Revision, WorkloadRevision
 from cotune.trials.probe_pod import PROBE, ProbeImage
-from cotune.trials.render import LABEL_COMPONENT
+from cotune.trials.render import LABEL_COMPONENT, TrialIdentity
 from support.api_server import ApiServer
 from support.played_cluster import (
     DiedError,
@@ -57,7 +61,7 @@ from support.played_cluster import (
     play_ready,
     within,
 )
-from support.played_probe import CARD, PROCESSES, last_line
+from support.played_probe import CARD, PROCESSES, last_line, node_report
 from support.resources import manifest
 
 pytestmark = pytest.mark.apiserver
@@ -172,6 +176,10 @@ async def create_experiment(
     return await objects.create(EXPERIMENT, namespace, body)
 
 
+def record_of(trial: str) -> str:
+    return f"sha256:{hashlib.sha256(trial.encode()).hexdigest()}"
+
+
 async def play_trials(objects: PlayedObjects, namespace: str) -> None:
     for trial in await objects.list(TRIAL, namespace):
         if "status" in trial:
@@ -190,7 +198,13 @@ async def play_trials(objects: PlayedObjects, namespace: str) -> None:
         values = {"stt.latency.p95": latency, "judge.latency.p95": 900, "judge.kvCache.concurrency": 3}
         values |= {"stability": 1, "gpu.utilization": "0.7"}
         measured = [{"metric": metric, "value": str(value), "samples": 200} for metric, value in values.items()]
-        status = {"phase": "Succeeded", "fitness": fitness, "conditions": [feasible], "measurements": measured}
+        status: Object = {
+            "phase": "Succeeded",
+            "fitness": fitness,
+            "conditions": [feasible],
+            "measurements": measured,
+        }
+        status["artifact"] = {"digest": record_of(trial["metadata"]["name"]), "bytes": 1}
         await objects.merge(TRIAL, namespace, trial["metadata"]["name"], {"status": status}, subresource="status")
 
 
@@ -248,6 +262,8 @@ def test_an_experiment_ends_with_a_winner_and_its_profile(whole_experiment: tupl
     assert [spec["changes"] for _, spec in end["profiles"]] == [
         [{"component": "stt", "env": SIZE, "from": "small", "to": "tiny"}]
     ]
+    [(_, spec)] = end["profiles"]
+    assert spec["provenance"]["artifact"] == record_of(end["status"]["winner"]["trial"])
     assert driven.most_calls == CALLS_OF_EXPERIMENT
 
 
@@ -428,11 +444,15 @@ def test_an_experiment_does_not_take_a_profile_of_other_changes_for_its_own(
 # --- Trials: the kubelet and the probe are played.
 
 
-def trial_reconciler(objects: PlayedObjects, namespace: str) -> TrialReconciler:
+def trial_reconciler(
+    objects: PlayedObjects, namespace: str, store: StoreThread | None = None, node_agent: str | None = None
+) -> TrialReconciler:
     a_minute = timedelta(minutes=1)
     probe = ProbeImage("example/probe:1", "IfNotPresent")
-    settings = Settings(namespace, probe, a_minute, a_minute, "INFO", 8080, 9090)
-    return TrialReconciler(objects, Cards(objects, namespace), Stacks(objects), Events(objects, "test"), settings)
+    settings = Settings(namespace, probe, a_minute, a_minute, "INFO", 8080, 9090, node_agent)
+    stacks, events = Stacks(objects), Events(objects, "test")
+    records = Records(objects, stacks, probe.name, store)
+    return TrialReconciler(objects, Cards(objects, namespace), stacks, events, settings, records)
 
 
 async def create_trial(objects: PlayedObjects, namespace: str) -> str:
@@ -556,14 +576,39 @@ async def two_cards(objects: PlayedObjects, namespace: str) -> Object:
     return {}
 
 
-GATES = {
-    "DeviceFallback": an_idle_card,
-    "SecondTenant": another_tenant,
-    "Throttled": a_hot_card,
-    "ProbeStarved": a_starved_probe,
-    "ComponentRestarted": a_restart_within_the_window,
-    "NotColocated": two_cards,
-}
+async def shares(objects: PlayedObjects, namespace: str, **otherwise: float) -> list[tuple[str, str, float]]:
+    """Of the trial's components, as the node agent tells them."""
+    mib = {"judge": 8_000, "stt": 900, "neighbour": 700, **otherwise}
+    pods = {
+        it["metadata"]["labels"][LABEL_COMPONENT]: it["metadata"]["uid"] for it in await objects.list(POD, namespace)
+    }
+    return [(uid, name * 8, mib[name]) for name, uid in pods.items() if mib.get(name)]
+
+
+async def a_tenant_who_was_there_before(objects: PlayedObjects, namespace: str) -> Object:
+    stranger = ("a-pod-of-somebody-else", "0" * 64, 900)
+    return {"node": node_report(*await shares(objects, namespace, stt=0), stranger)}
+
+
+async def a_component_on_the_cpu(objects: PlayedObjects, namespace: str) -> Object:
+    return {"node": node_report(*await shares(objects, namespace, stt=0))}
+
+
+async def a_program_that_faults(objects: PlayedObjects, namespace: str) -> Object:
+    return {"xids": [31]}
+
+
+GATES = (
+    ("DeviceFallback", an_idle_card),
+    ("SecondTenant", another_tenant),
+    ("Throttled", a_hot_card),
+    ("ProbeStarved", a_starved_probe),
+    ("ComponentRestarted", a_restart_within_the_window),
+    ("NotColocated", two_cards),
+    ("SecondTenant", a_tenant_who_was_there_before),
+    ("DeviceFallback", a_component_on_the_cpu),
+    ("CardError", a_program_that_faults),
+)
 
 
 async def on_the_card(objects: PlayedObjects, namespace: str) -> str:
@@ -573,7 +618,7 @@ async def on_the_card(objects: PlayedObjects, namespace: str) -> str:
     return await first_trial(objects, namespace)
 
 
-@pytest.mark.parametrize(("why", "plant"), GATES.items())
+@pytest.mark.parametrize(("why", "plant"), GATES, ids=[plant.__name__ for _, plant in GATES])
 def test_a_trial_whose_figures_are_not_true_is_invalid_is_repeated_and_never_scores(
     api_server: ApiServer, why: str, plant: Callable[[PlayedObjects, str], Awaitable[Object]]
 ) -> None:
@@ -604,6 +649,98 @@ def test_a_trial_whose_figures_are_not_true_is_invalid_is_repeated_and_never_sco
         after = (await objects.get(EXPERIMENT, namespace, "voice"))["status"]
         assert (after["phase"], after["trials"]["finished"]) == ("Failed", 3)
         assert f"{trials[-1]}: {why}: " in condition({"status": after}, "Stalled")[2]
+
+    within(api_server, scenario)
+
+
+def test_with_a_node_agent_the_trial_says_where_its_components_computed_and_what_they_held(
+    api_server: ApiServer,
+) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        name = await on_the_card(objects, namespace)
+
+        async def play() -> None:
+            kills = [{"container": "x", "pod": "a-pod-of-somebody-else", "kills": 3}]
+            seen = node_report(*await shares(objects, namespace), kills=kills)
+            # Whoever comes within the window is known to be the trial's own.
+            await play_trial_pods(objects, namespace, name, node=seen, newcomers=[{"pid": 4711, "leastMiB": 900}])
+
+        reconciler = trial_reconciler(objects, namespace, node_agent="cotune-node-agent.cotune-system.svc:9401")
+        await drive(objects, TRIAL, namespace, name, reconciler.reconcile, play, None)
+
+        status = (await objects.get(TRIAL, namespace, name))["status"]
+        assert (status["phase"], status["reason"]) == ("Succeeded", ""), status
+        measured = {it["metric"]: (it["value"], it["samples"]) for it in status["measurements"]}
+        assert measured["stt.gpuMemoryMiB"] == ("900.5", 600)
+        assert measured["judge.gpuMemoryMiB"] == ("8000.5", 600)
+        assert measured["gpu.oomEvents"][0] == "0", "the kills are not those of the trial's containers"
+        assert {it["component"]: (it["device"], it["leastMiB"], it["mostMiB"]) for it in status["devices"]} == {
+            "judge": ("cuda", 8_000, 8_000),
+            "stt": ("cuda", 900, 900),
+        }
+
+    within(api_server, scenario)
+
+
+def test_without_a_node_agent_what_components_hold_is_unknown_and_no_copy_of_the_card(
+    whole_trial: tuple[Driven, Object],
+) -> None:
+    assert not [it for it in whole_trial[1]["measurements"] if it["metric"].endswith("gpuMemoryMiB")]
+
+
+def test_the_probe_is_told_where_the_agents_are_and_on_which_node_it_is(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        name = await on_the_card(objects, namespace)
+        reconciler = trial_reconciler(objects, namespace, node_agent="agents.example.svc:9401")
+        for _ in range(2):
+            await reconciler.reconcile(await objects.get(TRIAL, namespace, name), datetime.now(UTC))
+
+        [probe] = await objects.list(POD, namespace, {LABEL_COMPONENT: PROBE})
+        env = {it["name"]: it for it in probe["spec"]["containers"][0]["env"]}
+        assert '"nodeAgent":"agents.example.svc:9401"' in env["COTUNE_PROBE"]["value"]
+        assert env["COTUNE_NODE"]["valueFrom"]["fieldRef"]["fieldPath"] == "spec.nodeName"
+
+    within(api_server, scenario)
+
+
+def test_a_node_whose_card_fails_is_left_alone_for_a_while(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        name = await on_the_card(objects, namespace)
+        start = datetime.now(UTC)
+
+        async def play() -> None:
+            await play_trial_pods(objects, namespace, name, xids=[79])
+
+        await drive(objects, TRIAL, namespace, name, trial_reconciler(objects, namespace).reconcile, play, None)
+
+        status = (await objects.get(TRIAL, namespace, name))["status"]
+        assert (status["phase"], status["reason"], status["measurements"]) == ("Invalid", "CardError", [])
+        assert status["message"].startswith(f"{CARD}: Xid 79 within the window; lab is in quarantine until ")
+        another = TrialIdentity(namespace, "another", "uid", "voice")
+        with pytest.raises(QuarantinedError, match="Xid 79"):
+            await Cards(objects, namespace).acquire("lab", another, start + timedelta(minutes=9))
+
+    within(api_server, scenario)
+
+
+def test_a_component_that_the_kernel_ended_for_want_of_memory_has_failed(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        name = await on_the_card(objects, namespace)
+
+        async def play() -> None:
+            await play_kubelet(objects, namespace)
+            phase = (await objects.get(TRIAL, namespace, name))["status"].get("phase")
+            for pod in await objects.list(POD, namespace, {LABEL_COMPONENT: "stt"}):
+                if phase == "Measuring" and pod["status"]["phase"] != "Failed":
+                    await play_ended(objects, pod, exit_code=137, reason="OOMKilled")
+
+        await drive(objects, TRIAL, namespace, name, trial_reconciler(objects, namespace).reconcile, play, None)
+
+        status = (await objects.get(TRIAL, namespace, name))["status"]
+        assert (status["phase"], status["reason"]) == ("Failed", "OOMKilled")
+        words = status["message"]
+        assert words.startswith("stt: the kernel ended container ")
+        assert words.endswith(" for want of memory of the machine")
 
     within(api_server, scenario)
 
@@ -651,6 +788,76 @@ def test_a_node_whose_card_is_not_drained_is_left_alone_for_a_while(api_server: 
         assert ANNOTATION_QUARANTINED_UNTIL not in lease["metadata"].get("annotations", {})
 
     within(api_server, scenario)
+
+
+async def falls_silent(objects: PlayedObjects) -> None:
+    """The control plane has not heard from the kubelet of lab for a while."""
+    unknown = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown", "lastHeartbeatTime": HEARD}
+    await objects.merge(NODE, "", "lab", {"status": {"conditions": [unknown]}}, subresource="status")
+
+
+async def is_taken_out(objects: PlayedObjects) -> None:
+    await objects.delete(NODE, "", "lab")
+
+
+HEARD = "2026-01-01T12:00:00Z"
+LOSSES = {
+    f"the kubelet of lab is silent: its last word was at {HEARD}": falls_silent,
+    "the node lab is no longer in the cluster": is_taken_out,
+}
+
+
+@pytest.mark.parametrize(("why", "lose"), LOSSES.items())
+def test_a_trial_on_a_lost_node_is_run_again_on_another_and_its_card_stays_held_until_its_pods_are_gone(
+    api_server: ApiServer, why: str, lose: Callable[[PlayedObjects], Awaitable[None]]
+) -> None:
+    """The pods are held as a silent kubelet holds them: nobody says that they have ended."""
+
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        first = await create_trial(objects, namespace)
+        one_pass = trial_reconciler(objects, namespace).reconcile
+        cards = Cards(objects, namespace)
+
+        async def passed(trial: str) -> Object:
+            await one_pass(await objects.get(TRIAL, namespace, trial), datetime.now(UTC))
+            return (await objects.get(TRIAL, namespace, trial))["status"]
+
+        async def measures() -> bool:
+            await play_kubelet(objects, namespace)
+            return (await passed(first))["phase"] == "Measuring"
+
+        await eventually(measures, "a window that has begun")
+        pods = [it["metadata"]["name"] for it in await objects.list(POD, namespace)]
+        for name in pods:
+            await objects.merge(POD, namespace, name, {"metadata": {"finalizers": ["example.com/silent"]}})
+        await lose(objects)
+        await play_node(objects, "other", LABELS)
+
+        status = await passed(first)
+        assert (status["phase"], status["reason"], status["message"]) == ("Invalid", "NodeLost", why)
+        assert "measurements" not in status or status["measurements"] == []
+        for _ in range(2):
+            await passed(first)
+        assert await cards.holder("lab") is not None
+        body = await objects.get(EXPERIMENT, namespace, "voice")
+        await experiment_reconciler(objects).reconcile(body, datetime.now(UTC))
+        [second] = {it["metadata"]["name"] for it in await objects.list(TRIAL, namespace)} - {first}
+        status = await passed(second)
+        assert (status["phase"], status["node"]) == ("Draining", "other")
+
+        for name in pods:
+            await objects.merge(POD, namespace, name, {"metadata": {"finalizers": None}})
+        await passed(first)
+        assert await cards.holder("lab") is None
+
+    try:
+        within(api_server, scenario)
+    finally:
+        within(api_server, forget_the_other_node)
+
+
+async def forget_the_other_node(objects: PlayedObjects, _: str) -> None:
+    await objects.delete(NODE, "", "other")
 
 
 @pytest.mark.parametrize(

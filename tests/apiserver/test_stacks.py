@@ -7,7 +7,9 @@ from cotune.cluster.kinds import POD, SERVICE, TRIAL
 from cotune.cluster.objects import Object
 from cotune.cluster.stacks import NameTakenError, Stacks
 from cotune.trials.lifecycle import PodState
+from cotune.trials.out_of_memory import Ends
 from cotune.trials.render import Manifest, TrialIdentity, component_pod, component_service
+from cotune.trials.tenancy import PodIdentity
 from support.api_server import ApiServer
 from support.played_cluster import PlayedObjects, eventually, play_ended, play_ready, within
 from support.resources import manifest, voice_experiment
@@ -108,5 +110,63 @@ def test_a_pod_is_observed_with_its_state_and_the_log_of_its_end(api_server: Api
 
         assert [it.state for it in states] == [PodState.WAITING, PodState.READY, PodState.FAILED]
         assert states[-1].log == "its last words"
+
+    within(api_server, scenario)
+
+
+def state(container: str, **more: Any) -> Object:
+    return {"containerID": f"containerd://{container}", "exitCode": 137, "reason": "OOMKilled", **more}
+
+
+def test_what_a_container_said_and_how_it_ended_before_it_started_again_is_not_lost(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        mine, stacks = await trial(objects, namespace), Stacks(objects)
+        await stacks.ensure(mine, stack(mine))
+        pod = (await objects.list(POD, namespace))[0]
+        name, moment = pod["metadata"]["name"], "2026-01-01T12:00:00Z"
+        objects.logs[name], objects.previous_logs[name] = "up again", "its last words"
+        await play_ready(objects, pod)
+        [status] = (await objects.get(POD, namespace, name))["status"]["containerStatuses"]
+        again = status | {
+            "containerID": "containerd://second",
+            "restartCount": 1,
+            "lastState": {"terminated": state("first", message="no memory", startedAt=moment, finishedAt=moment)},
+        }
+        await objects.merge(POD, namespace, name, {"status": {"containerStatuses": [again]}}, subresource="status")
+
+        run = (await stacks.runs(await stacks.observe(mine)))["stt"]
+
+        assert (run.log, run.previous_logs, run.restarts) == ("up again", ("its last words",), 1)
+        assert run.ends == Ends(messages=("no memory",), killed=("first",))
+        assert run.evidence.identity == PodIdentity(pod["metadata"]["uid"], frozenset({"first", "second"}))
+
+    within(api_server, scenario)
+
+
+def test_a_container_that_never_ended_is_not_asked_for_an_earlier_log(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        mine, stacks = await trial(objects, namespace), Stacks(objects)
+        await stacks.ensure(mine, stack(mine))
+        pod = (await objects.list(POD, namespace))[0]
+        objects.previous_logs[pod["metadata"]["name"]] = "nobody's"
+        await play_ready(objects, pod)
+
+        run = (await stacks.runs(await stacks.observe(mine)))["stt"]
+
+        assert (run.previous_logs, run.ends, run.restarts) == ((), Ends(), 0)
+
+    within(api_server, scenario)
+
+
+def test_a_pod_that_the_kernel_ended_says_which_container(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        mine, stacks = await trial(objects, namespace), Stacks(objects)
+        await stacks.ensure(mine, stack(mine))
+        pod = (await objects.list(POD, namespace))[0]
+        await play_ended(objects, pod, exit_code=137, reason="OOMKilled")
+
+        found = (await stacks.observe(mine)).components["stt"]
+
+        assert (found.state, found.oom_killed) == (PodState.FAILED, (pod["spec"]["containers"][0]["name"],))
 
     within(api_server, scenario)

@@ -26,9 +26,11 @@ from cotune.cluster.objects import Object
 from cotune.trials.probe_pod import PROBE
 from cotune.trials.render import LABEL_COMPONENT, LABEL_TRIAL
 from cotune_demo.cluster import Commands, start
-from cotune_demo.preparation import LAB, OPERATOR, PRODUCTION, STAGING, prepare
+from cotune_demo.preparation import LAB, NODE_AGENTS, OPERATOR, PRODUCTION, STAGING, prepare
 from cotune_demo.progress import Progress
+from cotune_demo.records import verified
 from cotune_demo.scenes import SIMULATED
+from cotune_demo.summary import RecordsSummary
 from localcluster import cluster
 from localcluster.locations import Instance
 from support.api_server import ApiServer
@@ -39,6 +41,8 @@ from support.played_cluster import PlayedObjects, connected
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 PATIENCE_SECONDS = 180
+TRIALS = 6
+"""Two candidates, and two fresh runs of the winner and of the baseline."""
 FINISHED = {EXPERIMENT: {"Succeeded", "Failed"}, PROFILE: {"Promoted", "RolledBack", "Degraded"}}
 
 
@@ -50,6 +54,11 @@ class Outcome:
     """Trial to the identities of the probes that it has had."""
     found: dict[str, tuple[Object, ...]] = field(default_factory=dict[str, tuple[Object, ...]])
     metrics: str = ""
+    agents_metrics: str = ""
+    """Of the agent of the node lab, while a container there had a worker killed."""
+    greedy: Object = field(default_factory=dict[str, Any])
+    """That container's pod."""
+    records: RecordsSummary | None = None
     production_before: list[int] = field(default_factory=list[int])
 
 
@@ -89,7 +98,7 @@ async def gone(objects: PlayedObjects, kind: Kind) -> None:
 
 async def run(commands: Commands) -> Outcome:
     outcome = Outcome()
-    await prepare(commands, Progress(), SIMULATED)
+    await prepare(commands, Progress(), SIMULATED, node_agents=True)
     async with connected(commands.kubeconfig) as objects:
         before = await objects.list(DEPLOYMENT, PRODUCTION)
         outcome.production_before = [it["metadata"]["generation"] for it in before]
@@ -100,6 +109,7 @@ async def run(commands: Commands) -> Outcome:
         outcome.found[PROFILE.name] = (await ended(objects, PROFILE, profile, outcome),)
         outcome.found[EXPERIMENT.name] = (experiment,)
         outcome.found[TRIAL.name] = await objects.list(TRIAL, LAB)
+        outcome.records = await verified(commands, LAB)
         await gone(objects, POD)
         await gone(objects, SERVICE)
         outcome.found[LEASE.name] = await objects.list(LEASE, OPERATOR)
@@ -107,10 +117,55 @@ async def run(commands: Commands) -> Outcome:
         outcome.found["Staging"] = await objects.list(DEPLOYMENT, STAGING)
         outcome.found["Production"] = await objects.list(DEPLOYMENT, PRODUCTION)
         operator = await objects.list(POD, OPERATOR, {"app.kubernetes.io/name": "cotune"})
+        await worker_killed(commands, objects, outcome)
         outcome.found["Operator"] = operator = tuple(it for it in operator if "deletionTimestamp" not in it["metadata"])
     name = operator[0]["metadata"]["name"]
     outcome.metrics = await commands.do("get", "--raw", f"/api/v1/namespaces/{OPERATOR}/pods/{name}:9090/proxy/metrics")
     return outcome
+
+
+GREEDY = """
+import multiprocessing, time
+def take():
+    bytearray(512 << 20)
+worker = multiprocessing.Process(target=take)
+worker.start()
+worker.join()
+print("the worker ended with", worker.exitcode, flush=True)
+time.sleep(600)
+"""
+
+
+async def worker_killed(commands: Commands, objects: PlayedObjects, outcome: Outcome) -> None:
+    """A container that lives on when the kernel ends its worker, and what the node's agent says of it."""
+    container = {
+        "name": "greedy",
+        "image": "localhost/cotune/probe:dev",
+        "imagePullPolicy": "Never",
+        "command": ["python", "-c", GREEDY],
+        "resources": {"limits": {"memory": "96Mi", "cpu": "500m"}},
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    spec = {
+        "nodeName": "lab",
+        "tolerations": [{"operator": "Exists"}],
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": 0,
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [container],
+    }
+    made = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "greedy", "namespace": LAB}, "spec": spec}
+    await objects.create(POD, LAB, made)
+    agents = await objects.list(POD, NODE_AGENTS)
+    [agent] = [it["metadata"]["name"] for it in agents if it["spec"]["nodeName"] == "lab"]
+    path = f"/api/v1/namespaces/{NODE_AGENTS}/pods/{agent}:9402/proxy/metrics"
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while "worker ended" not in await objects.log(LAB, "greedy", "greedy", 10):
+        assert time.monotonic() < deadline, await objects.get(POD, LAB, "greedy")
+        await asyncio.sleep(0.25)
+    outcome.agents_metrics = await commands.do("get", "--raw", path)
+    outcome.greedy = await objects.get(POD, LAB, "greedy")
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +209,7 @@ def test_the_better_candidate_wins(outcome: Outcome) -> None:
 def test_every_trial_has_run_once(outcome: Outcome) -> None:
     trials = {it["metadata"]["name"]: it["status"]["phase"] for it in outcome.found[TRIAL.name]}
 
-    assert list(trials.values()) == ["Succeeded", "Succeeded"]
+    assert list(trials.values()) == ["Succeeded"] * TRIALS
     assert {name: len(probes) for name, probes in outcome.probes.items()} == dict.fromkeys(trials, 1)
 
 
@@ -203,5 +258,38 @@ def test_the_operator_has_never_restarted(outcome: Outcome) -> None:
 
 
 def test_the_metrics_count_the_trials_and_the_stages(outcome: Outcome) -> None:
-    assert 'cotune_trials_total{phase="Succeeded",reason=""} 2.0' in outcome.metrics
+    assert f'cotune_trials_total{{phase="Succeeded",reason=""}} {TRIALS}.0' in outcome.metrics
     assert 'cotune_stages_total{phase="Promoted"} 1.0' in outcome.metrics
+
+
+def test_every_component_is_tied_to_its_memory_on_the_card(outcome: Outcome) -> None:
+    for trial in outcome.found[TRIAL.name]:
+        status = trial["status"]
+        measured = {it["metric"]: float(it["value"]) for it in status["measurements"]}
+        devices = {it["component"]: it for it in status["devices"]}
+
+        assert {name: it["device"] for name, it in devices.items()} == dict.fromkeys(
+            ("neighbour", "judge", "stt"), "cuda"
+        )
+        held = {name: measured[f"{name}.gpuMemoryMiB"] for name in devices}
+        assert held["judge"] == max(held.values())
+        assert min(held.values()) > 0
+        assert sum(held.values()) < measured["gpu.usedMiB"] <= sum(held.values()) + 256, "and no copies of the card's"
+        assert measured["gpu.oomEvents"] == 0
+        assert measured["judge.preemptions"] >= 0
+
+
+def test_a_worker_that_the_kernel_killed_is_counted_for_its_container(outcome: Outcome) -> None:
+    [status] = outcome.greedy["status"]["containerStatuses"]
+    labels = f'container_id="{status["containerID"].rpartition("//")[2]}",pod_uid="{outcome.greedy["metadata"]["uid"]}"'
+
+    assert (status["restartCount"], "running" in status["state"]) == (0, True)
+    assert f"cotune_container_oom_kills_total{{{labels}}} 1.0" in outcome.agents_metrics
+
+
+def test_every_trial_has_left_a_record_that_verifies(outcome: Outcome) -> None:
+    assert outcome.records is not None
+    assert outcome.records.faults == ()
+    assert outcome.records.records == len(outcome.found[TRIAL.name])
+    assert outcome.records.recomputed > 0
+    assert outcome.records.faults_when_edited == ("Differs",)

@@ -14,6 +14,7 @@ from cotune_demo.summary import (
     NothingFeasibleSummary,
     PlanSummary,
     ProfileSummary,
+    RecordsSummary,
     Refusal,
     RefusedSummary,
     StageSummary,
@@ -49,9 +50,9 @@ def trial(memory: str, whisper: str) -> TrialSummary:
     )
 
 
-def confirmation(memory: str, whisper: str, repeat: int) -> TrialSummary:
+def again(memory: str, whisper: str, repeat: int, purpose: str) -> TrialSummary:
     fresh = trial(memory, whisper)
-    return fresh.model_copy(update={"name": f"{fresh.name}-{repeat}", "repeat": repeat, "purpose": "Confirmation"})
+    return fresh.model_copy(update={"name": f"{fresh.name}-{repeat}", "repeat": repeat, "purpose": purpose})
 
 
 def profile(name: str, message: str = "", **phases: str) -> ProfileSummary:
@@ -99,6 +100,7 @@ PLAN = PlanSummary(
     wrong_does_not_fit=0,
     gpu_seconds_saved=57.6,
 )
+RECORDS = RecordsSummary(records=19, recomputed=260, resources=20, faults=(), faults_when_edited=("Differs",))
 NOTHING = NothingFeasibleSummary(
     name="nothing-fits",
     phase="Failed",
@@ -109,7 +111,13 @@ NOTHING = NothingFeasibleSummary(
     pods=0,
     seconds=1.8,
 )
-FRESH = tuple(confirmation(memory, size, it) for it in (1, 2) for memory, size in (("0.60", "tiny"), ("0.50", "small")))
+FRESH = (
+    *(again("0.60", "tiny", it, "Confirmation") for it in (1, 2)),
+    *(again("0.50", "small", it, "Confirmation") for it in (1, 2)),
+    *(again("0.60", "small", it, "Validation") for it in (1, 2)),
+    *(again("0.50", "tiny", it, "Validation") for it in (1, 2)),
+    *(again("0.50", "small", it, "Validation") for it in (3, 4)),
+)
 
 GOOD = Summary(
     title="a SIMULATION",
@@ -142,6 +150,7 @@ GOOD = Summary(
         generation_before=1,
         generation_after=1,
     ),
+    records=RECORDS,
 )
 KILLED = GOOD.model_copy(update={"kills": ("trial: x", "profile: y", "rollout: z")})
 
@@ -164,6 +173,10 @@ def with_broken(index: int, **update: object) -> Change:
         return summary.model_copy(update={"broken": tuple(several)})
 
     return change
+
+
+def with_records(**update: object) -> Change:
+    return lambda summary: summary.model_copy(update={"records": summary.records.model_copy(update=update)})
 
 
 def with_uninvited(**update: object) -> Change:
@@ -203,8 +216,15 @@ def test_everything_holds_for_a_good_run() -> None:
     ("change", "what"),
     [
         (replaced(trials=(*GOOD.trials[:14], *FRESH)), "of 15 candidates has one trial"),
-        (replaced(trials=GOOD.trials[:-1]), "run again as often as each other"),
-        (replaced(trials=GOOD.trials[:-4]), "run again as often as each other"),
+        (replaced(trials=(*GOOD.trials[:15], *FRESH[1:])), "run again as often as each other"),
+        (replaced(trials=(*GOOD.trials[:15], *FRESH[4:])), "run again as often as each other"),
+        (replaced(trials=GOOD.trials[:-1]), "run on its own, as often as the baseline"),
+        (replaced(trials=GOOD.trials[:-2]), "run on its own, as often as the baseline"),
+        (with_trial(-1, phase="Failed"), "run on its own, as often as the baseline"),
+        (
+            replaced(trials=(*GOOD.trials, *(again("0.60", "tiny", it, "Validation") for it in (3, 4)))),
+            "run on its own, as often as the baseline",
+        ),
         (replaced(trials=(*GOOD.trials[:14], GOOD.trials[13], *FRESH)), "of 15 candidates has one trial"),
         (with_trial(14, probe_pods=2), "of 15 candidates has one trial"),
         (with_trial(0, phase="Failed", message=CACHE_BLOCKS), "were skipped with the figures"),
@@ -250,6 +270,11 @@ def test_everything_holds_for_a_good_run() -> None:
             with_uninvited(refusals=(*REFUSALS, Refusal(attempt="create a pod", answer="it was allowed"))),
             "without a grant",
         ),
+        (with_records(records=3), "left a record"),
+        (with_records(recomputed=0), "left a record"),
+        (with_records(faults=("Damaged: sha256:0: it has changed",)), "left a record"),
+        (with_records(faults_when_edited=()), "left a record"),
+        (with_records(faults_when_edited=("Differs", "Missing")), "left a record"),
     ],
 )
 def test_what_went_wrong_fails_its_own_expectation_and_no_other(change: Change, what: str) -> None:

@@ -7,6 +7,7 @@ import pytest
 from cotune.api.experiment import ExperimentSpec
 from cotune.api.grant import GrantSpec
 from cotune.api.profile import ProfileSpec
+from cotune.measurement.quality import Match, due_times, read_questions
 from cotune.measurement.requests import read_dataset, read_trace
 from support.examples import FILES, documents, one
 
@@ -15,6 +16,8 @@ STACKS = ["voice-stack.yaml", "voice-stack-full.yaml"]
 NOTHING_FITS = "nothing-fits.yaml"
 REAL = "real-cpu/experiment.yaml"
 LOADS = "load-shapes.yaml"
+SHARING = "sharing.yaml"
+QUALITY = "quality.yaml"
 STAGES = {
     "simulated/voice-staging.yaml": "voice-stack.yaml",
     "simulated/voice-prod.yaml": "voice-stack.yaml",
@@ -31,7 +34,7 @@ def experiment(file: str) -> ExperimentSpec:
 
 
 def test_no_example_is_forgotten_here() -> None:
-    assert sorted([*STACKS, NOTHING_FITS, REAL, LOADS, *STAGES, *BROKEN]) == FILES
+    assert sorted([*STACKS, NOTHING_FITS, REAL, LOADS, SHARING, QUALITY, *STAGES, *BROKEN]) == FILES
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -80,6 +83,26 @@ def test_the_files_that_streams_name_are_there_and_the_probe_can_read_them(tmp_p
 
     assert {it.component for it in streams} == {"chat"}
     assert [len(it) for it in (*traces, *datasets)] == [6, 2]
+
+
+def test_the_questions_of_the_example_can_be_read_and_its_window_has_room_for_them(tmp_path: Path) -> None:
+    (tmp_path / "questions.jsonl").write_text(one(QUALITY, "ConfigMap")["data"]["questions.jsonl"])
+    workload = experiment(QUALITY).workload
+
+    questions = read_questions(tmp_path / "questions.jsonl")
+
+    assert {it.quality_ref.key for it in workload.streams if it.quality_ref} == {"questions.jsonl"}
+    assert len(due_times(len(questions), workload.duration_seconds)) == 6
+    assert {it.match for it in questions} == set(Match)
+
+
+def test_every_condition_of_the_example_has_enough_transcriptions_for_a_p95() -> None:
+    (speech,) = (it for it in experiment(QUALITY).workload.streams if it.corpus_ref)
+
+    assert speech.corpus_ref is not None
+    assert speech.corpus_ref.noise is not None
+    requests = float(speech.arrivals.rate_per_second or 0) * experiment(QUALITY).workload.duration_seconds
+    assert requests / len(speech.corpus_ref.noise.conditions) >= _FEWEST_SAMPLES
 
 
 def test_only_files_that_say_so_use_the_simulation() -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from cotune_demo.checks import real_checks
 from cotune_demo.report import lines
-from cotune_demo.summary import ProfileSummary, StageSummary, Summary, TrialSummary, WinnerSummary
+from cotune_demo.summary import ProfileSummary, RecordsSummary, StageSummary, Summary, TrialSummary, WinnerSummary
 
 NOW = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
 _RATES = {"tiny.en": 0.141, "base": 0.085}
@@ -63,6 +63,7 @@ GOOD = Summary(
     profile=profile("Promoted"),
     broken=(),
     uninvited=None,
+    records=RecordsSummary(records=8, recomputed=40, resources=9, faults=(), faults_when_edited=("Differs",)),
 )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from cotune.measurement.corpus import read_corpus
 from cotune_demo.cluster import DemoError
-from cotune_demo.speech import transcripts, with_noise, write_corpus
+from cotune_demo.speech import transcripts, write_corpus
 
 LISTING = """<s> he was not an ill disposed young man </s> (sense-0880)
 <s> unless to be rather cold hearted </s> (sense-0890)
@@ -75,25 +75,6 @@ def test_the_same_noise_is_mixed_in_every_time(archive: Path, tmp_path: Path) ->
     assert one == two
     noise = samples_of(one[0].audio).astype(np.int32) - samples_of(recording(220))
     assert power(samples_of(recording(220))) / power(noise.astype(np.int16)) == pytest.approx(10.0, rel=0.01)
-
-
-@pytest.mark.parametrize("snr_db", [0.0, 10.0, 20.0])
-def test_the_ratio_of_powers_is_the_one_asked_for(snr_db: float) -> None:
-    speech = samples_of(recording(440))
-
-    mixed = with_noise(speech, snr_db, np.random.default_rng(1))
-
-    added = (mixed.astype(np.int32) - speech).astype(np.int16)
-    assert 10 * np.log10(power(speech) / power(added)) == pytest.approx(snr_db, abs=0.05)
-
-
-def test_loud_noise_is_clipped_and_does_not_wrap_around() -> None:
-    loud = np.full(1000, 32_000, np.int16)
-
-    mixed = with_noise(loud, 0.0, np.random.default_rng(1))
-
-    assert mixed.max() == 32_767
-    assert mixed.min() >= -32_768
 
 
 def test_an_archive_without_the_recordings_is_named(tmp_path: Path) -> None:

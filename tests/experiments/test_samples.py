@@ -42,9 +42,36 @@ def test_the_message_names_metric_component_figures_and_what_to_do() -> None:
     assert found.endswith("give it a longer window or a higher rate")
 
 
+@pytest.mark.parametrize(("seconds", "is_too_few"), [(59, True), (60, False)])
+def test_the_requests_are_split_between_the_conditions_of_a_corpus(seconds: int, is_too_few: bool) -> None:
+    made = spec({"type": "Constant", "ratePerSecond": "1"}, seconds, 20).model_dump(by_alias=True, exclude_none=True)
+    made["workload"]["streams"][0]["corpusRef"]["noise"] = {"snrDb": [10, 0]}
+    made["constraints"] = [{"metric": "stt.wer.snr10", "max": "0.2"}]
+
+    found = too_few_requests("voice", ExperimentSpec.model_validate(made))
+
+    assert (found is not None) == is_too_few
+    assert found is None or "stt.wer.snr10 wants 20 samples (minimumSamples), and 19 requests are due" in found
+
+
 @pytest.mark.parametrize("file", FILES)
 def test_every_example_has_a_window_that_is_long_enough(file: str) -> None:
     for body in documents(file):
         if body["kind"] == "GpuAllocationExperiment":
             found = ExperimentSpec.model_validate(body["spec"])
             assert too_few_requests(body["metadata"]["name"], found) is None
+
+
+@pytest.mark.parametrize(("seconds", "is_too_few"), [(20, False), (19, True)])
+def test_a_slowdown_rests_on_a_round_of_its_own_that_may_be_shorter(seconds: int, is_too_few: bool) -> None:
+    made = manifest("GpuAllocationExperiment")["spec"]
+    made["workload"] |= {"durationSeconds": 60, "interference": {"durationSeconds": seconds}}
+    for it in made["workload"]["streams"]:
+        it["arrivals"] = {"type": "Constant", "ratePerSecond": "1"}
+    made["objectives"] = [{"metric": "stt.slowdown.p95", "goal": "Minimize", "weight": "1"}]
+    made["constraints"] = []
+
+    found = too_few_requests("voice", ExperimentSpec.model_validate(made))
+
+    assert (found is not None) == is_too_few
+    assert found is None or "for stt in a window of 19 s" in found

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
-from cotune.api.experiment import Evaluation, ExperimentPhase, ExperimentSpec, Outcome, Range, Search
+from cotune.api.experiment import Evaluation, ExperimentPhase, ExperimentSpec, Interference, Outcome, Range, Search
 from cotune.api.trial import Prediction, Purpose, TrialPhase
 from cotune.experiments.observed import ObservedTrial
 from cotune.experiments.predictions import SpacePlan, survey
@@ -21,7 +21,8 @@ FRESH = 3
 def spec(repeats: int = 1, max_trials: int = 15) -> ExperimentSpec:
     evaluation = Evaluation(repeats=FRESH, confidence="0.9", baseline_every=0)
     search = Search(max_trials=max_trials, repeats=repeats)
-    return voice_experiment().model_copy(update={"search": search, "evaluation": evaluation})
+    update = {"search": search, "evaluation": evaluation, "profile_template": None}
+    return voice_experiment().model_copy(update=update)
 
 
 SPACE = Space(spec().parameters)
@@ -64,7 +65,7 @@ def run(
     trials: list[ObservedTrial] = []
     for _ in range(1000):
         step = decide("voice", experiment, trials, cards, plan)
-        if step.phase is not ExperimentPhase.RUNNING:
+        if step.phase not in {ExperimentPhase.RUNNING, ExperimentPhase.VALIDATING}:
             return step, trials
         assert len(step.start) <= cards
         assert step.start or step.record, "a pass that does nothing is followed by more of them"
@@ -74,7 +75,13 @@ def run(
             fitness = 0.7 if planned.candidate.values["whisperModel"] == "tiny" else 0.5
             ended = trial(planned.candidate, planned.repeat, phase, fitness)
             trials.append(
-                replace(ended, is_skipped=planned.is_skipped, prediction=planned.prediction, purpose=planned.purpose)
+                replace(
+                    ended,
+                    is_skipped=planned.is_skipped,
+                    prediction=planned.prediction,
+                    purpose=planned.purpose,
+                    series=planned.series,
+                )
             )
     raise AssertionError("the experiment does not end")
 
@@ -89,6 +96,24 @@ def test_the_whole_space_is_tried_and_the_best_candidate_wins() -> None:
     assert step.winner.fitness == "0.621244", "0.25 of it is 303 / (303 + 83), whatever the search saw"
     assert step.winner.baseline_fitness == "0.550000"
     assert "whisperModel=tiny" in step.message
+
+
+def test_for_a_profile_the_winners_changes_are_run_one_by_one_and_what_gains_nothing_is_left_out() -> None:
+    template = voice_experiment().profile_template
+
+    step, trials = run(spec().model_copy(update={"profile_template": template}), {})
+
+    alone = [it for it in trials if it.purpose is Purpose.VALIDATION]
+    assert len(alone) == 3 * FRESH, "the baseline and each of two changes"
+    assert (step.phase, step.reason) == (ExperimentPhase.SUCCEEDED, "PartialWinner")
+    assert step.validation is not None
+    assert {it.parameter: (it.kept, it.reason) for it in step.validation.changes} == {
+        "judgeMemory": (False, "NoGainAlone"),
+        "whisperModel": (True, "Validated"),
+    }
+    assert step.deployable is not None
+    assert step.deployable.candidate.values == {"judgeMemory": "0.50", "whisperModel": "tiny"}
+    assert step.deployable.trial == step.deployable.candidate.trial_name("voice", 0)
 
 
 def test_the_baseline_runs_first_and_alone_on_however_many_cards() -> None:
@@ -273,6 +298,16 @@ def test_what_skipping_saves_is_told_from_failed_starts_that_were_run() -> None:
     assert decide("voice", spec(), skipped, 1, plan()).gpu_seconds_saved is None
 
 
+def test_the_rounds_of_the_interference_matrix_are_no_part_of_a_start_either() -> None:
+    workload = spec().workload.model_copy(update={"interference": Interference(duration_seconds=5, warmup_seconds=1)})
+    asked = spec().model_copy(update={"workload": workload})
+    measured = replace(trial(SPACE.baseline), seconds=100.0)
+    skipped = [replace(trial(SMALL[0], phase=TrialPhase.SKIPPED), is_skipped=True, reason="NoCacheBlocks")]
+
+    # Two services, each alone for 6 s.
+    assert decide("voice", asked, [measured, *skipped], 1, plan()).gpu_seconds_saved == 20 - 12
+
+
 def test_the_planners_errors_are_counted() -> None:
     tiny = next(it for it in SPACE if it not in SMALL and it != SPACE.baseline)
     trials = [
@@ -414,7 +449,7 @@ def test_what_fresh_runs_say_is_the_verdict_whatever_the_search_saw(
     step = decide("voice", spec(), only_tiny_looks_better(confirming(tiny, small)), 1)
 
     assert (step.phase, step.reason, step.outcome) == (ExperimentPhase.SUCCEEDED, reason, outcome)
-    assert (step.winner is not None) == (step.winning is not None) == (outcome is Outcome.BETTER)
+    assert (step.winner is not None) == (outcome is Outcome.BETTER)
     assert step.verdict is not None
     assert step.verdict.gain is not None
     assert (step.verdict.repeats, step.verdict.baseline_repeats) == (FRESH, FRESH)

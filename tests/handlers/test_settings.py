@@ -1,6 +1,8 @@
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
+from cotune.artifacts.retention import Retention
 from cotune.handlers.settings import Settings, SettingsError
 
 REQUIRED = {"COTUNE_NAMESPACE": "cotune-system", "COTUNE_PROBE_IMAGE": "example/probe:1"}
@@ -12,6 +14,25 @@ def test_what_is_not_said_has_the_charts_defaults() -> None:
     assert (settings.namespace, settings.probe.name) == ("cotune-system", "example/probe:1")
     assert (settings.drain, settings.start) == (timedelta(seconds=60), timedelta(seconds=600))
     assert (settings.liveness_port, settings.metrics_port) == (8080, 9090)
+    assert (settings.artifacts, settings.retention) == (None, Retention())
+
+
+def test_records_are_kept_where_and_for_as_long_as_is_said() -> None:
+    said = {
+        "COTUNE_ARTIFACTS_DIRECTORY": "/artifacts",
+        "COTUNE_ARTIFACTS_DAYS": "90",
+        "COTUNE_ARTIFACTS_COUNT_PER_EXPERIMENT": "200",
+    }
+
+    settings = Settings.from_environment(REQUIRED | said)
+
+    assert (settings.artifacts, settings.retention) == (Path("/artifacts"), Retention(90, 200))
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "some"])
+def test_a_limit_that_is_none_is_refused(value: str) -> None:
+    with pytest.raises(SettingsError, match="COTUNE_ARTIFACTS_DAYS must be a number greater than 0"):
+        Settings.from_environment(REQUIRED | {"COTUNE_ARTIFACTS_DAYS": value})
 
 
 @pytest.mark.parametrize("name", sorted(REQUIRED))

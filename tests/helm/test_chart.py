@@ -62,7 +62,7 @@ def test_cluster_wide_the_operator_reads_its_resources_and_nodes_and_writes_only
         "cotune.dev/gpuallocationexperiments/status": {"get", "patch"},
         "cotune.dev/gpuprofiles/status": {"get", "patch"},
         "cotune.dev/gputrials/status": {"get", "patch"},
-        "/nodes": {"list"},
+        "/nodes": {"get", "list"},
     }
 
 
@@ -168,6 +168,49 @@ def test_the_operator_learns_its_settings_from_its_environment() -> None:
         "COTUNE_START_SECONDS": "86400",
         "COTUNE_LOG_LEVEL": "DEBUG",
     }
+
+
+def test_no_record_is_kept_and_no_claim_made_unless_that_is_asked_for(defaults: Rendered) -> None:
+    assert defaults.all("PersistentVolumeClaim") == []
+    assert "COTUNE_ARTIFACTS_DIRECTORY" not in {it["name"] for it in container(defaults)["env"]}
+
+
+def test_records_lie_on_a_claim_that_outlives_the_release_and_that_the_operator_may_write() -> None:
+    release = render("--set", "artifacts.enabled=true", "--set", "artifacts.storageClassName=fast")
+
+    claim = release.one("PersistentVolumeClaim", "cotune-artifacts")
+    assert claim["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    assert claim["spec"] == {
+        "accessModes": ["ReadWriteOnce"],
+        "storageClassName": "fast",
+        "resources": {"requests": {"storage": "10Gi"}},
+    }
+    spec = pod_template(release)["spec"]
+    assert spec["volumes"][1] == {"name": "artifacts", "persistentVolumeClaim": {"claimName": "cotune-artifacts"}}
+    assert spec["securityContext"]["fsGroup"] == 65532
+    mounts = {it["name"]: it["mountPath"] for it in container(release)["volumeMounts"]}
+    variables = {it["name"]: it.get("value") for it in container(release)["env"]}
+    assert variables["COTUNE_ARTIFACTS_DIRECTORY"] == mounts["artifacts"] == "/artifacts"
+    assert variables["COTUNE_ARTIFACTS_DAYS"] == "180"
+    assert variables["COTUNE_ARTIFACTS_COUNT_PER_EXPERIMENT"] == "500"
+
+
+def test_a_claim_that_is_there_already_is_used_as_it_is() -> None:
+    release = render("--set", "artifacts.enabled=true", "--set", "artifacts.existingClaim=mine")
+
+    assert release.all("PersistentVolumeClaim") == []
+    volumes = pod_template(release)["spec"]["volumes"]
+    assert volumes[1]["persistentVolumeClaim"] == {"claimName": "mine"}
+
+
+def test_a_limit_of_0_is_no_limit() -> None:
+    release = render(
+        *("--set", "artifacts.enabled=true", "--set", "artifacts.retention.days=0"),
+        *("--set", "artifacts.retention.countPerExperiment=0"),
+    )
+
+    named = {it["name"] for it in container(release)["env"]}
+    assert {it for it in named if it.startswith("COTUNE_ARTIFACTS")} == {"COTUNE_ARTIFACTS_DIRECTORY"}
 
 
 def test_an_image_may_be_named_by_its_digest() -> None:
@@ -281,6 +324,11 @@ def test_the_users_roles_can_be_left_out() -> None:
         ("trials.drainSeconds=0", "/trials/drainSeconds"),
         ("trials.startSeconds=soon", "/trials/startSeconds"),
         ("logLevel=LOUD", "/logLevel"),
+        ("artifacts.enabled=perhaps", "/artifacts/enabled"),
+        ("artifacts.size=much", "/artifacts/size"),
+        ("artifacts.existingClaim=Mine", "/artifacts/existingClaim"),
+        ("artifacts.retention.days=-1", "/artifacts/retention/days"),
+        ("artifacts.retention.countPerExperiment=some", "/artifacts/retention/countPerExperiment"),
         ("labNamespaces=voice-lab", "/labNamespaces"),
         ("labNamespaces={Voice}", "/labNamespaces/0"),
         ("tunedNamespaces={*}", "/tunedNamespaces/0"),

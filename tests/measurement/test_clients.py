@@ -22,6 +22,7 @@ from cotune.measurement.corpus import Clip
 from cotune.measurement.prompts import prompt
 from cotune.measurement.requests import Message, Request, Sample
 from cotune.measurement.vllm_metrics import CacheFacts, cache_facts
+from cotune.measurement.word_error_rate import Heard
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 MODELS = {"data": [{"id": "qwen", "max_model_len": 2048}]}
@@ -242,7 +243,7 @@ def test_transcriptions_send_the_clips_in_turn() -> None:
     first, second, _ = asyncio.run(run())
 
     assert sent == [b"one", b"two", b"one"]
-    assert first.heard == ("turn on the lights", "turn of the lights")
+    assert first.heard == Heard("turn on the lights", "turn of the lights")
     assert (first.audio_seconds, second.audio_seconds) == (2.0, 4.0)
     assert first.processing_seconds > 0
 

@@ -121,7 +121,7 @@ def test_a_stall_shows_in_p99_of_the_open_loop_and_a_closed_loop_is_blind_to_it(
     assert seen.p95 > 250
     assert seen.p99 > 320
     assert blind.samples > 200
-    assert blind.p95 < 80, "the same server, and its 95th percentile looks as if there were no stall"
+    assert blind.p95 < seen.p95 / 2, "the same server, and its 95th percentile looks as if there were no stall"
 
 
 def test_a_late_answer_does_not_delay_the_next_request() -> None:

@@ -1,13 +1,19 @@
+import itertools
+from dataclasses import replace
+
 import pytest
 from cotune.api.experiment import ArrivalType
-from cotune.measurement.card import Reading, card_conduct
+from cotune.measurement.card import Reading, card_conduct, card_samples
 from cotune.measurement.clients import Answer, AnswerError, ErrorKind
-from cotune.measurement.contract import ErrorCount, Steadiness
+from cotune.measurement.contract import CardSamples, ErrorCount, Steadiness
 from cotune.measurement.latency import LatencyRecorder
 from cotune.measurement.record import StreamRecord, Window
 from cotune.measurement.results import card_measurements, component_measurements, stream_report
 from cotune.measurement.vllm_metrics import CacheFacts
+from cotune.measurement.word_error_rate import Heard
 from hdrh.histogram import HdrHistogram  # pyright: ignore[reportMissingTypeStubs]
+from hypothesis import given
+from hypothesis import strategies as st
 
 WINDOW = Window(start=100.0, seconds=10.0, grace_seconds=30.0)
 
@@ -83,8 +89,8 @@ def test_a_request_without_its_first_token_counts_with_the_time_it_waited() -> N
 def test_the_real_time_factor_is_over_all_audio() -> None:
     found = named(
         recorded(
-            (101.0, 102.0, Answer(heard=("a b", "a c"), audio_seconds=4.0, processing_seconds=1.0)),
-            (103.0, 104.0, Answer(heard=("a b", "a b"), audio_seconds=1.0, processing_seconds=1.0)),
+            (101.0, 102.0, Answer(heard=Heard("a b", "a c"), audio_seconds=4.0, processing_seconds=1.0)),
+            (103.0, 104.0, Answer(heard=Heard("a b", "a b"), audio_seconds=1.0, processing_seconds=1.0)),
         )
     )
 
@@ -155,6 +161,16 @@ def test_a_card_is_idle_without_processes_and_without_memory_of_processes_that_a
     assert not Reading(512.0, 11_776.0, 12_288.0, 0.0, 0).is_idle
 
 
+def test_the_server_of_mps_stays_on_an_idle_card() -> None:
+    after_a_trial = Reading(689.0, 143_082.0, 143_771.0, 0.0, processes=0, mps_server_mib=66.0)
+    small_card = Reading(300.0, 11_988.0, 12_288.0, 0.0, processes=0)
+
+    assert after_a_trial.is_idle
+    assert after_a_trial.unlisted_mib == 623.0
+    assert not small_card.is_idle
+    assert replace(small_card, mps_server_mib=66.0).is_idle
+
+
 def read(used: float = 5_120.0, reasons: int | None = 0, **held: float) -> Reading:
     processes = {int(pid.removeprefix("p")): mib for pid, mib in held.items()}
     return Reading(used, 12_288.0 - used, 12_288.0, 0.5, len(processes), processes, reasons)
@@ -189,3 +205,75 @@ def test_only_what_slows_the_card_against_its_will_is_throttling() -> None:
     assert (found.readings, found.throttled) == (4, 2)
     assert found.throttle_reasons == ("HwPowerBrakeSlowdown", "SwThermalSlowdown")
     assert card_conduct("GPU-1", read(120.0), [read(reasons=None)]).throttled is None
+
+
+def filled(*used: float) -> list[Reading]:
+    return [replace(read(it), seconds=number / 10) for number, it in enumerate(used)]
+
+
+def test_every_reading_of_a_window_is_kept_and_what_the_driver_does_not_say_is_none() -> None:
+    readings = [*filled(100.0), replace(read(200.25), seconds=0.1004, power_watts=70.5, temperature_celsius=61)]
+
+    found = card_samples(readings)
+
+    assert (found.seconds, found.used_mib, found.utilization) == ((0.0, 0.1), (100.0, 200.25), (0.5, 0.5))
+    assert (found.power_watts, found.temperature_celsius) == ((None, 70.5), (None, 61))
+    assert found.sm_clock_mhz == (None, None)
+
+
+@given(
+    used=st.lists(st.floats(0, 12_288), min_size=1, max_size=60),
+    most=st.integers(3, 20),
+)
+def test_of_too_many_readings_first_last_and_fullest_stay(used: list[float], most: int) -> None:
+    found = card_samples(filled(*used), most)
+
+    assert len(found.seconds) == min(len(used), most)
+    assert max(found.used_mib) == round(max(used), 6)
+    assert (found.seconds[0], found.seconds[-1]) == (0.0, round((len(used) - 1) / 10, 3))
+    assert list(found.seconds) == sorted(set(found.seconds))
+
+
+def test_what_is_left_of_too_many_readings_lies_evenly() -> None:
+    found = card_samples(filled(*([1.0] * 10_000)))
+
+    gaps = {round((after - before) * 10) for before, after in itertools.pairwise(found.seconds)}
+    assert (len(found.seconds), gaps) == (2_000, {5, 6})
+
+
+def test_lists_of_samples_that_are_not_parallel_are_refused() -> None:
+    said = card_samples(filled(1.0, 2.0)).model_dump(by_alias=True)
+
+    with pytest.raises(ValueError, match="one reading has one in each"):
+        CardSamples.model_validate(said | {"usedMiB": [1.0]})
+
+
+def test_a_histogram_is_read_back_without_loss() -> None:
+    kept = LatencyRecorder()
+    for it in range(1, 1_000):
+        kept.finished(0.0, it * it / 1_000)
+
+    assert LatencyRecorder.decoded(kept.encoded()).percentiles() == kept.percentiles()
+
+
+@pytest.mark.parametrize("text", ["", "no histogram", "HISTFAAAAAA="])
+def test_what_is_no_histogram_is_told(text: str) -> None:
+    with pytest.raises(ValueError, match="no histogram"):
+        LatencyRecorder.decoded(text)
+
+
+def test_every_condition_of_a_corpus_has_a_word_error_rate_of_its_own() -> None:
+    heard = (
+        Heard("a b", "a b", "clean"),
+        Heard("a b", "a c", "snr0"),
+        Heard("a b", "c c", "snr0"),
+        Heard("a b", "a b", "snrMinus5"),
+    )
+    found = named(recorded(*((101.0 + at, 102.0 + at, Answer(heard=it)) for at, it in enumerate(heard))))
+
+    assert {name: it for name, it in found.items() if ".wer" in name} == {
+        "x.wer": ("0.375", 4),
+        "x.wer.clean": ("0", 1),
+        "x.wer.snr0": ("0.75", 2),
+        "x.wer.snrMinus5": ("0", 1),
+    }

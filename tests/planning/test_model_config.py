@@ -9,6 +9,7 @@ from cotune.planning.model_config import ModelConfigError, read_model_config
 from cotune.planning.weights import weights
 
 LLAMA_8B: dict[str, Any] = {
+    "model_type": "llama",
     "torch_dtype": "bfloat16",
     "hidden_size": 4096,
     "intermediate_size": 14336,
@@ -20,11 +21,13 @@ LLAMA_8B: dict[str, Any] = {
 }
 MIXTRAL: dict[str, Any] = {
     **LLAMA_8B,
+    "model_type": "mixtral",
     "vocab_size": 32000,
     "max_position_embeddings": 32768,
     "num_local_experts": 8,
 }
 DEEPSEEK_V2_LITE: dict[str, Any] = {
+    "model_type": "deepseek_v2",
     "torch_dtype": "bfloat16",
     "hidden_size": 2048,
     "intermediate_size": 10944,

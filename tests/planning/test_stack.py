@@ -7,13 +7,24 @@ import pytest
 import yaml
 from cotune.api.experiment import ExperimentSpec, Memory, MemoryModel
 from cotune.cli.__main__ import main
-from cotune.planning.candidates import PlanningError, SpacePlanner, expand, plan_space
+from cotune.planning.candidates import SpacePlanner, expand, plan_space
 from cotune.planning.cards import UnknownCardError, card
+from cotune.planning.declared_service import DeclaredService
 from cotune.planning.model_config import read_model_config
+from cotune.planning.server import PlanningError, Server
 from cotune.planning.sizes import GIB, MIB
-from cotune.planning.stack import DeclaredService, Server, VllmServer, WhisperServer, plan_stack
+from cotune.planning.stack import plan_stack
 from cotune.planning.vllm import CompileCache, Refusal, VllmSettings
-from cotune.planning.whisper import SIZES, Backend, Precision, UnknownSizeError, parameters, plan_whisper
+from cotune.planning.vllm_server import VllmServer
+from cotune.planning.whisper import (
+    SIZES,
+    Backend,
+    Precision,
+    UnknownSizeError,
+    parameters,
+    plan_whisper,
+)
+from cotune.planning.whisper_server import WhisperServer
 from cotune.search.space import Space
 from cotune.trials.root_cause import Cause
 from hypothesis import given
@@ -24,7 +35,7 @@ MODELS, EXPERIMENT = yaml.safe_load_all(EXAMPLE.read_text())
 CONFIG = read_model_config(next(iter(MODELS["data"].values())))
 SPEC = ExperimentSpec.model_validate(EXPERIMENT["spec"])
 CARD = card("NVIDIA-GeForce-RTX-3060-SHARED")
-JUDGE = VllmServer("judge", CONFIG, VllmSettings(0.5, max_model_len=2048))
+JUDGE = VllmServer("judge", CONFIG, VllmSettings(0.5, max_model_len=2048, version=(0, 11, 0)))
 
 
 def test_the_story_is_planned_as_it_happened() -> None:
@@ -41,7 +52,12 @@ def test_the_story_is_planned_as_it_happened() -> None:
         st.one_of(
             st.builds(DeclaredService, st.just("other"), st.integers(0, 8 * GIB)),
             st.builds(WhisperServer, st.just("stt"), st.sampled_from(sorted(SIZES))),
-            st.builds(VllmServer, st.just("judge"), st.just(CONFIG), st.builds(VllmSettings, st.floats(0.1, 1.0))),
+            st.builds(
+                VllmServer,
+                st.just("judge"),
+                st.just(CONFIG),
+                st.builds(VllmSettings, st.floats(0.1, 1.0), version=st.just((0, 11, 0))),
+            ),
         ),
         max_size=4,
     ),
@@ -121,7 +137,7 @@ def test_the_command_answers_in_json_as_a_table_and_as_a_page(capsys: pytest.Cap
     assert "NoCacheBlocks: judge: the budget of 4.80 GiB is 0.78 GiB less" in table
 
     assert main(["plan", "-f", str(EXAMPLE), "-o", "html"]) == 0
-    assert capsys.readouterr().out.count("<tr><td>") == 15
+    assert capsys.readouterr().out.count('class="bar"') == 15
 
 
 def test_the_reported_cache_becomes_exactly_the_reported_tokens_blocks_and_requests(
@@ -203,9 +219,12 @@ def test_a_bad_file_is_one_line_that_says_where(
     assert len(said.splitlines()) == 1
 
 
+TOGETHER = {"judge": frozenset({"other"}), "other": frozenset({"judge"})}
+
+
 def test_a_component_that_starts_beside_a_vllm_shrinks_its_cache_and_casts_doubt() -> None:
     after = plan_stack([JUDGE, DeclaredService("other", 256 * MIB)], CARD)
-    beside = plan_stack([JUDGE, DeclaredService("other", 256 * MIB, starts_beside=True)], CARD)
+    beside = plan_stack([JUDGE, DeclaredService("other", 256 * MIB)], CARD, beside=TOGETHER)
 
     lost = after.language_models["judge"].kv_cache - beside.language_models["judge"].kv_cache
     assert lost == 256 * MIB
@@ -215,9 +234,20 @@ def test_a_component_that_starts_beside_a_vllm_shrinks_its_cache_and_casts_doubt
 
 
 def test_a_component_further_down_that_waits_is_not_beside() -> None:
-    waiting = [JUDGE, DeclaredService("waits", MIB), DeclaredService("beside it", GIB, starts_beside=True)]
+    waiting = [JUDGE, DeclaredService("waits", MIB), DeclaredService("beside it", GIB)]
+    mates = {"waits": frozenset({"beside it"}), "beside it": frozenset({"waits"})}
 
-    assert plan_stack(waiting, CARD).language_models == plan_stack([JUDGE], CARD).language_models
+    assert plan_stack(waiting, CARD, beside=mates).language_models == plan_stack([JUDGE], CARD).language_models
+
+
+def test_who_starts_beside_a_vllm_does_so_wherever_it_stands_in_the_list() -> None:
+    other = DeclaredService("other", 256 * MIB)
+
+    before, after = (plan_stack(it, CARD, beside=TOGETHER) for it in ([other, JUDGE], [JUDGE, other]))
+
+    assert before.language_models == after.language_models
+    assert before.doubts == after.doubts
+    assert before.free == after.free
 
 
 def test_a_trial_that_is_cleared_away_while_vllm_profiles_ends_its_start() -> None:
@@ -238,32 +268,36 @@ def test_a_trial_that_is_cleared_away_while_vllm_profiles_ends_its_start() -> No
 @given(
     servers=st.lists(
         st.one_of(
-            st.builds(DeclaredService, st.just("other"), st.integers(0, 2 * GIB), st.booleans()),
+            st.builds(DeclaredService, st.just("other"), st.integers(0, 2 * GIB)),
             st.builds(
                 WhisperServer,
                 st.just("stt"),
                 st.sampled_from(sorted(SIZES)),
                 st.sampled_from(Precision),
-                st.sampled_from(Backend),
+                st.just(Backend.CTRANSLATE2),
                 st.sampled_from([None, 1, 5]),
-                st.booleans(),
             ),
             st.builds(
                 VllmServer,
                 st.just("judge"),
                 st.just(CONFIG),
-                st.builds(VllmSettings, st.floats(0.1, 1.0)),
-                st.just(0),
-                st.booleans(),
+                st.builds(VllmSettings, st.floats(0.1, 1.0), version=st.just((0, 11, 0))),
             ),
         ),
         max_size=4,
+        unique_by=lambda it: it.component,
     ),
     taken=st.integers(0, 4 * GIB),
     leaving=st.integers(0, 4 * GIB),
+    are_mates=st.booleans(),
 )
-def test_no_byte_is_lost_whoever_comes_and_goes_meanwhile(servers: list[Server], taken: int, leaving: int) -> None:
-    plan = plan_stack(servers, card("NVIDIA-A30"), taken, min(taken, leaving))
+def test_no_byte_is_lost_whoever_comes_and_goes_meanwhile(
+    servers: list[Server], taken: int, leaving: int, are_mates: bool
+) -> None:
+    names = {it.component for it in servers}
+    mates = {it: frozenset(names - {it}) for it in names} if are_mates else {}
+
+    plan = plan_stack(servers, card("NVIDIA-A30"), taken, min(taken, leaving), beside=mates)
 
     assert sum(it.size for it in plan.parts) + plan.free == plan.total
     assert plan.free >= 0
@@ -282,14 +316,23 @@ def test_more_than_a_clients_share_under_mps_is_refused_as_such() -> None:
     assert refused.message == "other: 36.00 GiB are needed, and MPS lets a client have 34.95 GiB"
 
 
+@pytest.mark.parametrize(("replicas", "measured_mib"), [(1, 516), (2, 274), (4, 144), (8, 78)])
+def test_a_context_shrinks_with_the_threads_that_mps_lets_a_client_have(replicas: int, measured_mib: int) -> None:
+    """Read on an H200; the last with 12 % of its threads."""
+    context = card("NVIDIA-H200").under_mps(replicas).context_bytes / MIB
+
+    assert context == pytest.approx(measured_mib, abs=20)
+    assert card("NVIDIA-H200").under_mps(replicas).provenance("context_bytes") == "modelled"
+
+
 @pytest.mark.parametrize(
     ("label", "mib", "cache"),
     [
-        ("NVIDIA-A100-SXM4-40GB-MIG-1g.5gb", 40_960 // 8, 5),
-        ("NVIDIA-A100-SXM4-80GB-MIG-3g.40gb", 81_920 // 2, 20),
+        ("NVIDIA-A100-SXM4-40GB-MIG-1g.5gb", 40_460 // 8, 5),
+        ("NVIDIA-A100-SXM4-80GB-MIG-3g.40gb", 81_224 // 2, 20),
         ("NVIDIA-H100-80GB-HBM3-MIG-1g.10gb", 81_044 // 8, 6),
         ("NVIDIA-H200-MIG-2g.35gb", 143_156 // 4, 15),
-        ("NVIDIA-A30-MIG-1g.6gb", 24_576 // 4, 6),
+        ("NVIDIA-A30-MIG-1g.6gb", 24_076 // 4, 6),
     ],
 )
 def test_a_mig_slice_is_a_card_of_its_own_and_modelled(label: str, mib: int, cache: int) -> None:
@@ -298,6 +341,7 @@ def test_a_mig_slice_is_a_card_of_its_own_and_modelled(label: str, mib: int, cac
     assert (found.product, found.total_bytes // MIB, found.cache_bytes // MIB) == (label, mib, cache)
     assert found.provenance("total_bytes") == "modelled"
     assert card("NVIDIA-H200").provenance("total_bytes") == "measured"
+    assert card("NVIDIA-GeForce-RTX-4090").provenance("total_bytes") == "published"
 
 
 def test_a_mig_profile_that_a_card_lacks_is_refused_with_those_it_has() -> None:
@@ -333,3 +377,25 @@ def test_whispers_cache_grows_with_hypotheses_and_its_weights_with_precision() -
     assert beam.cache == 5 * greedy.cache
     assert double.weights == 2 * single.weights
     assert plan_whisper("base", CARD, Precision.INT8_FLOAT16, Backend.CTRANSLATE2).weights * 2 == single.weights
+
+
+@pytest.mark.parametrize(("replicas", "fitting"), [(None, 1), (2, 1), (1, 2)])
+def test_the_command_plans_what_mps_lets_a_client_have(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], replicas: int | None, fitting: int
+) -> None:
+    models, experiment = copy.deepcopy((MODELS, EXPERIMENT))
+    sharing = {"name": "sharing", "bind": {"gpu": "sharing"}, "values": ["TimeSlicing", "MPS"]}
+    memory, whisper = experiment["spec"]["parameters"]
+    memory = {key: memory[key] for key in ("name", "bind")} | {"values": ["0.50"], "baseline": "0.50"}
+    whisper |= {"values": ["tiny"], "baseline": "tiny"}
+    experiment["spec"]["parameters"] = [memory, whisper, sharing | {"baseline": "TimeSlicing"}]
+    file = tmp_path / "sharing.yaml"
+    file.write_text(yaml.safe_dump_all([models, experiment]))
+    given = [] if replicas is None else ["--mps-replicas", str(replicas)]
+
+    assert main(["plan", "-f", str(file), "-o", "json", *given]) == 0
+
+    planned = json.loads(capsys.readouterr().out)["candidates"]
+    assert sum(it["fits"] for it in planned) == fitting
+    refused = [(it["parameters"]["sharing"], it["refusal"]) for it in planned if not it["fits"]]
+    assert set(refused) <= {("MPS", "ClientLimit")}

@@ -1,6 +1,8 @@
+from cotune.api.experiment import ExperimentSpec
+from cotune.api.sharing import Sharing
 from cotune.profiles.making import changes, make_profile
 from cotune.search.space import Candidate, Space
-from support.resources import voice_experiment
+from support.resources import manifest, voice_experiment
 
 SPEC = voice_experiment()
 DIGEST = f"sha256:{'0' * 64}"
@@ -44,3 +46,44 @@ def test_an_experiment_without_stages_makes_no_profile() -> None:
     silent = SPEC.model_copy(update={"profile_template": None})
 
     assert make_profile(silent, "voice", "voice-lab", candidate("0.55", "tiny"), "voice-1", DIGEST) is None
+
+
+def by_sharing(baseline: str = "TimeSlicing") -> ExperimentSpec:
+    made = manifest("GpuAllocationExperiment")["spec"]
+    del made["gpu"]["sharing"]
+    values = {"values": ["TimeSlicing", "MPS"], "baseline": baseline}
+    made["parameters"].append({"name": "sharing", "bind": {"gpu": "sharing"}} | values)
+    return ExperimentSpec.model_validate(made)
+
+
+def made(model: str, sharing: str, baseline: str = "TimeSlicing") -> tuple[str, Sharing | None] | None:
+    winner = Candidate((("judgeMemory", "0.50"), ("whisperModel", model), ("sharing", sharing)))
+    profile = make_profile(by_sharing(baseline), "voice", "voice-lab", winner, "voice-1", DIGEST)
+    if profile is None:
+        return None
+    assert [it.env for it in profile.spec.changes] == ["ASR_WHISPER_SIZE"]
+    assert profile.spec.expect is not None
+    return profile.name, profile.spec.expect.sharing
+
+
+def test_how_the_card_is_shared_is_expected_and_is_no_change_of_a_workload() -> None:
+    sliced, under_mps = made("tiny", "TimeSlicing"), made("tiny", "MPS")
+
+    assert sliced is not None
+    assert under_mps is not None
+    assert (sliced[1], under_mps[1]) == (Sharing.TIME_SLICING, Sharing.MPS)
+    assert sliced[0] != under_mps[0], "the same changes under another sharing are another profile"
+    assert under_mps == made("tiny", "MPS", baseline="MPS")
+
+
+def test_a_winner_that_only_shares_the_card_otherwise_makes_no_profile() -> None:
+    assert made("small", "MPS") is None
+
+
+def test_without_a_card_nothing_is_expected_of_it() -> None:
+    on_cpu = SPEC.model_copy(update={"gpu": None})
+
+    profile = make_profile(on_cpu, "voice", "voice-lab", candidate("0.55", "tiny"), "voice-1", DIGEST)
+
+    assert profile is not None
+    assert profile.spec.expect is None

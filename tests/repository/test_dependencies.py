@@ -13,9 +13,9 @@ def test_the_operators_lock_is_made_from_the_packages_dependencies() -> None:
     assert [line for line in lines if not line.startswith("#")] == project["dependencies"]
 
 
-_ENVIRONMENTS_OF_THEIR_OWN = {"gpu", "bench-load"}
-"""What is installed beside the packages that the image of a machine with a GPU already has, and the load generator that
-the probe is compared with: neither meets another package of ours."""
+_ENVIRONMENTS_OF_THEIR_OWN = {"gpu", "bench-load", "llm"}
+"""What is installed beside the packages that the image of a machine with a GPU already has, the load generator that the
+probe is compared with, and vLLM for cards with the torch that it pins: none meets another package of ours."""
 
 
 def test_every_lock_names_one_version_for_one_package() -> None:

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from cotune_simulation.card.identity import card_uuid
+from cotune_simulation.card.identity import CardIdentity, card_uuid, read_identity, write_identity
 from cotune_simulation.card.products import card_product, products
 from cotune_simulation.device_plugin import deviceplugin_pb2 as api
 from cotune_simulation.device_plugin.devices import NodeFolder, SharedCard
@@ -50,8 +50,10 @@ class Kubelet:
 
 
 @asynccontextmanager
-async def registered_plugin(folder: Path, kubelet: Kubelet, replicas: int = 8) -> AsyncGenerator[Channel]:
-    plugin = SharedCard(UUID, replicas, NodeFolder(folder))
+async def registered_plugin(
+    folder: Path, kubelet: Kubelet, replicas: int = 8, mps: bool = False
+) -> AsyncGenerator[Channel]:
+    plugin = SharedCard(UUID, replicas, NodeFolder(folder), mps)
     task = asyncio.create_task(keep_registered(plugin, folder, "simulated.sock", RESOURCE))
     try:
         async with asyncio.timeout(10):
@@ -107,6 +109,16 @@ def test_each_container_gets_the_card_its_socket_and_nvml(tmp_path: Path) -> Non
     }
 
 
+def test_under_mps_a_container_is_told_so(tmp_path: Path) -> None:
+    async def ask() -> api.AllocateResponse:
+        kubelet = Kubelet()
+        async with kubelet.running(tmp_path), registered_plugin(tmp_path, kubelet, mps=True) as channel:
+            return await allocate(channel, [f"{UUID}::3"])
+
+    (container,) = asyncio.run(ask()).container_responses
+    assert set(container.envs) == {"NVIDIA_VISIBLE_DEVICES", "CUDA_MPS_PIPE_DIRECTORY"}
+
+
 def test_foreign_devices_are_refused(tmp_path: Path) -> None:
     async def ask() -> None:
         kubelet = Kubelet()
@@ -143,6 +155,19 @@ def test_labels_are_those_of_feature_discovery() -> None:
     assert labels["nvidia.com/gpu.product"] == "NVIDIA-GeForce-RTX-3060-SHARED"
     assert (labels["nvidia.com/gpu.count"], labels["nvidia.com/gpu.replicas"]) == ("1", "8")
     assert (labels["nvidia.com/gpu.memory"], labels["nvidia.com/gpu.sharing-strategy"]) == ("12288", "time-slicing")
+
+
+def test_the_label_says_how_a_card_is_shared() -> None:
+    labels = feature_labels(card_product("NVIDIA-H200"), replicas=8, mps=True)
+    assert (labels["nvidia.com/gpu.sharing-strategy"], labels["nvidia.com/gpu.replicas"]) == ("mps", "8")
+    assert labels["nvidia.com/mps.capable"] == "true"
+
+
+def test_a_node_keeps_how_its_card_is_shared(tmp_path: Path) -> None:
+    for mps_replicas in (0, 8):
+        identity = CardIdentity("NVIDIA-H200", UUID, mps_replicas)
+        write_identity(tmp_path / "card.json", identity)
+        assert read_identity(tmp_path / "card.json") == identity
 
 
 def test_an_exclusive_card_has_its_plain_name() -> None:

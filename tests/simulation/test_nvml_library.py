@@ -1,13 +1,15 @@
 """Unmodified `pynvml` reads the simulated card through the simulated library."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from support.simulated_card import RunningCard, build_nvml_library
+from support.simulated_card import RunningCard, build_nvml_library, start
 
 READ = """
 import json, pynvml
@@ -135,3 +137,95 @@ def test_utilisation_versions_clocks_and_refusals_are_those_of_nvml(card: Runnin
     done = python(card, library, "-c", READ_THE_REST)
 
     assert done.returncode == 0, done.stderr
+
+
+FAIL_AND_READ = """
+import asyncio, pynvml
+from cotune_simulation.card import socket_path
+from cotune_simulation.card.client import CardClient
+async def main():
+    pynvml.nvmlInit()
+    card = pynvml.nvmlDeviceGetHandleByIndex(0)
+    client = await CardClient.connect(socket_path())
+    await client.fail(xid=13)
+    events = pynvml.nvmlEventSetCreate()
+    assert pynvml.nvmlDeviceGetSupportedEventTypes(card) & pynvml.nvmlEventTypeXidCriticalError
+    pynvml.nvmlDeviceRegisterEvents(card, pynvml.nvmlEventTypeXidCriticalError, events)
+    try:
+        pynvml.nvmlEventSetWait_v2(events, 1)
+    except pynvml.NVMLError as error:
+        print(type(error).__name__)
+    await client.fail(xid=48)
+    await client.fail(xid=94)
+    print([int(pynvml.nvmlEventSetWait_v2(events, 5000).eventData) for _ in range(2)])
+    pynvml.nvmlEventSetFree(events)
+    try:
+        await client.fail(uncorrected=2)
+        uncorrected = (pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, pynvml.NVML_VOLATILE_ECC)
+        print(pynvml.nvmlDeviceGetTotalEccErrors(card, *uncorrected), pynvml.nvmlDeviceGetRemappedRows(card)[2])
+    except ValueError as error:
+        print(error)
+    try:
+        pynvml.nvmlDeviceGetRemappedRows(card)
+    except pynvml.NVMLError as error:
+        print(type(error).__name__)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("product", "memory"),
+    [("NVIDIA-H200", ["2 1"]), ("NVIDIA-GeForce-RTX-3060", ["has no error-correcting memory", "NotSupported"])],
+)
+def test_errors_are_told_to_who_listens_and_lost_memory_is_counted_where_the_card_can(
+    library: Path, tmp_path: Path, product: str, memory: list[str]
+) -> None:
+    card = start(tmp_path / "another.sock", product)
+    try:
+        done = python(card, library, "-c", FAIL_AND_READ)
+    finally:
+        card.stop()
+
+    assert done.returncode == 0, done.stderr
+    timeout, xids, *rest = done.stdout.splitlines()
+    assert (timeout, xids) == ("NVMLError_Timeout", "[48, 94]"), "not the one from before it listened"
+    assert len(rest) == len(memory)
+    assert all(word in line for word, line in zip(memory, rest, strict=True))
+
+
+READ_AGAIN_AND_AGAIN = """
+import pynvml
+pynvml.nvmlInit()
+card = pynvml.nvmlDeviceGetHandleByIndex(0)
+print("reading", flush=True)
+while True:
+    pynvml.nvmlDeviceGetMemoryInfo(card)
+"""
+
+
+def test_a_process_that_was_held_up_in_the_middle_of_a_reading_goes_on(card: RunningCard, library: Path) -> None:
+    """The card is held up first, so that the process waits for its answer when it is held up itself."""
+    reader = subprocess.Popen(
+        [sys.executable, "-c", READ_AGAIN_AND_AGAIN],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=card.environment() | {"LD_LIBRARY_PATH": str(library)},
+    )
+    try:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "reading\n"
+        for _ in range(3):
+            card.process.send_signal(signal.SIGSTOP)
+            time.sleep(0.1)
+            for number in (signal.SIGSTOP, signal.SIGCONT):
+                reader.send_signal(number)
+                time.sleep(0.02)
+            card.process.send_signal(signal.SIGCONT)
+            time.sleep(0.05)
+
+        assert reader.poll() is None, reader.stdout.read()
+    finally:
+        card.process.send_signal(signal.SIGCONT)
+        reader.kill()
+        reader.communicate()

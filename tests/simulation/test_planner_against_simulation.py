@@ -17,6 +17,7 @@ from support.simulated_server import ended_server, running_server
 
 _KEY = "qwen2.5-7b-instruct-awq.json"
 _SERVER = ("cotune_simulation.vllm", "serve", "Qwen/Qwen2.5-7B-Instruct-AWQ", "--host=127.0.0.1")
+_SIMULATED_VERSION = (0, 11, 0)
 _DOUBT = 0.15 * GIB
 
 
@@ -31,7 +32,9 @@ def model() -> ModelConfig:
 
 
 def planned(share: str, longest: int) -> VllmPlan:
-    settings = VllmSettings(float(share), longest, max_num_batched_tokens=2048, max_num_seqs=256)
+    settings = VllmSettings(
+        float(share), longest, max_num_batched_tokens=2048, max_num_seqs=256, version=_SIMULATED_VERSION
+    )
     return plan_vllm(model(), settings, cards.card("NVIDIA-GeForce-RTX-3060"), taken=1229 * MIB)
 
 

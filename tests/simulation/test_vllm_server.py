@@ -172,3 +172,24 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_a_sum_is_answered_with_the_log_probabilities_that_were_asked_for(server: RunningServer) -> None:
+    asked = {"prompt": "What is 17 + 25?", "max_tokens": 16, "logprobs": 5}
+    choice = server.post("/v1/completions", asked).json()["choices"][0]
+    chat = {"messages": [{"role": "user", "content": "17 + 25"}], "max_tokens": 4, "logprobs": True, "top_logprobs": 5}
+    chatted = server.post("/v1/chat/completions", chat).json()["choices"][0]
+
+    assert (choice["text"], choice["finish_reason"]) == (" The answer is 42.", "stop")
+    assert choice["logprobs"]["tokens"] == [" The", " answer", " is", " 42", "."]
+    assert all(it < 0 for it in choice["logprobs"]["token_logprobs"])
+    assert (chatted["message"]["content"], chatted["finish_reason"]) == ("The answer is 42", "length")
+    assert [it["token"] for it in chatted["logprobs"]["content"]] == [" The", " answer", " is", " 42"]
+    assert len(chatted["logprobs"]["content"][0]["top_logprobs"]) == 2
+
+
+def test_whoever_ignores_the_end_gets_tokens_and_no_answer(server: RunningServer) -> None:
+    body = server.post("/v1/completions", {"prompt": "17 + 25", "max_tokens": 9, "ignore_eos": True}).json()
+
+    assert body["usage"]["completion_tokens"] == 9
+    assert "42" not in body["choices"][0]["text"]

@@ -6,13 +6,13 @@ from typing import Any, cast
 
 import yaml
 
-_FOLDER = Path(__file__).parents[2] / "examples"
-FILES = sorted(str(path.relative_to(_FOLDER)) for path in _FOLDER.rglob("*.yaml"))
+EXAMPLES = Path(__file__).parents[2] / "examples"
+FILES = sorted(str(path.relative_to(EXAMPLES)) for path in EXAMPLES.rglob("*.yaml"))
 
 
 def documents(file: str) -> list[dict[str, Any]]:
     """The objects of a file, in their order."""
-    return list(cast("Iterable[dict[str, Any]]", yaml.safe_load_all((_FOLDER / file).read_text())))
+    return list(cast("Iterable[dict[str, Any]]", yaml.safe_load_all((EXAMPLES / file).read_text())))
 
 
 def one(file: str, kind: str) -> dict[str, Any]:

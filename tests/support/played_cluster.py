@@ -42,6 +42,8 @@ class PlayedObjects(Objects):
         super().__init__(api, timeout_seconds)
         self.logs: dict[str, str] = {}
         """Pod's name to its log."""
+        self.previous_logs: dict[str, str] = {}
+        """The same, of the run before."""
         self.allowed_calls: int | None = None
         """How many calls go through before the process dies; None: all."""
         self.asked: list[tuple[str, str]] = []
@@ -62,7 +64,8 @@ class PlayedObjects(Objects):
         if (refusal := self.refuse(Call(method, path, ("dryRun", "All") in query))) is not None:
             raise refusal
         if path.endswith("/log"):
-            return self.logs.get(path.split("/")[-2], "").encode()
+            played = self.previous_logs if ("previous", "true") in query else self.logs
+            return played.get(path.split("/")[-2], "").encode()
         answer = await super()._request(method, path, body, query, content_type)
         if method == "POST":
             made = json.loads(answer)
@@ -150,9 +153,9 @@ async def play_card(objects: Objects, pod: Object, card: str) -> None:
     await objects.merge(POD, metadata["namespace"], metadata["name"], patch, subresource="status")
 
 
-async def play_ended(objects: Objects, pod: Object, exit_code: int = 0) -> None:
+async def play_ended(objects: Objects, pod: Object, exit_code: int = 0, reason: str = "") -> None:
     """The kubelet says that a pod has ended."""
-    reason = "Completed" if exit_code == 0 else "Error"
+    reason = reason or ("Completed" if exit_code == 0 else "Error")
     state = {"terminated": {"exitCode": exit_code, "reason": reason, "startedAt": _now(), "finishedAt": _now()}}
     await _play(objects, pod, "Failed" if exit_code else "Succeeded", state, ready=False)
 

@@ -20,12 +20,15 @@ class RunningCard:
 
     socket: Path
     process: subprocess.Popen[str]
+    is_mps: bool = False
 
     def environment(self) -> dict[str, str]:
         """What the device plugin gives to a container."""
+        pipe = {"CUDA_MPS_PIPE_DIRECTORY": "/mps/nvidia.com/gpu/pipe"} if self.is_mps else {}
         return os.environ | {
             "COTUNE_SIMULATION_SOCKET": str(self.socket),
             "PYTHONPATH": str(REPOSITORY / "simulation" / "src"),
+            **pipe,
         }
 
     def stop(self) -> None:
@@ -43,12 +46,12 @@ class RunningCard:
             await client.close()
 
 
-def start(socket: Path) -> RunningCard:
+def start(socket: Path, product: str = "NVIDIA-GeForce-RTX-3060", mps_replicas: int = 0) -> RunningCard:
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "cotune_simulation.card"),
-            *("--product", "NVIDIA-GeForce-RTX-3060", "--node", "lab"),
-            *("--socket", str(socket), "--settling-seconds", "0.3"),
+            *("--product", product, "--node", "lab"),
+            *("--socket", str(socket), "--settling-seconds", "0.3", "--mps-replicas", str(mps_replicas)),
         ],
         stdout=subprocess.PIPE,
         text=True,
@@ -57,7 +60,7 @@ def start(socket: Path) -> RunningCard:
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("listening"):
-            return RunningCard(socket, process)
+            return RunningCard(socket, process, mps_replicas > 0)
     raise AssertionError(f"the card ended with {process.wait()}")
 
 

@@ -53,6 +53,26 @@ def test_what_the_candidate_is_not_to_blame_for_makes_the_trial_invalid() -> Non
     assert step(TrialPhase.MEASURING, ObservedPod(PodState.FAILED), judge=READY, stt=READY).reason == "ProbeEnded"
 
 
+@pytest.mark.parametrize("phase", [TrialPhase.DRAINING, TrialPhase.STARTING, TrialPhase.MEASURING])
+@pytest.mark.parametrize("probe", [None, WAITING, READY, ObservedPod(PodState.SUCCEEDED, log=None)])
+def test_on_a_lost_node_nothing_is_waited_for_and_nobody_is_blamed(
+    phase: TrialPhase, probe: ObservedPod | None
+) -> None:
+    failed = ObservedPod(PodState.FAILED, NO_BLOCKS)
+    observed = Observed(True, probe, {"judge": WAITING, "stt": failed}, lost_node="lab is silent")
+
+    for seconds in (0, 3600):
+        later = NOW + timedelta(seconds=seconds)
+        ended = decide(COMPONENTS, phase, NOW, observed, DEADLINES, later)
+        assert ended == Step(TrialPhase.INVALID, "NodeLost", "lab is silent")
+
+
+def test_a_trial_that_has_ended_is_cleaned_up_on_a_lost_node_too() -> None:
+    observed = Observed(True, READY, {}, lost_node="lab is silent")
+
+    assert decide(COMPONENTS, TrialPhase.INVALID, NOW, observed, DEADLINES, NOW).clean_up
+
+
 def test_a_result_stands_whatever_ends_after_it() -> None:
     done = ObservedPod(PodState.SUCCEEDED)
 
@@ -129,6 +149,7 @@ OBSERVED = st.builds(
     st.booleans(),
     st.none() | PODS,
     st.dictionaries(st.sampled_from([it.name for it in COMPONENTS]), PODS),
+    lost_node=st.sampled_from(["", "lab is silent"]),
 )
 ORDER = [TrialPhase.PENDING, TrialPhase.DRAINING, TrialPhase.STARTING, TrialPhase.MEASURING]
 
@@ -159,3 +180,43 @@ def test_a_finished_trial_cleans_up_until_nothing_is_left(observed: Observed) ->
     left = observed.holds_card or observed.probe is not None or bool(observed.components)
 
     assert decide(COMPONENTS, TrialPhase.FAILED, NOW, observed, DEADLINES, NOW).clean_up == left
+
+
+@pytest.mark.parametrize(
+    ("phase", "probe", "judge", "message"),
+    [
+        (TrialPhase.DRAINING, "probe: error: NVML: GPU is lost", None, "NVML: GPU is lost"),
+        (TrialPhase.MEASURING, "measuring\nprobe: error: NVML: GPU requires reset", None, "NVML: GPU requires reset"),
+        (
+            TrialPhase.MEASURING,
+            None,
+            "RuntimeError: CUDA error: uncorrectable ECC error encountered\nbye",
+            "judge: RuntimeError: CUDA error: uncorrectable ECC error encountered",
+        ),
+    ],
+)
+def test_a_card_that_fails_is_to_blame_and_not_the_candidate(
+    phase: TrialPhase, probe: str | None, judge: str | None, message: str
+) -> None:
+    of_probe = READY if probe is None else ObservedPod(PodState.FAILED, probe)
+    of_judge = READY if judge is None else ObservedPod(PodState.FAILED, judge)
+
+    ended = step(phase, of_probe, judge=of_judge, stt=READY)
+
+    assert ended == Step(TrialPhase.INVALID, "CardError", message, blames_the_card=True)
+
+
+def test_a_container_that_the_kernel_ended_would_end_so_again() -> None:
+    killed = ObservedPod(PodState.FAILED, "loading\n", oom_killed=("vllm",))
+    known = ObservedPod(PodState.FAILED, NO_BLOCKS, oom_killed=("vllm",))
+
+    ended = step(TrialPhase.STARTING, READY, judge=killed)
+
+    assert (ended.phase, ended.reason) == (TrialPhase.FAILED, "OOMKilled")
+    assert ended.message == "judge: the kernel ended container vllm for want of memory of the machine"
+    assert step(TrialPhase.STARTING, READY, judge=known).reason == "NoCacheBlocks", "the log knows it better"
+
+
+def test_a_card_that_is_not_drained_in_time_is_left_alone_and_other_ends_are_not_held_against_it() -> None:
+    assert step(TrialPhase.DRAINING, WAITING, seconds=61).blames_the_card
+    assert not step(TrialPhase.DRAINING, ObservedPod(PodState.FAILED, "no corpus")).blames_the_card

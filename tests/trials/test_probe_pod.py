@@ -97,3 +97,13 @@ def test_a_trace_and_a_dataset_are_mounted_where_the_configuration_says() -> Non
     loaded = configured(pod).streams[1]
     assert set(folders) == {"speech", "traces", "prompts"}
     assert (loaded.trace, loaded.dataset) == (f"{folders['traces']}/monday.jsonl", f"{folders['prompts']}/all.jsonl")
+
+
+def test_on_a_card_of_its_own_the_service_has_the_only_share_and_the_probe_watches() -> None:
+    (container,) = probe_pod(identity(), SPEC, "lab", IMAGE, is_exclusive=True)["spec"]["containers"]
+
+    assert "nvidia.com/gpu" not in container["resources"]["limits"]
+    assert "nvidia.com/gpu" not in container["resources"]["requests"]
+    variables = {it["name"]: it["value"] for it in container["env"]}
+    assert (variables["NVIDIA_VISIBLE_DEVICES"], variables["NVIDIA_DRIVER_CAPABILITIES"]) == ("all", "utility")
+    assert ProbeConfiguration.model_validate_json(variables["COTUNE_PROBE"]).gpu

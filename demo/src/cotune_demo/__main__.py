@@ -19,8 +19,9 @@ from pydantic import ValidationError
 from cotune_demo.checks import checks, real_checks, same_outcome
 from cotune_demo.cluster import Commands, DemoError, start
 from cotune_demo.killing import Killer
-from cotune_demo.preparation import prepare
+from cotune_demo.preparation import LAB, prepare
 from cotune_demo.progress import Progress
+from cotune_demo.records import verified
 from cotune_demo.report import lines
 from cotune_demo.scenes import REAL, SIMULATED, Scene
 from cotune_demo.story import Story
@@ -101,6 +102,8 @@ async def _tell(commands: Commands, scene: Scene, is_kill: bool, begun: float) -
         profile = await story.rollout(experiment.profile) if experiment.profile else None
         broken = tuple([await story.broken(it) for it in _BROKEN]) if scene.is_simulation else ()
         uninvited = await story.uninvited() if scene.is_simulation else None
+        progress.say("cotune verify: the records of the trials, and the trials beside them")
+        records = await verified(commands, LAB)
     finally:
         await objects.close()
     return Summary(
@@ -121,6 +124,7 @@ async def _tell(commands: Commands, scene: Scene, is_kill: bool, begun: float) -
         profile=profile,
         broken=broken,
         uninvited=uninvited,
+        records=records,
     )
 
 

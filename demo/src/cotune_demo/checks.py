@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from cotune_demo.summary import BrokenSummary, Check, Summary, TrialSummary
 
 _CANDIDATES = 15
+_BASELINE = {"judgeMemory": "0.50", "whisperModel": "small"}
 _BELOW_THE_WEIGHTS = ("0.40", "0.45")
 _REFUSED_VERBS = ("get", "patch", "create")
 _UNUSABLE_WER = 0.5
@@ -62,6 +63,7 @@ def checks(summary: Summary) -> Iterator[Check]:
         seen=", ".join(sorted({it.phase for it in rest})),
     )
     yield _confirmed_by_turns(summary)
+    yield _validated_one_by_one(summary)
     winner = summary.winner
     yield Check(
         what="the winner runs Whisper tiny and beats the baseline",
@@ -110,6 +112,22 @@ def checks(summary: Summary) -> Iterator[Check]:
         and all(any(f"cannot {verb} " in it.answer for it in uninvited.refusals) for verb in _REFUSED_VERBS),
         seen=f"{len(uninvited.refusals)} attempts, condition {uninvited.condition}" if uninvited else "not tried",
     )
+    yield _recorded(summary)
+
+
+def _recorded(summary: Summary) -> Check:
+    """All that was run, and only that an edited figure is told from a true one makes it worth something."""
+    run = [it for it in summary.trials if it.phase != "Skipped"]
+    found = summary.records
+    return Check(
+        what="every trial that was run left a record, cotune verify finds nothing wrong, and finds an edited figure",
+        holds=found.records >= len(run) > 0
+        and found.recomputed > 0
+        and not found.faults
+        and found.faults_when_edited == ("Differs",),
+        seen=f"{found.records} records of {len(run)} trials, {found.recomputed} figures computed again, "
+        f"{len(found.faults)} faults, when edited {', '.join(found.faults_when_edited) or 'none'}",
+    )
 
 
 def _confirmed_by_turns(summary: Summary) -> Check:
@@ -125,6 +143,20 @@ def _confirmed_by_turns(summary: Summary) -> Check:
     )
 
 
+def _validated_one_by_one(summary: Summary) -> Check:
+    runs = [it for it in summary.trials if it.purpose == "Validation"]
+    settings = [tuple(sorted(it.parameters.items())) for it in runs]
+    counts = {it: settings.count(it) for it in settings}
+    changes = sorted(sum(dict(it)[name] != value for name, value in _BASELINE.items()) for it in counts)
+    return Check(
+        what="each of the winner's two changes was run on its own, as often as the baseline beside it",
+        holds=changes == [0, 1, 1]
+        and len(set(counts.values())) == 1
+        and all(it.phase == "Succeeded" and it.probe_pods == 1 for it in runs),
+        seen=f"{len(runs)} runs of {len(counts)} settings",
+    )
+
+
 def real_checks(summary: Summary) -> Iterator[Check]:
     """What must hold of the real servers on the CPU, whatever their speed."""
     trials = [it for it in summary.trials if it.purpose == "Search"]
@@ -135,6 +167,7 @@ def real_checks(summary: Summary) -> Iterator[Check]:
         and all(it.metrics.get(name) == 0 for it in trials for name in ("stt.errorRate", "llm.errorRate")),
         seen=", ".join(f"{it.name} {it.phase} {it.reason}" for it in trials),
     )
+    yield _recorded(summary)
     heard = {it.parameters["whisperModel"]: it.metrics.get("stt.wer", 1.0) for it in trials}
     yield Check(
         what="both sizes of Whisper understand noisy speech, base better than tiny.en",

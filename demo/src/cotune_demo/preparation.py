@@ -5,52 +5,67 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 
 from localcluster.locations import repository_root
 
 from cotune_demo.cluster import Commands, DemoError
 from cotune_demo.progress import Progress
+from cotune_demo.records import CLAIM, make_volume
 from cotune_demo.scenes import Scene
 
 LAB, STAGING, PRODUCTION, UNINVITED = "voice-lab", "voice-staging", "voice-prod", "somebody-else"
 OPERATOR = "cotune-system"
+NODE_AGENTS = "cotune-node-agents"
 
 _RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+_PRIVILEGED = {"pod-security.kubernetes.io/enforce": "privileged"}
+"""For the node's process id namespace, which the node agents need, and nothing else does."""
 _SHARES = "8"
+_CARDS = str(repository_root() / "simulation" / "manifests" / "simulated-card.yaml")
 
 
-async def prepare(commands: Commands, progress: Progress, scene: Scene) -> None:
-    """The state from which every run starts, whatever an earlier one has left."""
-    root = repository_root()
+async def prepare(commands: Commands, progress: Progress, scene: Scene, node_agents: bool = False) -> None:
+    """The state from which every run starts, whatever an earlier one has left.
+
+    Args:
+        commands: of the cluster.
+        progress: takes what is being done.
+        scene: what is demonstrated.
+        node_agents: over the simulated cards, so that it is known whose the processes on them are.
+    """
     progress.say("taking away what an earlier run has left")
     await _forget(commands)
-    cards = str(root / "simulation" / "manifests" / "simulated-card.yaml")
     if scene.is_simulation:
         progress.say("SIMULATED cards on the nodes lab, staging and production")
-        await commands.do("apply", "-f", cards)
+        await apply_cards(commands)
     else:
-        await commands.do("delete", "-f", cards, "--ignore-not-found", "--timeout=60s")
-    await commands.do("taint", "nodes", "lab", "cotune.dev/dedicated=trials:NoSchedule", "--overwrite")
-    await commands.do("apply", "--server-side", "--force-conflicts", "-f", str(root / "crds"))
-    await commands.do("wait", "--for=condition=Established", "crd", "-l", "!none", "--timeout=30s")
+        await commands.do("delete", "-f", _CARDS, "--ignore-not-found", "--timeout=60s")
+    await dedicate(commands, "lab")
+    await define_resources(commands)
     if scene.is_simulation:
-        await _wait_for_cards(commands, progress)
+        await wait_for_cards(commands, progress)
     progress.say(f"the services of {STAGING} and {PRODUCTION}, with a grant from each owner")
-    await commands.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": LAB, "labels": _RESTRICTED}})
+    await make_namespace(commands, LAB)
     # Of the files there, those of the services: the experiment comes later.
     for namespace in (STAGING, PRODUCTION):
-        await commands.do("apply", "-f", str(root / "examples" / scene.services / f"{namespace}.yaml"))
-    await _apply_corpus(commands, scene.corpus)
+        await commands.do("apply", "-f", str(repository_root() / "examples" / scene.services / f"{namespace}.yaml"))
+    await apply_corpus(commands, LAB, scene.corpus)
     progress.say(f"the operator, by Helm, in {OPERATOR}")
-    await commands.apply(
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OPERATOR, "labels": _RESTRICTED}}
-    )
-    await commands.release(
-        *("upgrade", "--install", "cotune", str(root / "helm" / "cotune"), "--namespace", OPERATOR),
-        *("--set", f"labNamespaces={{{LAB}}}", "--set", f"tunedNamespaces={{{STAGING},{PRODUCTION}}}"),
-    )
+    await make_namespace(commands, OPERATOR)
+    await make_volume(commands, OPERATOR)
+    options = [*("--set", f"labNamespaces={{{LAB}}}", "--set", f"tunedNamespaces={{{STAGING},{PRODUCTION}}}")]
+    options += ["--set", "artifacts.enabled=true", "--set", f"artifacts.existingClaim={CLAIM}"]
+    if node_agents:
+        await make_namespace(commands, NODE_AGENTS, _PRIVILEGED)
+        options += ["--values", str(repository_root() / "simulation" / "manifests" / "node-agent-values.yaml")]
+    await install_operator(commands, *options)
     # The image's tag is the same after every build: only a new pod runs the newest.
     await commands.do("rollout", "restart", "deployment/cotune", "--namespace", OPERATOR)
+    if node_agents:
+        await commands.do("rollout", "restart", "daemonset/cotune-node-agent", "--namespace", NODE_AGENTS)
+        timeout = f"--timeout={scene.ready_seconds}s"
+        await commands.do("rollout", "status", "daemonset/cotune-node-agent", "--namespace", NODE_AGENTS, timeout)
     waits = [
         ("cotune", OPERATOR),
         *((it, ns) for ns in (STAGING, PRODUCTION) for it in scene.deployments),
@@ -59,6 +74,34 @@ async def prepare(commands: Commands, progress: Progress, scene: Scene) -> None:
         progress.waiting(f"waiting for {namespace}/{deployment} to be ready")
         timeout = f"--timeout={scene.ready_seconds}s"
         await commands.do("rollout", "status", f"deployment/{deployment}", "--namespace", namespace, timeout)
+
+
+async def apply_cards(commands: Commands) -> None:
+    """SIMULATED cards on every node that is labelled with one."""
+    await commands.do("apply", "-f", _CARDS)
+
+
+async def dedicate(commands: Commands, *nodes: str) -> None:
+    """Let only trials run on these nodes."""
+    await commands.do("taint", "nodes", *nodes, "cotune.dev/dedicated=trials:NoSchedule", "--overwrite")
+
+
+async def define_resources(commands: Commands) -> None:
+    """cotune's kinds."""
+    await commands.do("apply", "--server-side", "--force-conflicts", "-f", str(repository_root() / "crds"))
+    await commands.do("wait", "--for=condition=Established", "crd", "-l", "!none", "--timeout=30s")
+
+
+async def make_namespace(commands: Commands, name: str, labels: Mapping[str, str] = _RESTRICTED) -> None:
+    """A namespace, under Pod Security `restricted` unless the labels say otherwise."""
+    await commands.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+
+
+async def install_operator(commands: Commands, *values: str) -> None:
+    """The operator with these options of helm; that it is ready is not waited for."""
+    await make_namespace(commands, OPERATOR)
+    chart = str(repository_root() / "helm" / "cotune")
+    await commands.release("upgrade", "--install", "cotune", chart, "--namespace", OPERATOR, *values)
 
 
 async def _forget(commands: Commands) -> None:
@@ -70,7 +113,12 @@ async def _forget(commands: Commands) -> None:
     await commands.do("delete", "namespace", *namespaces, "--ignore-not-found", "--timeout=120s")
 
 
-async def _wait_for_cards(commands: Commands, progress: Progress) -> None:
+async def wait_for_cards(commands: Commands, progress: Progress) -> None:
+    """Until every node offers its card.
+
+    Raises:
+        DemoError: one does not for two minutes.
+    """
     shares: dict[str, str] = {}
     for _ in range(240):
         nodes = (await commands.get("nodes"))["items"]
@@ -82,7 +130,12 @@ async def _wait_for_cards(commands: Commands, progress: Progress) -> None:
     raise DemoError(f"the nodes do not offer their cards: {shares}")
 
 
-async def _apply_corpus(commands: Commands, write: tuple[str, ...]) -> None:
+async def apply_corpus(commands: Commands, namespace: str, write: tuple[str, ...]) -> None:
+    """The ConfigMap `speech` with what the command `write` writes into a folder.
+
+    Raises:
+        DemoError: the command failed.
+    """
     with tempfile.TemporaryDirectory() as folder:
         made = await asyncio.to_thread(
             subprocess.run,
@@ -94,4 +147,4 @@ async def _apply_corpus(commands: Commands, write: tuple[str, ...]) -> None:
         )
         if made.returncode != 0:
             raise DemoError(f"the speech corpus could not be made: {made.stderr.decode()[-200:]}")
-        await commands.do("create", "configmap", "speech", "--namespace", LAB, f"--from-file={folder}")
+        await commands.do("create", "configmap", "speech", "--namespace", namespace, f"--from-file={folder}")

@@ -31,6 +31,9 @@ def lines(summary: Summary) -> Iterator[str]:
         yield f"uninvited namespace: condition {uninvited.condition}; the API server says to the operator:"
         for refusal in uninvited.refusals:
             yield f"          {refusal.attempt}: {refusal.answer[:140]}"
+    records = summary.records
+    yield f"records:  {records.records}, {records.recomputed} figures computed again, {len(records.faults)} faults"
+    yield from (f"          {it[:140]}" for it in records.faults[:5])
     for kill in summary.kills:
         yield f"killed:   {kill}"
     yield ""

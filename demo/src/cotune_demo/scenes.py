@@ -23,8 +23,8 @@ class Scene:
     name: str
     """The experiment's name."""
     candidates: int
-    confirmations: int
-    """Fresh runs of the best candidate and the baseline together: twice the experiment's `evaluation.repeats`."""
+    fresh_runs: int
+    """After the search: to confirm the best candidate and, if it makes two changes, to validate each of them."""
     corpus: tuple[str, ...]
     """The command that writes the corpus, without the folder."""
     longest_seconds: float
@@ -44,7 +44,7 @@ SIMULATED = Scene(
     experiment="voice-stack.yaml",
     name="voice",
     candidates=15,
-    confirmations=4,
+    fresh_runs=10,
     corpus=(sys.executable, "-m", "cotune_simulation.speech"),
     longest_seconds=900,
     hopeless="nothing-fits.yaml",
@@ -61,7 +61,7 @@ REAL = Scene(
     experiment="real-cpu/experiment.yaml",
     name="voice-cpu",
     candidates=4,
-    confirmations=4,
+    fresh_runs=10,
     corpus=(sys.executable, "-m", "cotune_demo.speech", "--snr-db", "10"),
     longest_seconds=3600,
 )

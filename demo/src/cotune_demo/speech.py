@@ -10,18 +10,18 @@ import json
 import subprocess
 import sys
 import tarfile
-import wave
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from cotune.measurement.noise import mixed, white
+from cotune.measurement.pulse_code import read_wav, with_samples
 from localcluster.locations import Cache, repository_root
-from numpy.typing import NDArray
 
 from cotune_demo.cluster import DemoError
 
 _FOLDER = "test/data/librivox"
 _SEED = 20_260_101
-_FULL_SCALE = 32_767
 
 
 def write_corpus(folder: Path, archive: Path, snr_db: float | None) -> dict[str, str]:
@@ -71,15 +71,6 @@ def transcripts(listing: str) -> dict[str, str]:
     return found
 
 
-def with_noise(samples: "NDArray[np.int16]", snr_db: float, noise: np.random.Generator) -> "NDArray[np.int16]":
-    """White noise added at an exact ratio of powers; what would leave the range of 16 bits is clipped."""
-    speech = samples.astype(np.float64)
-    white = noise.standard_normal(len(speech))
-    white *= np.sqrt(np.mean(speech**2) / 10 ** (snr_db / 10) / np.mean(white**2))
-    mixed: NDArray[np.float64] = np.clip(np.rint(speech + white), -_FULL_SCALE - 1, _FULL_SCALE)
-    return mixed.astype(np.int16)
-
-
 def download() -> Path:
     """The source distribution, downloaded once into the cache and checked against its hash.
 
@@ -99,14 +90,11 @@ def download() -> Path:
     return found[0]
 
 
-def _mix(path: Path, snr_db: float, noise: np.random.Generator) -> None:
-    with wave.open(str(path)) as recording:
-        parameters, frames = recording.getparams(), recording.readframes(recording.getnframes())
-    if (parameters.sampwidth, parameters.nchannels) != (2, 1):
-        raise DemoError(f"{path.name} is not 16-bit mono")
-    with wave.open(str(path), "wb") as recording:
-        recording.setparams(parameters)
-        recording.writeframes(with_noise(np.frombuffer(frames, np.int16), snr_db, noise).tobytes())
+def _mix(path: Path, snr_db: float, source: np.random.Generator) -> None:
+    file = path.read_bytes()
+    sound = read_wav(file)
+    mixture = mixed(sound.samples, white(len(sound.samples), source), snr_db)
+    path.write_bytes(with_samples(file, replace(sound, samples=mixture.samples)))
 
 
 def _run(*command: str) -> None:

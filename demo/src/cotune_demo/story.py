@@ -117,8 +117,7 @@ class Story:
             await self._tell_trials(trials, pods)
             if status.get("phase") in {"Succeeded", "Failed"}:
                 return self._experiment(status, trials)
-            expected = self.scene.candidates + self.scene.confirmations
-            if len(trials) == expected and all(_phase(it) in _FINISHED for it in trials):
+            if all(_phase(it) in _FINISHED for it in trials):
                 held = any("quota" in it["message"] for it in status.get("conditions", ()))
                 await self.killer.after_the_last_trial(held)
             await asyncio.sleep(_POLL_SECONDS)
@@ -182,7 +181,7 @@ class Story:
         for number, body in enumerate(trials, 1):
             name = body["metadata"]["name"]
             found = reading.trial(body, len(self._probes.get(name, ())))
-            head = f"trial {number:2}/{self.scene.candidates + self.scene.confirmations}  {settings(found.parameters)}"
+            head = f"trial {number:2}/{self.scene.candidates + self.scene.fresh_runs}  {settings(found.parameters)}"
             judged = found.phase != "Succeeded" or "Feasible" in _conditions(body)
             if found.phase in _FINISHED and judged:
                 if name not in self._told:

@@ -138,6 +138,19 @@ class UninvitedSummary(_Model):
     generation_after: int
 
 
+class RecordsSummary(_Model):
+    """The records of the trials, as `cotune verify` found them."""
+
+    records: int
+    recomputed: int
+    """Figures that were computed again from raw histograms and samples."""
+    resources: int
+    """Trials and profiles that were compared with their records."""
+    faults: tuple[str, ...]
+    faults_when_edited: tuple[str, ...]
+    """Kinds of what it found when one measurement of one trial was edited."""
+
+
 class Check(_Model):
     """One thing that had to happen."""
 
@@ -172,4 +185,5 @@ class Summary(_Model):
     broken: tuple[BrokenSummary, ...]
     uninvited: UninvitedSummary | None
     """None where it was not tried."""
+    records: RecordsSummary
     checks: tuple[Check, ...] = ()

@@ -25,8 +25,25 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
+{{- /* Not those of the operator: its Deployment and its Service would count the agents as theirs. */ -}}
+{{- define "cotune.nodeAgentSelectorLabels" -}}
+app.kubernetes.io/name: {{ include "cotune.name" . }}-node-agent
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "cotune.nodeAgentLabels" -}}
+{{ include "cotune.nodeAgentSelectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
 {{- define "cotune.image" -}}
 {{ .repository }}{{ hasPrefix "sha256:" .tag | ternary "@" ":" }}{{ .tag }}
+{{- end -}}
+
+{{- define "cotune.artifactsClaim" -}}
+{{- .Values.artifacts.existingClaim | default (printf "%s-artifacts" (include "cotune.fullname" .)) -}}
 {{- end -}}
 
 {{- define "cotune.username" -}}

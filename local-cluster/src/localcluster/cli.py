@@ -10,7 +10,7 @@ from localcluster import cluster
 from localcluster.api import is_ready
 from localcluster.binaries import CONTAINERD, MODULES, ensure_built
 from localcluster.errors import LocalClusterError
-from localcluster.images import ImageBuilder, load
+from localcluster.images import ON_REQUEST, ImageBuilder, load
 from localcluster.locations import Cache, Instance
 from localcluster.oci import Image
 from localcluster.topology import DEFAULT_CARD, NODE_NAMES, Topology
@@ -103,7 +103,7 @@ def _images_load(options: argparse.Namespace) -> int:
 
 def _build_images(options: argparse.Namespace) -> list[Image]:
     builder = ImageBuilder(Cache.from_environment())
-    return builder.build(options.images or builder.available())
+    return builder.build(options.images or [it for it in builder.available() if it not in ON_REQUEST])
 
 
 def _programs(options: argparse.Namespace) -> int:
@@ -158,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
         required=True, metavar="COMMAND"
     )
     which = argparse.ArgumentParser(add_help=False)
-    which.add_argument("images", nargs="*", metavar="NAME", help="folders below images/ (default: all)")
+    which.add_argument("images", nargs="*", metavar="NAME", help="folders below images/ (default: all but llm)")
     build = images.add_parser("build", parents=[which], help="build what has changed")
     build.set_defaults(run=_images_build)
     load_parser = images.add_parser("load", parents=[named, which], help="build, then import what a node lacks")

@@ -26,6 +26,8 @@ from localcluster.progress import say, step
 from localcluster.shared_layers import SharedLayers
 
 BASE = "base"
+ON_REQUEST = frozenset({"llm"})
+"""Built only where they are named: larger than all others together, and of no use without a card."""
 _BASE_SUITE = "bookworm"
 _BASE_PACKAGES = (
     *("ca-certificates", "libnuma1", "libstdc++6", "python-is-python3", "python3", "python3-pip", "python3-venv"),

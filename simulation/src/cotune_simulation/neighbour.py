@@ -1,7 +1,7 @@
 """`python -m cotune_simulation.neighbour`: some other service on the card, for example embeddings.
 
 It holds `HOLD_MIB` MiB (default 1229, the 1.2 GB of the public report of 2025-10-28), its context included, and
-answers `POST /embed` after `KERNEL_MS` milliseconds of kernels (default 4).
+answers `/embed`, with GET too, after `KERNEL_MS` milliseconds of kernels (default 4).
 """
 
 import asyncio
@@ -49,7 +49,7 @@ async def _run(held: int, kernel_ms: float, port: int) -> int:
         return web.json_response({"simulation": True, "embedding": [0.0] * _DIMENSIONS})
 
     application = web.Application()
-    application.add_routes([web.get("/health", health), web.post("/embed", embed)])
+    application.add_routes([web.get("/health", health), web.get("/embed", embed), web.post("/embed", embed)])
     print(f"holding {held // MIB} MiB, listening on port {port}", flush=True)
     await serve(application, "0.0.0.0", port)
     return 1

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, cast
 
@@ -19,16 +20,10 @@ from cotune.api.base import (
     with_rules,
 )
 from cotune.api.conditions import Condition
+from cotune.api.corpus import CorpusRef
 from cotune.api.profile import Stage
 from cotune.api.quantities import DECIMAL_PATTERN, DecimalString, Value, ValueSet
-
-
-class Sharing(StrEnum):
-    """How the card's device plugin lets containers share it."""
-
-    EXCLUSIVE = "Exclusive"
-    TIME_SLICING = "TimeSlicing"
-    MPS = "MPS"
+from cotune.api.sharing import Sharing
 
 
 class Protocol(StrEnum):
@@ -50,7 +45,8 @@ class Gpu(ApiModel):
 
     product: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")]
     """Node label `nvidia.com/gpu.product`; the plugin's suffix `-SHARED` is matched too."""
-    sharing: Sharing = Sharing.TIME_SLICING
+    sharing: Sharing | None = None
+    """Left out: `TimeSlicing`, or the baseline of the parameter that is bound to it."""
 
 
 class MemoryModel(StrEnum):
@@ -61,6 +57,17 @@ class MemoryModel(StrEnum):
     WHISPER = "Whisper"
     """From the size, which an environment variable names."""
     DECLARED = "Declared"
+    """As `memoryMiB` says."""
+    LEARNED = "Learned"
+    """As the first trial shows: what the card lacks beyond everything else. Until then it counts as nothing."""
+
+
+class WhisperBackend(StrEnum):
+    """Which library runs Whisper."""
+
+    OPENAI_WHISPER = "OpenAIWhisper"
+    FASTER_WHISPER = "FasterWhisper"
+    """CTranslate2."""
 
 
 class ModelConfigRef(ApiModel):
@@ -68,6 +75,9 @@ class ModelConfigRef(ApiModel):
 
     config_map: Annotated[str, Field(min_length=1, max_length=253)]
     key: Annotated[str, Field(min_length=1, max_length=253)] = "config.json"
+    weights_key: Annotated[str | None, Field(min_length=1, max_length=253)] = None
+    """The key of its `model.safetensors.index.json` in the same ConfigMap, of which `metadata.total_size` is read: what
+    the files hold takes the place of what the formulas make of the configuration. Left out: the formulas."""
 
 
 class Memory(ApiModel):
@@ -89,6 +99,24 @@ class Memory(ApiModel):
             "sizeEnv belongs to model Whisper, and only to it",
             ".sizeEnv",
         ),
+        Rule(
+            "self.model == 'Whisper' || "
+            "!(has(self.backend) || has(self.precision) || has(self.precisionEnv) || has(self.beams))",
+            "backend, precision, precisionEnv and beams belong to model Whisper only",
+            ".model",
+        ),
+        Rule("!(has(self.precision) && has(self.precisionEnv))", "give precision or precisionEnv, not both"),
+        Rule(
+            "!has(self.precision) || self.precision in ['float16', 'float32'] || "
+            "(has(self.backend) && self.backend == 'FasterWhisper')",
+            "OpenAIWhisper computes in float16 or float32",
+            ".precision",
+        ),
+        Rule(
+            "self.model == 'VLLM' || !has(self.serverVersion)",
+            "serverVersion belongs to model VLLM only",
+            ".serverVersion",
+        ),
     )
 
     model: MemoryModel
@@ -97,6 +125,22 @@ class Memory(ApiModel):
     """All that the component holds on the card, its CUDA context included."""
     size_env: EnvironmentName | None = None
     """The variable that names the size, such as `tiny` or `large-v3`."""
+    backend: WhisperBackend | None = None
+    """Left out: OpenAIWhisper."""
+    precision: (
+        Annotated[
+            str,
+            Field(max_length=16, pattern=r"^(float32|float16|bfloat16|int8|int8_float16|int8_bfloat16|int8_float32)$"),
+        ]
+        | None
+    ) = None
+    """Of weights and computation, as CTranslate2 names it (`compute_type`). Left out: float16."""
+    precision_env: EnvironmentName | None = None
+    """The variable that names the precision, where it is a parameter, say."""
+    beams: Annotated[int, Field(ge=1, le=32)] | None = None
+    """Hypotheses of a transcription. Left out: the backend's default, 1 for OpenAIWhisper and 5 for FasterWhisper."""
+    server_version: Annotated[str, Field(max_length=32, pattern=r"^[0-9]+\.[0-9]+(\.[0-9]+)?$")] | None = None
+    """Of vLLM, for memory differs between versions. Left out: as the tag of an image of vLLM says, else 0.26."""
 
 
 def _without_nulls(template: object) -> object:
@@ -156,11 +200,31 @@ class Stack(ApiModel):
     components: Annotated[tuple[Component, ...], Field(min_length=1, max_length=16, json_schema_extra=map_list("name"))]
 
 
-class Bind(ApiModel):
-    """Where a parameter's value goes: an environment variable of every container of the component."""
+class CardSetting(StrEnum):
+    """What of the card a parameter may choose."""
 
-    component: ComponentName
-    env: EnvironmentName
+    SHARING = "sharing"
+    """Among nodes that are prepared for each mode; no node is ever reconfigured."""
+
+
+class Bind(ApiModel):
+    """Where a parameter's value goes: to an environment variable of every container of a component, or to the card."""
+
+    model_config = with_rules(
+        Rule(
+            "has(self.gpu) ? !has(self.component) && !has(self.env) : has(self.component) && has(self.env)",
+            "bind either component and env, or gpu",
+        ),
+    )
+
+    component: ComponentName | None = None
+    env: EnvironmentName | None = None
+    gpu: CardSetting | None = None
+
+    @property
+    def variable(self) -> tuple[str, str] | None:
+        """Component and name of the environment variable; None: it is bound to the card."""
+        return (self.component, self.env) if self.component is not None and self.env is not None else None
 
 
 class Range(ApiModel):
@@ -198,6 +262,13 @@ class Parameter(ApiModel):
             "baseline must lie within range",
             ".baseline",
         ),
+        Rule(
+            "!has(self.bind.gpu) || has(self.range) || !has(self.values) || "
+            "self.values.all(v, v in ['Exclusive', 'TimeSlicing', 'MPS'])",
+            "values of sharing are Exclusive, TimeSlicing and MPS",
+            ".values",
+        ),
+        Rule("!has(self.bind.gpu) || !has(self.range)", "sharing has values, and no range", ".range"),
     )
 
     name: Annotated[str, Field(min_length=1, max_length=50, pattern=r"^[a-z][A-Za-z0-9]*$")]
@@ -275,12 +346,6 @@ class Arrivals(ApiModel):
     """How many clients; several figures make a sweep, which splits the window into equal parts."""
 
 
-class CorpusRef(ApiModel):
-    """Speech with transcripts: `*.wav` files and one `transcripts.json` that maps file name to reference text."""
-
-    config_map: Annotated[str, Field(min_length=1, max_length=253)]
-
-
 class Stream(ApiModel):
     """The requests that one component gets."""
 
@@ -312,12 +377,38 @@ class Stream(ApiModel):
     """Prompts to be sent instead of made-up ones, in a seeded order: JSON lines, each with `prompt` or (chat)
     `messages`, and, where it is known, `outputTokens`."""
     corpus_ref: CorpusRef | None = None
+    quality_ref: FileRef | None = None
+    """Questions whose answers are known, asked once each within the window, under the load: JSON lines, each with
+    `prompt` or (chat) `messages`, and with `expect` or recorded `logprobs`. They make `<c>.quality`."""
     path: Annotated[str, Field(max_length=253, pattern=r"^/")] | None = None
     """For HTTP: the path that is asked for."""
     timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = 300
     """An answer that takes longer is an error, and counts in the latencies with the time that it was waited for."""
     warmup_seconds: Annotated[int, Field(ge=0, le=86_400)] | None = None
     """Left out: the workload's."""
+
+
+class InterferenceTrials(StrEnum):
+    """In which trials interference is measured: it costs time on the card."""
+
+    ALL = "All"
+    BASELINE_AND_CONFIRMATION = "BaselineAndConfirmation"
+    """In every run of the baseline, and in those of the search's best candidate that the verdict rests on."""
+
+
+class Interference(ApiModel):
+    """What the services do to each other: after the window, each of them is loaded alone, and on request each pair.
+
+    The window itself is over then, and as it would be without. Arrivals and lengths are the window's, prompts are not.
+    """
+
+    duration_seconds: Annotated[int, Field(ge=1, le=86_400)]
+    """For which each service, or pair, is measured."""
+    warmup_seconds: Annotated[int, Field(ge=0, le=86_400)] = 5
+    """Before each of them."""
+    pairs: bool = False
+    """With n services n * (n - 1) / 2 more of them."""
+    trials: InterferenceTrials = InterferenceTrials.ALL
 
 
 class Workload(ApiModel):
@@ -331,6 +422,14 @@ class Workload(ApiModel):
             f"a stream has more than {MOST_REQUESTS} requests in warm-up, window and cool-down",
             ".streams",
         ),
+        Rule(
+            "!has(self.interference) || self.streams.all(s, !has(s.arrivals.ratePerSecond) || "
+            "double(s.arrivals.ratePerSecond) * "
+            "double(self.interference.warmupSeconds + self.interference.durationSeconds + self.cooldownSeconds)"
+            f" <= {MOST_REQUESTS}.0)",
+            f"a stream has more than {MOST_REQUESTS} requests in a round of interference",
+            ".interference",
+        ),
     )
 
     warmup_seconds: Annotated[int, Field(ge=0, le=86_400)] = 20
@@ -343,10 +442,12 @@ class Workload(ApiModel):
     cooldown_seconds: Annotated[int, Field(ge=0, le=86_400)] = 0
     """The load goes on for so long, so that the window's last requests are answered under it."""
     streams: Annotated[tuple[Stream, ...], Field(min_length=1, max_length=32)]
+    interference: Interference | None = None
+    """Left out: it is not measured, and there is no `slowdown`."""
 
     @property
     def load_seconds(self) -> int:
-        """From the first request of the warm-up to the last of the cool-down."""
+        """From the first request of the warm-up to the last of the cool-down; interference comes after it."""
         warm_up = max([self.warmup_seconds, *(it.warmup_seconds or 0 for it in self.streams)])
         return warm_up + self.duration_seconds + self.cooldown_seconds
 
@@ -356,10 +457,10 @@ class Workload(ApiModel):
         references = (
             reference.config_map
             for it in self.streams
-            for reference in (it.corpus_ref, it.dataset_ref, it.arrivals.trace_ref)
+            for reference in (it.corpus_ref, it.dataset_ref, it.quality_ref, it.arrivals.trace_ref)
             if reference is not None
         )
-        return tuple(sorted(set(references)))
+        return tuple(sorted({it for it in references if it is not None}))
 
 
 class Goal(StrEnum):
@@ -476,9 +577,19 @@ class ProfileTemplate(ApiModel):
     rollout: ProfileRollout
 
 
+MOST_IN_PAIRS = 8
+_IN_ALL_TRIALS = "has(self.workload.interference) && self.workload.interference.trials == 'All'"
 _KNOWN_METRIC = (
     "{0}.metric.startsWith('gpu.') || {0}.metric == 'stability' || "
     "self.stack.components.exists(c, {0}.metric.startsWith(c.name + '.'))"
+)
+
+
+_MIXED_IN = (
+    "self.workload.streams.exists(s, has(s.corpusRef) && has(s.corpusRef.noise) && "
+    "o.metric.startsWith(s.component + '.wer.') && (o.metric.contains('.wer.snr') ? "
+    "int(o.metric.substring(o.metric.lastIndexOf('.snr') + 4).replace('Minus', '-')) in s.corpusRef.noise.snrDb : "
+    "s.corpusRef.noise.clean && o.metric.endsWith('.clean')))"
 )
 
 
@@ -487,15 +598,32 @@ class ExperimentSpec(ApiModel):
 
     model_config = with_rules(
         Rule(
-            "self.parameters.all(p, self.stack.components.exists(c, c.name == p.bind.component))",
+            "self.parameters.all(p, !has(p.bind.component) || "
+            "self.stack.components.exists(c, c.name == p.bind.component))",
             "bind.component must name a component of the stack",
             ".parameters",
         ),
         Rule(
-            "self.parameters.all(p, self.parameters.exists_one(q, "
-            "q.bind.component == p.bind.component && q.bind.env == p.bind.env))",
+            "self.parameters.all(p, !has(p.bind.env) || self.parameters.exists_one(q, "
+            "has(q.bind.env) && q.bind.component == p.bind.component && q.bind.env == p.bind.env))",
             "two parameters are bound to the same environment variable",
             ".parameters",
+        ),
+        Rule(
+            "size(self.parameters.filter(p, has(p.bind.gpu))) <= 1",
+            "two parameters are bound to the card's sharing",
+            ".parameters",
+        ),
+        Rule(
+            "has(self.gpu) || !self.parameters.exists(p, has(p.bind.gpu))",
+            "without spec.gpu the stack runs on the CPU, and no parameter is bound to a card",
+            ".parameters",
+        ),
+        Rule(
+            "!has(self.gpu) || !has(self.gpu.sharing) || "
+            "self.parameters.all(p, !has(p.bind.gpu) || p.baseline == self.gpu.sharing)",
+            "gpu.sharing must be the baseline of the parameter that is bound to it, or left out",
+            ".gpu.sharing",
         ),
         Rule(
             "self.workload.streams.all(s, self.stack.components.exists(c, c.name == s.component))",
@@ -521,6 +649,29 @@ class ExperimentSpec(ApiModel):
             ".workload.streams",
         ),
         Rule(
+            "self.workload.streams.all(s, !has(s.qualityRef) || self.stack.components.all(c, c.name != s.component || "
+            "c.protocol in ['OpenAICompletions', 'OpenAIChat']))",
+            "qualityRef belongs to a stream to OpenAICompletions or OpenAIChat",
+            ".workload.streams",
+        ),
+        *(
+            Rule(
+                f"self.{named}.all(o, !o.metric.endsWith('.quality') || "
+                "self.workload.streams.exists(s, has(s.qualityRef) && o.metric == s.component + '.quality'))",
+                "a quality is measured only where a stream to the component has qualityRef",
+                f".{named}",
+            )
+            for named in ("objectives", "constraints")
+        ),
+        *(
+            Rule(
+                f"self.{named}.all(o, !o.metric.contains('.wer.') || {_MIXED_IN})",
+                "a word error rate under a condition is measured only where corpusRef.noise of a stream has it",
+                f".{named}",
+            )
+            for named in ("objectives", "constraints")
+        ),
+        Rule(
             f"self.objectives.all(o, {_KNOWN_METRIC.format('o')})",
             "metric must belong to the card, the stack or one of its components",
             ".objectives",
@@ -540,6 +691,27 @@ class ExperimentSpec(ApiModel):
             "without spec.gpu the stack runs on the CPU and has no gpu metrics",
             ".constraints",
         ),
+        Rule(
+            f"{_IN_ALL_TRIALS} || !self.objectives.exists(o, o.metric.contains('.slowdown.'))",
+            "slowdown needs workload.interference, in All trials",
+            ".objectives",
+        ),
+        Rule(
+            f"{_IN_ALL_TRIALS} || !self.constraints.exists(o, o.metric.contains('.slowdown.'))",
+            "slowdown needs workload.interference, in All trials",
+            ".constraints",
+        ),
+        Rule(
+            "!has(self.workload.interference) || size(self.stack.components) > 1",
+            "a single service has nobody to interfere with",
+            ".workload.interference",
+        ),
+        Rule(
+            "!has(self.workload.interference) || !self.workload.interference.pairs || "
+            f"size(self.stack.components) <= {MOST_IN_PAIRS}",
+            f"pairs are measured of at most {MOST_IN_PAIRS} services",
+            ".workload.interference.pairs",
+        ),
     )
 
     gpu: Gpu | None = None
@@ -557,6 +729,24 @@ class ExperimentSpec(ApiModel):
     profile_template: ProfileTemplate | None = None
     """Left out: no profile is made."""
 
+    @property
+    def sharing_parameter(self) -> Parameter | None:
+        """The one that chooses how the card is shared."""
+        return next((it for it in self.parameters if it.bind.gpu is CardSetting.SHARING), None)
+
+    def sharing(self, values: Mapping[str, str]) -> Sharing | None:
+        """How the card of a candidate with these values of the parameters is shared; None: the stack has no card."""
+        if self.gpu is None:
+            return None
+        if (parameter := self.sharing_parameter) is not None:
+            return Sharing(values[parameter.name])
+        return self.gpu.sharing or Sharing.TIME_SLICING
+
+    @property
+    def baseline_sharing(self) -> Sharing | None:
+        """How the card is shared today."""
+        return self.sharing({it.name: it.baseline for it in self.parameters})
+
     def digest(self) -> str:
         """The SHA-256 of all that was said, pod templates included, as `sha256:` and 64 hexadecimal digits.
 
@@ -564,6 +754,8 @@ class ExperimentSpec(ApiModel):
         a default that the API server then fills in, does not make another experiment of one that is running.
         """
         said = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        if self.gpu is not None and self.gpu.sharing is Sharing.TIME_SLICING:
+            del said["gpu"]["sharing"]  # What it means when it is left out, and was once filled in.
         text = json.dumps(said, sort_keys=True, separators=(",", ":"))
         return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
@@ -586,7 +778,8 @@ class TrialCounts(ApiModel):
     finished: Annotated[int, Field(ge=0)] = 0
     failed: Annotated[int, Field(ge=0)] = 0
     skipped: Annotated[int, Field(ge=0)] = 0
-    """Candidates not run, for they cannot start by arithmetic; those that are only counted are in no other figure."""
+    """Candidates not run, for they cannot start by arithmetic, or no node shares its card as they want it; those that
+    are only counted are in no other figure."""
     wrong_fits: Annotated[int, Field(ge=0)] = 0
     """Run because they were predicted to start, and failed for want of memory."""
     wrong_does_not_fit: Annotated[int, Field(ge=0)] = 0
@@ -616,7 +809,8 @@ class SpaceSummary(ApiModel):
     learned_from: Annotated[int, Field(ge=0)] = 0
     """Starts of the same models on this card that were compared with their prediction."""
     start_order: Annotated[tuple[ComponentName, ...], Field(max_length=16)] = ()
-    """Another order of start in which candidates fit that do not fit in the declared one; empty: there is none."""
+    """An order in which candidates fit that do not fit as declared, where each component waits for the one before it
+    (`dependsOn`); empty: there is none."""
 
 
 class Winner(ApiModel):
@@ -628,6 +822,8 @@ class Winner(ApiModel):
     """Of the mean of its fresh repeats."""
     baseline_fitness: DecimalString
     """Of the mean of the baseline's."""
+    sharing: Sharing | None = None
+    """How it wants the card to be shared, where that is not how it is shared today: nodes must be prepared for it."""
 
 
 class Outcome(StrEnum):
@@ -672,6 +868,29 @@ class VerdictSummary(ApiModel):
     objectives: Annotated[tuple[ObjectiveEffect, ...], Field(max_length=16, json_schema_extra=map_list("metric"))] = ()
 
 
+class ValidatedChange(ApiModel):
+    """One of the winner's changes, and whether the profile makes it."""
+
+    parameter: Annotated[str, Field(min_length=1, max_length=50)]
+    value: Value
+    kept: bool
+    reason: Annotated[str, Field(max_length=200)]
+    message: Annotated[str, Field(max_length=4096)] = ""
+    """In figures."""
+    gain: Estimate | None = None
+    """In fitness, of this change alone. Left out: it was not measured, or too seldom."""
+
+
+class ValidationSummary(ApiModel):
+    """The winner's changes one by one, and together."""
+
+    changes: Annotated[tuple[ValidatedChange, ...], Field(max_length=16, json_schema_extra=map_list("parameter"))] = ()
+    gain: Estimate | None = None
+    """In fitness, of all changes that are kept, together. Left out: there are none, or too few runs."""
+    interaction: DecimalString | None = None
+    """The same less the sum of their gains alone; left out with fewer than two."""
+
+
 class Noise(ApiModel):
     """What repeats of the same settings differ by, in fitness."""
 
@@ -699,6 +918,8 @@ class ExperimentStatus(ApiModel):
     winner: Winner | None = None
     verdict: VerdictSummary | None = None
     """Left out: the search has not ended, or found no candidate that is worth confirming."""
+    validation: ValidationSummary | None = None
+    """Left out: it has not ended, there was no winner, or no profile is wanted."""
     noise: Noise | None = None
     """Left out: nothing was measured twice."""
     profile: Annotated[str, Field(max_length=63)] | None = None

@@ -9,6 +9,7 @@ from pydantic import Field
 from cotune.api.base import ApiModel, ComponentName, DnsLabel, EnvironmentName, Rule, map_list, with_rules
 from cotune.api.conditions import Condition
 from cotune.api.quantities import Value
+from cotune.api.sharing import Sharing
 
 
 class Approval(StrEnum):
@@ -55,7 +56,16 @@ class Provenance(ApiModel):
     """Namespace and name of the experiment."""
     trial: DnsLabel
     digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)]
-    """What was run."""
+    """What was run: the experiment's spec."""
+    artifact: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)] | None = None
+    """The record of the trial in the artifact store, which has the same digest of the spec in its lineage."""
+
+
+class Expect(ApiModel):
+    """Under what a profile was measured; elsewhere its figures do not hold, and a stage that differs does not begin."""
+
+    sharing: Sharing | None = None
+    """How the card was shared. Left out: it does not matter. No node is ever reconfigured for it."""
 
 
 class Rollout(ApiModel):
@@ -82,6 +92,10 @@ class ProfileSpec(ApiModel):
             "provenance is immutable",
         ),
         Rule(
+            "has(self.expect) == has(oldSelf.expect) && (!has(self.expect) || self.expect == oldSelf.expect)",
+            "expect is immutable",
+        ),
+        Rule(
             "self.changes.all(c, c.component in self.startOrder)",
             "every changed component must stand in startOrder",
             ".changes",
@@ -105,6 +119,7 @@ class ProfileSpec(ApiModel):
 
     A list, not a set: CEL compares sets without their order, and an order that may change is not immutable.
     """
+    expect: Expect | None = None
     provenance: Provenance | None = None
     rollout: Rollout
 

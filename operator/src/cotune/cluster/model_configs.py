@@ -3,8 +3,8 @@
 from cotune.api.experiment import ExperimentSpec
 from cotune.cluster.kinds import CONFIG_MAP
 from cotune.cluster.objects import Objects
-from cotune.planning.candidates import PlanningError
-from cotune.planning.model_config import ModelConfig, read_model_config
+from cotune.planning.candidates import read_published
+from cotune.planning.model_config import ModelConfig
 
 
 async def model_configs(objects: Objects, namespace: str, spec: ExperimentSpec) -> dict[str, ModelConfig]:
@@ -20,8 +20,5 @@ async def model_configs(objects: Objects, namespace: str, spec: ExperimentSpec) 
         if reference is None:
             continue
         body = await objects.find(CONFIG_MAP, namespace, reference.config_map)
-        text = (body or {}).get("data", {}).get(reference.key)
-        if text is None:
-            raise PlanningError(f"{component.name}: no ConfigMap {reference.config_map} with {reference.key}")
-        found[component.name] = read_model_config(text)
+        found[component.name] = read_published(component.name, reference, (body or {}).get("data", {}))
     return found

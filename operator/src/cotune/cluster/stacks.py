@@ -1,21 +1,26 @@
 """The pods and services of a trial: read into a snapshot, created once, deleted when the trial is over."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from cotune.cluster.kinds import POD, SERVICE, Kind
 from cotune.cluster.objects import AlreadyExistsError, ApiError, ForbiddenError, Object, Objects
 from cotune.trials.lifecycle import ObservedPod, PodState
+from cotune.trials.out_of_memory import Ends
 from cotune.trials.outcome import ComponentRun
 from cotune.trials.placement import GPU_RESOURCE
 from cotune.trials.pod_failure import hindrance, pod_failure
 from cotune.trials.probe_pod import PROBE
 from cotune.trials.render import ANNOTATION_DIGEST, LABEL_COMPONENT, LABEL_TRIAL, Manifest, TrialIdentity
+from cotune.trials.tenancy import PodIdentity
 from cotune.trials.truth import ComponentEvidence
 
 _TAIL_LINES = 2000
 _HEAD_BYTES = 1 << 20
+_OOM_KILLED = "OOMKilled"
+"""The reason that a kubelet gives for a container's end when the kernel wanted its memory."""
+_KEPT_LINES, _KEPT_CHARACTERS = 200, 1 << 15
 
 
 class NameTakenError(Exception):
@@ -32,8 +37,14 @@ class ObservedStack:
 
     def probe_evidence(self) -> ComponentEvidence:
         """What the kubelet says of the probe's own share of the card."""
-        cards = (card for it in self.pods if _component(it) == PROBE for card in allocated_cards(it))
-        return ComponentEvidence(frozenset(cards))
+        found = next((it for it in self.pods if _component(it) == PROBE), None)
+        if found is None:
+            return ComponentEvidence()
+        return ComponentEvidence(allocated_cards(found), identity=_pod_identity(found))
+
+    def cards(self) -> dict[str, frozenset[str]]:
+        """Which cards the kubelet has given to whom; nobody, where it does not say."""
+        return {_component(it): allocated_cards(it) for it in self.pods}
 
 
 class Stacks:
@@ -69,6 +80,11 @@ class Stacks:
                 log = await self._logs(pod) or ""
                 return next((line.strip() for line in reversed(log.splitlines()) if line.strip()), "")
         return ""
+
+    async def tails(self, stack: ObservedStack) -> dict[str, str]:
+        """The last lines of every pod, by component; without those that a kubelet does not give."""
+        found = {_component(it): await self._logs(it, _KEPT_LINES) for it in stack.pods}
+        return {name: log[-_KEPT_CHARACTERS:] for name, log in found.items() if log}
 
     async def clean_up(self, trial: TrialIdentity) -> bool:
         """Delete all of it; True when nothing is left."""
@@ -110,32 +126,33 @@ class Stacks:
             case "Failed":
                 log = await self._logs(pod)
                 said = str(status.get("message") or status.get("reason") or "")
-                return ObservedPod(PodState.FAILED, said if log == "" else log)
+                return ObservedPod(PodState.FAILED, said if log == "" else log, oom_killed=_oom_killed(pod))
             case _:
                 pass
         containers = status.get("containerStatuses", ())
         exits = [it["state"]["terminated"]["exitCode"] for it in containers if "terminated" in it.get("state", {})]
         if exits:  # The pod's phase follows a moment later; where one of several has ended, the others wait in vain.
             is_whole = len(exits) == len(containers) and not any(exits)
-            return ObservedPod(PodState.SUCCEEDED if is_whole else PodState.FAILED, await self._logs(pod))
+            state = PodState.SUCCEEDED if is_whole else PodState.FAILED
+            return ObservedPod(state, await self._logs(pod), oom_killed=_oom_killed(pod))
         if failure := pod_failure(pod, {}):
             return ObservedPod(PodState.FAILED, f"{failure.reason}: {failure.message}")
         if _ready_since(pod):
             return ObservedPod(PodState.READY)
         return ObservedPod(PodState.WAITING, hindrance=hindrance(pod))
 
-    async def _logs(self, pod: Object) -> str | None:
+    async def _logs(self, pod: Object, lines: int = _TAIL_LINES) -> str | None:
         try:
-            return await self._log_ends(pod)
+            return await self._log_ends(pod, lines)
         except ForbiddenError:
             raise
         except ApiError:
             return None
 
-    async def _log_ends(self, pod: Object) -> str:
+    async def _log_ends(self, pod: Object, lines: int = _TAIL_LINES) -> str:
         names = [it["name"] for it in pod["spec"]["containers"]]
         metadata = pod["metadata"]
-        logs = [await self._objects.log(metadata["namespace"], metadata["name"], it, _TAIL_LINES) for it in names]
+        logs = [await self._objects.log(metadata["namespace"], metadata["name"], it, lines) for it in names]
         return "\n".join(logs)
 
     async def _whole_log(self, pod: Object) -> str:
@@ -154,8 +171,16 @@ class Stacks:
         ready = _ready_since(pod)
         startup = (_time(ready) - _time(min(started))).total_seconds() if started and ready else None
         log = await self._whole_log(pod)
-        evidence = ComponentEvidence(allocated_cards(pod), _moments(pod), log)
-        return ComponentRun(log, sum(it.get("restartCount", 0) for it in statuses), startup, evidence)
+        previous = await self._previous_logs(pod)
+        evidence = ComponentEvidence(allocated_cards(pod), _moments(pod), log, _pod_identity(pod))
+        restarts = sum(it.get("restartCount", 0) for it in _containers(pod))
+        return ComponentRun(log, restarts, startup, evidence, previous, _ends(pod))
+
+    async def _previous_logs(self, pod: Object) -> tuple[str, ...]:
+        """The ends of what containers said in the run before their present one; sidecars among them."""
+        namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
+        again = [it["name"] for it in _containers(pod) if it.get("restartCount", 0) > 0]
+        return tuple([await self._objects.log(namespace, name, it, _TAIL_LINES, previous=True) for it in again])
 
 
 def _component(pod: Object) -> str:
@@ -191,11 +216,53 @@ def allocated_cards(pod: Object) -> frozenset[str]:
     )
 
 
-def _moments(pod: Object) -> tuple[datetime, ...]:
-    """When its containers have started or ended; sidecars (init containers that restart) among them."""
+def _containers(pod: Object) -> tuple[Object, ...]:
+    """What the kubelet says of its containers; sidecars (init containers that restart) among them."""
     status = pod.get("status", {})
-    containers = [*status.get("containerStatuses", ()), *status.get("initContainerStatuses", ())]
-    states = [state for it in containers for which in ("state", "lastState") for state in it.get(which, {}).values()]
+    return (*status.get("containerStatuses", ()), *status.get("initContainerStatuses", ()))
+
+
+def _pod_identity(pod: Object) -> PodIdentity:
+    ids = [
+        str(found)
+        for it in _containers(pod)
+        for found in (
+            it.get("containerID"),
+            *(state.get("containerID") for which in ("state", "lastState") for state in it.get(which, {}).values()),
+        )
+        if found
+    ]
+    # `containerd://3f2a...`
+    return PodIdentity(pod["metadata"]["uid"], frozenset(it.rpartition("//")[2] for it in ids))
+
+
+def _ended(pod: Object) -> Iterator[tuple[str, Object]]:
+    """Name of the container and how it has ended, for each end that the kubelet still knows of."""
+    for it in _containers(pod):
+        for which in ("state", "lastState"):
+            if (ended := it.get(which, {}).get("terminated")) is not None:
+                yield it["name"], ended
+
+
+def _oom_killed(pod: Object) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for name, it in _ended(pod) if it.get("reason") == _OOM_KILLED))
+
+
+def _ends(pod: Object) -> Ends:
+    ended = [it for _, it in _ended(pod)]
+    return Ends(
+        messages=tuple(str(it["message"]) for it in ended if it.get("message")),
+        killed=tuple(
+            str(it.get("containerID", "")).rpartition("//")[2] for it in ended if it.get("reason") == _OOM_KILLED
+        ),
+    )
+
+
+def _moments(pod: Object) -> tuple[datetime, ...]:
+    """When its containers have started or ended."""
+    states = [
+        state for it in _containers(pod) for which in ("state", "lastState") for state in it.get(which, {}).values()
+    ]
     times = [state.get(which) for state in states for which in ("startedAt", "finishedAt")]
     return tuple(_time(it) for it in times if it is not None)
 

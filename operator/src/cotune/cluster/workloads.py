@@ -12,6 +12,7 @@ from cotune.api.grant import GrantTarget
 from cotune.cluster.kinds import DEPLOYMENT, HORIZONTAL_POD_AUTOSCALER, POD
 from cotune.cluster.objects import FIELD_MANAGER, ApiError, ForbiddenError, Object, Objects
 from cotune.rollout.state import ObservedWorkload
+from cotune.trials.placement import GPU_RESOURCE
 from cotune.trials.pod_failure import PodFailure, pod_failure
 
 ANNOTATION_REVISION = "cotune.dev/revision"
@@ -28,6 +29,8 @@ class Workload:
     observed: ObservedWorkload
     marker: str | None
     """The revision that its pod template names."""
+    card_nodes: frozenset[str] = frozenset()
+    """Nodes on which its pods have a share of a card."""
 
     @property
     def name(self) -> str:
@@ -153,7 +156,7 @@ class Workloads:
             failure=await self._failure([it for it in pods if _marker(it) == marker]),
             unbindable=unbindable,
         )
-        return Workload(target, deployment, observed, marker)
+        return Workload(target, deployment, observed, marker, frozenset(it for it in map(_card_node, pods) if it))
 
     async def _failure(self, pods: "list[Object]") -> PodFailure | None:
         for pod in pods:
@@ -237,6 +240,13 @@ def _ended(pod: Object) -> dict[str, Object]:
 def _scaled(autoscaler: Object) -> tuple[str, str]:
     reference = autoscaler["spec"]["scaleTargetRef"]
     return str(reference["kind"]), str(reference["name"])
+
+
+def _card_node(pod: Object) -> str:
+    """The node on which a pod has a share of a card, under whatever name the device plugin offers it; else empty."""
+    limits = (it.get("resources", {}).get("limits", {}) for it in pod["spec"]["containers"])
+    has_share = any(str(name).startswith(GPU_RESOURCE) for it in limits for name in it)
+    return str(pod["spec"].get("nodeName", "")) if has_share else ""
 
 
 def _marker(pod: Object) -> str | None:

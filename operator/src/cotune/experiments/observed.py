@@ -26,6 +26,8 @@ class ObservedTrial:
     seconds: float | None = None
     """For which it held a card; None: it has not ended, or never had one."""
     purpose: Purpose = Purpose.SEARCH
+    series: int = 0
+    """Which comparison of its purpose it belongs to."""
     started: float | None = None
     """Seconds since 1970; None: not yet."""
     measurements: Mapping[str, float] = field(default_factory=dict[str, float])

@@ -11,14 +11,17 @@ from cotune.api.experiment import (
     RefusedCandidates,
     SpaceSummary,
 )
-from cotune.api.trial import ObservedServer, PredictedHolding, PredictedServer, Prediction
+from cotune.api.trial import ObservedServer, PredictedHolding, PredictedServer, PredictedService, Prediction
 from cotune.planning.calibration import ComparedStart, Offsets, Subject, compared, model_digest
-from cotune.planning.candidates import LARGEST_SPACE, PlanningError, SpacePlanner, server_image
+from cotune.planning.candidates import LARGEST_SPACE, Known, SpacePlanner, server_image
 from cotune.planning.cards import Card, card
+from cotune.planning.learned import ShownByTrial, learn_services
 from cotune.planning.model_config import ModelConfig
+from cotune.planning.server import Part, PlanningError
 from cotune.planning.sizes import MIB
-from cotune.planning.stack import OTHERS, Part, StackPlan
+from cotune.planning.stack import OTHERS, StackPlan
 from cotune.search.space import Candidate, Space
+from cotune.trials.placement import ANY_SHARING, NO_SUITABLE_NODE, SharingModes
 
 _LONGEST_EXAMPLE = 1024
 _EXAMPLES = 8
@@ -40,17 +43,16 @@ class SpacePlan:
     """One byte for each candidate in the order of the space, 1: it may run. None: all may."""
     summary: SpaceSummary | None
     """None: nothing was planned."""
+    skipped: int = 0
+    """How many candidates are not run; the baseline is."""
+    without_node: int = 0
+    """Of them, those that no node is prepared for: no start would have failed."""
     examples: tuple[Candidate, ...] = ()
     """The first few that do not fit, of every reason."""
 
     def is_hopeless(self, candidate: Candidate) -> bool:
         """Whether it cannot start by arithmetic, and is not among those that are run all the same."""
         return is_hopeless(self.predict(candidate), candidate, self.probe_skipped)
-
-    @property
-    def skipped(self) -> int:
-        """How many candidates are not run; the baseline is."""
-        return sum(it.skipped for it in self.summary.refused) if self.summary is not None else 0
 
     @property
     def is_nothing_feasible(self) -> bool:
@@ -108,7 +110,17 @@ def survey(space: Space, probe_skipped: float, predict: Callable[[Candidate], Pr
         ),
     )
     few = tuple(it for kept in examples.values() for it in kept)
-    return SpacePlan(predict, probe_skipped, baseline, bytes(runnable), summary if known else None, few)
+    skips = {reason: skipped for reason, (_, skipped, _) in refused.items()}
+    return SpacePlan(
+        predict=predict,
+        probe_skipped=probe_skipped,
+        baseline=baseline,
+        runnable=bytes(runnable),
+        summary=summary if known else None,
+        skipped=sum(skips.values()),
+        without_node=skips.get(NO_SUITABLE_NODE, 0),
+        examples=few,
+    )
 
 
 def unplanned(space: Space) -> SpacePlan:
@@ -120,20 +132,30 @@ def is_hopeless(prediction: Prediction | None, candidate: Candidate, probe_skipp
     """Whether a candidate cannot start by arithmetic, and is not among those that are run all the same.
 
     Those are the doubtful ones, and a share of the others. Which ones is a matter of their digest, so that a restarted
-    operator chooses the same.
+    operator chooses the same. One without a node is never run.
     """
     if prediction is None or prediction.fits or prediction.doubtful:
         return False
+    if prediction.reason == NO_SUITABLE_NODE:
+        return True
     return probe_skipped <= 0 or int(candidate.digest[:8], 16) / 0x1_0000_0000 >= probe_skipped
 
 
-def plan_experiment(spec: ExperimentSpec, configs: Mapping[str, ModelConfig], offsets: Offsets) -> SpacePlan:
+def plan_experiment(
+    spec: ExperimentSpec,
+    configs: Mapping[str, ModelConfig],
+    offsets: Offsets,
+    shown: Sequence[ShownByTrial] = (),
+    modes: SharingModes = ANY_SHARING,
+) -> SpacePlan:
     """Plan the whole space; a stack on the CPU, and one of which no component's memory is known, is unplanned.
 
     Args:
         spec: the experiment.
         configs: component to the configuration of its model.
-        offsets: what earlier starts have taught.
+        offsets: what earlier starts of language models have taught.
+        shown: what earlier trials have shown of services whose memory is learned, in the order in which they ended.
+        modes: which ways of sharing the card nodes are prepared for.
 
     Raises:
         UnknownCardError: there is no data on the card.
@@ -142,25 +164,58 @@ def plan_experiment(spec: ExperimentSpec, configs: Mapping[str, ModelConfig], of
     """
     space = Space(spec.parameters)
     if spec.gpu is None or all(it.memory is None for it in spec.stack.components):
-        return unplanned(space)
-    if len(space) > LARGEST_SPACE:
-        raise SpaceTooLargeError(
-            f"the parameters span {len(space):,} candidates, and at most {LARGEST_SPACE:,} are planned: "
-            "give ranges coarser steps, or split the experiment"
-        )
+        return plan_without_memory(spec, modes)
+    _refuse_too_large(space)
     product = card(spec.gpu.product)
     subjects = _subjects(spec, configs, product)
-    known = {name: offsets.get(it, 0) for name, it in subjects.items()}
-    planner = SpacePlanner(spec, product, configs, known)
+    learned = learn_services(shown, product.product)
+    offset = {name: offsets.get(it, 0) for name, it in subjects.items()}
+    planner = SpacePlanner(spec, product, configs, Known(offset, learned, shares=modes.mps_replicas or 0))
 
     def predict(candidate: Candidate) -> Prediction:
-        return _prediction(planner.plan(candidate), subjects, known, product)
+        if (missing := _without_node(spec, candidate, modes)) is not None:
+            return missing
+        plan, product = planner.plan(candidate), planner.card(candidate)
+        found = _prediction(plan, subjects, offset, product)
+        services = _services(plan, planner.learning(candidate), product)
+        return found.model_copy(update={"services": services}) if services else found
 
     plan = survey(space, float(spec.planning.probe_skipped), predict)
     order = planner.better_order(plan.examples)
     if plan.summary is None or order is None:
         return plan
     return replace(plan, summary=plan.summary.model_copy(update={"start_order": order}))
+
+
+def plan_without_memory(spec: ExperimentSpec, modes: SharingModes) -> SpacePlan:
+    """All that is known is for which ways of sharing the card there are nodes.
+
+    Raises:
+        SpaceTooLargeError: the space has more candidates than are looked at.
+    """
+    space = Space(spec.parameters)
+    if not modes.missing:
+        return unplanned(space)
+    _refuse_too_large(space)
+    plan = survey(space, float(spec.planning.probe_skipped), lambda it: _without_node(spec, it, modes))
+    return replace(plan, summary=None)
+
+
+def _refuse_too_large(space: Space) -> None:
+    if len(space) > LARGEST_SPACE:
+        raise SpaceTooLargeError(
+            f"the parameters span {len(space):,} candidates, and at most {LARGEST_SPACE:,} are planned: "
+            "give ranges coarser steps, or split the experiment"
+        )
+
+
+def _without_node(spec: ExperimentSpec, candidate: Candidate, modes: SharingModes) -> Prediction | None:
+    """What is said of a candidate that no node is prepared for; None: there is one."""
+    if not modes.missing:
+        return None
+    sharing = spec.sharing(candidate.values)
+    why = next((why for mode, why in modes.missing if mode is sharing), None)
+    return None if why is None else Prediction(fits=False, reason=NO_SUITABLE_NODE, message=why[:4096])
 
 
 def starts_of(
@@ -202,6 +257,8 @@ def _prediction(
                 kv_cache_tokens=it.tokens,
                 kv_cache_bytes=it.kv_cache,
                 offset_bytes=offsets[component],
+                if_compiled_bytes=it.if_compiled,
+                if_loaded_bytes=it.if_loaded,
             )
             for component, it in plan.language_models.items()
         ),
@@ -213,6 +270,17 @@ def _prediction(
     )
 
 
+def _services(plan: StackPlan, learning: Mapping[str, str], product: Card) -> tuple[PredictedService, ...]:
+    """What services whose memory is learned counted as; nothing can be learned of them from a stack that is refused."""
+    if not plan.fits:
+        return ()
+    counted = {it.component: it.size // MIB for it in plan.parts if it.what == "held"}
+    return tuple(
+        PredictedService(component=it, card=product.product, settings=settings, counted_mib=counted[it])
+        for it, settings in learning.items()
+    )
+
+
 def _least_held(part: Part, product: Card) -> int | None:
     """What shows that a component is on the card, in bytes; None: this part of it does not.
 
@@ -220,9 +288,9 @@ def _least_held(part: Part, product: Card) -> int | None:
     what of it are weights.
     """
     match part.what:
-        case "weights":
+        case "weights" | "Whisper weights":
             return part.size + product.context_bytes
-        case "held" if part.component != OTHERS:
+        case "held" if part.component != OTHERS and part.size:
             return part.size // 2
         case _:
             return None

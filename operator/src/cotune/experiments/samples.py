@@ -3,7 +3,7 @@
 from cotune.api.experiment import ExperimentSpec
 from cotune.measurement.arrivals import due_in_window, stream_seed
 from cotune.trials.probe_pod import seed_of
-from cotune.trials.truth import metrics_that_rest_on_answers
+from cotune.trials.truth import conditions_beside, is_slowdown, metrics_that_rest_on_answers
 
 
 def too_few_requests(experiment: str, spec: ExperimentSpec) -> str | None:
@@ -14,16 +14,22 @@ def too_few_requests(experiment: str, spec: ExperimentSpec) -> str | None:
     workload, seed = spec.workload, seed_of(experiment)
     for metric in metrics_that_rest_on_answers(spec):
         component = metric.split(".", 1)[0]
+        seconds = workload.duration_seconds
+        if is_slowdown(metric) and workload.interference is not None:
+            seconds = min(seconds, workload.interference.duration_seconds)
+        conditions = conditions_beside(spec, metric)
+        enough = workload.minimum_samples * conditions
         counts = [
-            due_in_window(it.arrivals, workload.duration_seconds, stream_seed(seed, number), workload.minimum_samples)
+            due_in_window(it.arrivals, seconds, stream_seed(seed, number), enough)
             for number, it in enumerate(workload.streams)
             if it.component == component
         ]
         known = [it for it in counts if it is not None]
-        if not counts or len(known) < len(counts) or sum(known) >= workload.minimum_samples:
+        due = sum(known) // conditions
+        if not counts or len(known) < len(counts) or due >= workload.minimum_samples:
             continue
         return (
-            f"{metric} wants {workload.minimum_samples} samples (minimumSamples), and {sum(known)} requests are due "
-            f"for {component} in a window of {workload.duration_seconds} s: give it a longer window or a higher rate"
+            f"{metric} wants {workload.minimum_samples} samples (minimumSamples), and {due} requests are due "
+            f"for {component} in a window of {seconds} s: give it a longer window or a higher rate"
         )
     return None

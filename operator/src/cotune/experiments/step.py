@@ -19,19 +19,26 @@ from cotune.api.experiment import (
     Outcome,
     Search,
     TrialCounts,
+    ValidatedChange,
+    ValidationSummary,
     VerdictSummary,
     Winner,
 )
+from cotune.api.sharing import Sharing
 from cotune.api.trial import Prediction, Purpose, TrialPhase
-from cotune.experiments.confirmation import SECOND_CHANCES, Conclusion, conclude, proceed
+from cotune.experiments.confirmation import Conclusion, conclude, proceed
 from cotune.experiments.observed import ObservedTrial
+from cotune.experiments.partial_winner import Validation, told, validate
 from cotune.experiments.predictions import SpacePlan, unplanned
+from cotune.experiments.turns import SECOND_CHANCES
 from cotune.fitness.bootstrap import Interval
+from cotune.fitness.comparison import Comparison
 from cotune.fitness.noise import Spread, drift, spread
 from cotune.fitness.ranking import Ranking, Result, Verdict, rank
 from cotune.search.grid import GridSampler
 from cotune.search.sampler import Observation, Sampler
 from cotune.search.space import Candidate, Space
+from cotune.trials.interference import is_measured, round_seconds
 
 LISTED_SKIPS = 200
 """With more candidates that cannot start, they are counted by reason, and none of them becomes a trial."""
@@ -54,6 +61,16 @@ class PlannedTrial:
     is_skipped: bool = False
     """It is recorded with its prediction, and takes no card."""
     purpose: Purpose = Purpose.SEARCH
+    series: int = 0
+
+
+@dataclass(frozen=True)
+class Deployable:
+    """What the profile is made of: the winner, or what of it was validated."""
+
+    candidate: Candidate
+    trial: str
+    """The first that ran it."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +87,8 @@ class ExperimentStep:
     gpu_seconds_saved: float | None = None
     """By skipping; None: nothing was measured from which to estimate it."""
     winner: Winner | None = None
-    winning: Candidate | None = None
+    deployable: Deployable | None = None
+    validation: ValidationSummary | None = None
     verdict: VerdictSummary | None = None
     outcome: Outcome | None = None
     """What the experiment says of a gain; None: it has not ended, or ended without having searched."""
@@ -94,7 +112,7 @@ def decide(
     by_candidate = _by_candidate([it for it in trials if it.purpose is Purpose.SEARCH])
     is_counted = plan.skipped > LISTED_SKIPS
     counts = _counts(trials, _counted(plan, trials) if is_counted else 0)
-    saved = _gpu_seconds_saved(spec, trials, counts.skipped)
+    saved = _gpu_seconds_saved(spec, trials, max(counts.skipped - plan.without_node, 0))
     if not trials and plan.is_nothing_feasible:
         skipped = counts.model_copy(update={"skipped": len(space)})
         return ExperimentStep(ExperimentPhase.FAILED, NOTHING_FEASIBLE, _why(plan, space), skipped)
@@ -214,7 +232,7 @@ def _counts(trials: Sequence[ObservedTrial], counted: int) -> TrialCounts:
         total=len(trials),
         finished=sum(it.phase.is_finished() for it in trials),
         failed=sum(it.phase is TrialPhase.FAILED for it in trials),
-        skipped=max(counted, sum(it.is_skipped for it in trials)),
+        skipped=max(counted, sum(it.is_skipped or it.phase is TrialPhase.SKIPPED for it in trials)),
         wrong_fits=sum(
             prediction is not None and prediction.fits and it.reason in _FOR_WANT_OF_MEMORY for it, prediction in ran
         ),
@@ -232,12 +250,21 @@ def _gpu_seconds_saved(spec: ExperimentSpec, trials: Sequence[ObservedTrial], sk
     """
     ran = [it for it in trials if it.seconds is not None and not it.is_skipped]
     failed = [it.seconds for it in ran if it.reason in _FOR_WANT_OF_MEMORY and it.seconds is not None]
-    load = spec.workload.load_seconds
-    measured = [it.seconds - load for it in ran if it.phase is TrialPhase.SUCCEEDED and it.seconds is not None]
+    measured = [
+        it.seconds - _loaded_seconds(spec, it)
+        for it in ran
+        if it.phase is TrialPhase.SUCCEEDED and it.seconds is not None
+    ]
     times = failed or [max(it, 0.0) for it in measured]
     if not skipped or not times:
         return None
     return skipped * fmean(times)
+
+
+def _loaded_seconds(spec: ExperimentSpec, trial: ObservedTrial) -> int:
+    """From the first request of its warm-up to the last of its last round."""
+    rounds = round_seconds(spec) if is_measured(spec, trial.candidate, trial.purpose) else 0
+    return spec.workload.load_seconds + rounds
 
 
 def _drift_check(
@@ -258,11 +285,19 @@ def _drift_check(
 
 
 def _again(
-    name: str, candidate: Candidate, trials: Sequence[ObservedTrial], plan: SpacePlan, purpose: Purpose
+    name: str,
+    candidate: Candidate,
+    trials: Sequence[ObservedTrial],
+    plan: SpacePlan,
+    purpose: Purpose,
+    series: int = 0,
 ) -> PlannedTrial:
     """One more run of a candidate, numbered after all that it had."""
     repeat = 1 + max((it.repeat for it in trials if it.candidate == candidate), default=-1)
-    return PlannedTrial(candidate.trial_name(name, repeat), candidate, repeat, plan.predict(candidate), purpose=purpose)
+    prediction = plan.predict(candidate)
+    return PlannedTrial(
+        candidate.trial_name(name, repeat), candidate, repeat, prediction, purpose=purpose, series=series
+    )
 
 
 def _concluded(
@@ -290,22 +325,99 @@ def _concluded(
     if not confirmation.is_over:
         due = confirmation.next
         start = () if due is None else (_again(name, due, trials, plan, Purpose.CONFIRMATION),)
-        measured = sum(it.phase is TrialPhase.SUCCEEDED for it in runs)
-        message = f"{values}: {measured} of {2 * spec.evaluation.repeats} fresh runs, the baseline's among them"
+        done = sum(it.phase is TrialPhase.SUCCEEDED for it in runs)
+        message = f"{values}: {done} of {2 * spec.evaluation.repeats} fresh runs, the baseline's among them"
         return ExperimentStep(ExperimentPhase.RUNNING, "Confirming", message, counts, start)
     found = conclude(spec.objectives, spec.evaluation, space.baseline, challenger, runs)
-    trial = min((it for it in trials if it.candidate == challenger), key=lambda it: it.repeat).name
-    verdict, message = _summary(spec, found, trial), f"{values}: {found.message}"
+    verdict, message = _summary(spec, found, _first(challenger, trials)), f"{values}: {found.message}"
     if found.comparison is not None and found.outcome is Outcome.BETTER:
         fitness, reference = found.comparison.fitness, found.comparison.baseline_fitness
-        winner = Winner(trial=trial, fitness=f"{fitness:.6f}", baseline_fitness=f"{reference:.6f}")
-        reason = Verdict.WINNER
-        return ExperimentStep(
-            ended, reason, message, counts, winner=winner, winning=challenger, verdict=verdict, outcome=found.outcome
+        sharing = _other_sharing(spec, challenger)
+        winner = Winner(
+            trial=_first(challenger, trials),
+            fitness=f"{fitness:.6f}",
+            baseline_fitness=f"{reference:.6f}",
+            sharing=sharing,
         )
+        won = ExperimentStep(
+            ended, Verdict.WINNER, message, counts, winner=winner, verdict=verdict, outcome=found.outcome
+        )
+        if spec.profile_template is None:
+            # Nothing will be rolled out, so nothing needs to be validated for it.
+            return replace(won, message=won.message + _nodes_wanted(spec, challenger))
+        return _validated(name, spec, space, challenger, found.comparison, trials, plan, won)
     reason = Verdict.WITHIN_NOISE if found.outcome is Outcome.CANNOT_TELL else Verdict.NOT_CONFIRMED
     message = f"no profile is made; {message}"
     return ExperimentStep(ended, reason, message, counts, verdict=verdict, outcome=found.outcome)
+
+
+def _validated(
+    name: str,
+    spec: ExperimentSpec,
+    space: Space,
+    winner: Candidate,
+    confirmed: Comparison,
+    trials: Sequence[ObservedTrial],
+    plan: SpacePlan,
+    won: ExperimentStep,
+) -> ExperimentStep:
+    """The winner's changes one by one: the next run, or what the profile is made of."""
+    runs = [it for it in trials if it.purpose is Purpose.VALIDATION]
+    found = validate(spec, space.baseline, winner, confirmed, runs, plan)
+    if not found.is_over:
+        due = found.next
+        start = () if due is None else (_again(name, due.candidate, trials, plan, Purpose.VALIDATION, due.series),)
+        message = f"{won.message}; its changes are run one by one: {len(runs)} runs so far"
+        return replace(won, phase=ExperimentPhase.VALIDATING, reason="Validating", message=message, start=start)
+    step = replace(won, validation=_validation(found))
+    if found.deployable is None:
+        message = f"no profile is made, for none of the winner's changes holds: {told(found)}"
+        return replace(step, reason=Verdict.NO_DEPLOYABLE_CHANGE, message=message)
+    deployable = Deployable(found.deployable, _first(found.deployable, trials))
+    is_whole = all(it.is_kept for it in found.changes)
+    reason, message = (won.reason, won.message) if is_whole else (Verdict.PARTIAL_WINNER, told(found))
+    message += _nodes_wanted(spec, found.deployable)
+    return replace(step, reason=reason, message=message, deployable=deployable)
+
+
+def _first(candidate: Candidate, trials: Sequence[ObservedTrial]) -> str:
+    """The name of the first trial that ran a candidate."""
+    return min((it for it in trials if it.candidate == candidate), key=lambda it: it.repeat).name
+
+
+def _validation(found: Validation) -> ValidationSummary:
+    return ValidationSummary(
+        changes=tuple(
+            ValidatedChange(
+                parameter=it.parameter,
+                value=it.value,
+                kept=it.is_kept,
+                reason=it.reason,
+                message=it.message[:4096],
+                gain=_estimate(it.comparison.gain) if it.comparison is not None else None,
+            )
+            for it in found.changes
+        ),
+        gain=_estimate(found.comparison.gain) if found.comparison is not None else None,
+        interaction=f"{found.interaction:.6f}" if found.interaction is not None else None,
+    )
+
+
+def _other_sharing(spec: ExperimentSpec, candidate: Candidate) -> Sharing | None:
+    """How a candidate shares the card, where that is not how it is shared today."""
+    sharing = spec.sharing(candidate.values)
+    return sharing if sharing is not spec.baseline_sharing else None
+
+
+def _nodes_wanted(spec: ExperimentSpec, candidate: Candidate) -> str:
+    """What somebody has to prepare for a candidate; empty: nothing."""
+    sharing = _other_sharing(spec, candidate)
+    if sharing is None:
+        return ""
+    return (
+        f"; it wants nodes that share their card as {sharing}, not as {spec.baseline_sharing}: they are to be "
+        "prepared, no node is reconfigured"
+    )
 
 
 def _summary(spec: ExperimentSpec, found: Conclusion, trial: str) -> VerdictSummary:

@@ -7,6 +7,7 @@ confirm; what is said of the gain rests on fresh repeats of both, one after the 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cotune.api.experiment import Objective, Outcome
 from cotune.fitness.bootstrap import Interval, Row, bootstrap, least_repeats
@@ -66,18 +67,26 @@ def compare(
         MissingMetricError: an objective's metric was not measured in one of the repeats, or there is none.
     """
     metrics = [it.metric for it in objectives]
+    for measured in (*baseline, *candidate):
+        score(objectives, measured, measured)
+    return _compared(tuple(objectives), _rows(metrics, baseline), _rows(metrics, candidate), confidence)
+
+
+@lru_cache(maxsize=256)
+def _compared(
+    objectives: tuple[Objective, ...], befores: tuple[Row, ...], afters: tuple[Row, ...], confidence: float
+) -> Comparison:
+    """Kept, for every pass over an experiment asks the same again, and drawing takes a tenth of a second."""
+    metrics = [it.metric for it in objectives]
 
     def of_means(reference: Row, other: Row) -> Sequence[float]:
         was, now = dict(zip(metrics, reference, strict=True)), dict(zip(metrics, other, strict=True))
         gain = score(objectives, now, was).fitness - score(objectives, was, was).fitness
         return [gain, *(after - before for before, after in zip(reference, other, strict=True))]
 
-    for measured in (*baseline, *candidate):
-        score(objectives, measured, measured)
-    befores, afters = _rows(metrics, baseline), _rows(metrics, candidate)
     was, now = _mean(metrics, befores), _mean(metrics, afters)
     fitness, reference = score(objectives, now, was).fitness, score(objectives, was, was).fitness
-    repeats = len(baseline), len(candidate)
+    repeats = len(befores), len(afters)
     if min(repeats) < least_repeats(confidence):
         effects = tuple(Effect(it, was[it], now[it], None) for it in metrics)
         return Comparison(Outcome.CANNOT_TELL, fitness, reference, None, effects, *repeats)
@@ -95,8 +104,8 @@ def _outcome(gain: Interval) -> Outcome:
     return Outcome.NOT_BETTER if gain.upper <= 0 else Outcome.CANNOT_TELL
 
 
-def _rows(metrics: Sequence[str], repeats: Sequence[Measurements]) -> list[Row]:
-    return [[measured[it] for it in metrics] for measured in repeats]
+def _rows(metrics: Sequence[str], repeats: Sequence[Measurements]) -> tuple[Row, ...]:
+    return tuple(tuple(measured[it] for it in metrics) for measured in repeats)
 
 
 def _mean(metrics: Sequence[str], rows: Sequence[Row]) -> Measurements:

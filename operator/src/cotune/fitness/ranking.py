@@ -33,6 +33,8 @@ class Verdict(StrEnum):
     """How an experiment ends."""
 
     WINNER = "Winner"
+    PARTIAL_WINNER = "PartialWinner"
+    NO_DEPLOYABLE_CHANGE = "NoDeployableChange"
     BASELINE_IS_BEST = "BaselineIsBest"
     BASELINE_FAILED = "BaselineFailed"
     WITHIN_NOISE = "WithinNoise"

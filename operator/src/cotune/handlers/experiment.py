@@ -1,6 +1,6 @@
 """One pass over a GpuAllocationExperiment: look at its trials, start what comes next, name the winner."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from cotune.api.conditions import Condition, looked_at, with_condition
 from cotune.api.experiment import ExperimentPhase, ExperimentSpec, ExperimentStatus, Noise, Outcome, SpaceSummary
 from cotune.api.profile import ProfilePhase, ProfileStatus
+from cotune.api.sharing import Sharing
 from cotune.api.trial import Prediction, TrialPhase, TrialSpec, TrialStatus
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import EXPERIMENT, PROFILE, TRIAL
@@ -24,7 +25,7 @@ from cotune.handlers.plans import MadePlan, PlanningInProgressError, Plans
 from cotune.handlers.statuses import condition, status_of, write_status
 from cotune.profiles.making import NamedProfile, make_profile
 from cotune.search.space import Candidate, Space
-from cotune.trials.placement import Placement, place
+from cotune.trials.placement import NO_SUITABLE_NODE, Placement, placements, sharing_modes
 from cotune.trials.render import ANNOTATION_DIGEST
 
 LABEL_EXPERIMENT = "cotune.dev/experiment"
@@ -106,11 +107,12 @@ class ExperimentReconciler:
         is_planning = status.phase is ExperimentPhase.PLANNING
         if is_planning and (why := too_few_requests(body["metadata"]["name"], spec)) is not None:
             return await self._stalled(body, status, "WindowTooShort", why, now)
-        placement = place(await nodes(self.objects), spec.gpu, len(spec.stack.components) + 1)
-        if not placement.nodes:
-            return await self._stalled(body, status, "NoSuitableNode", placement.why_none(), now)
+        placed = placements(await nodes(self.objects), spec)
+        of_baseline = placed[spec.baseline_sharing]
+        if not of_baseline.nodes:
+            return await self._stalled(body, status, NO_SUITABLE_NODE, of_baseline.why_none(), now)
         try:
-            return await self._advance(body, spec, status, placement, now)
+            return await self._advance(body, spec, status, placed, now)
         except ForbiddenError as error:
             return await self._stalled(body, status, "Forbidden", error.message, now)
         except NameTakenError as error:
@@ -121,17 +123,25 @@ class ExperimentReconciler:
             return await self._planning(body, spec, status, now)
 
     async def _advance(
-        self, body: Object, spec: ExperimentSpec, status: ExperimentStatus, placement: Placement, now: datetime
+        self,
+        body: Object,
+        spec: ExperimentSpec,
+        status: ExperimentStatus,
+        placed: Mapping[Sharing | None, Placement],
+        now: datetime,
     ) -> timedelta | None:
         name, namespace = body["metadata"]["name"], body["metadata"]["namespace"]
         found = await self._trials(body)
-        made = await self.plans.of(namespace, spec, status.spec_digest or "", found)
+        made = await self.plans.of(namespace, spec, status.spec_digest or "", found, sharing_modes(spec, placed))
         observed = [_observed(it) for it in found]
-        step = decide(name, spec, observed, len(placement.nodes), made.plan)
+        cards = {node for it in placed.values() for node in it.nodes}
+        step = decide(name, spec, observed, len(cards), made.plan)
         for planned in (*step.start, *step.record):
             await self._start(body, planned)
-        profile = await self._make_profile(namespace, name, spec, status, step)
-        new = _status(body, status, step, profile, now, _summary(made, step), _planned(body, spec, made, now))
+        record = _record_of(step.deployable.trial, found) if step.deployable is not None else None
+        profile = await self._make_profile(namespace, name, spec, status, step, record)
+        planned = _planned(body, spec, made, now)
+        new = _status(body, status, step, profile, now, _summary(made, step), planned, _without_node(observed))
         new = new.model_copy(update={"conditions": _with_quarantine(body, new.conditions, observed, now)})
         if not await write_status(self.objects, EXPERIMENT, body, status, new):
             return _SOON  # Phases differ from the recorded one: a finished experiment never comes here.
@@ -159,11 +169,18 @@ class ExperimentReconciler:
                 raise NameTakenError(f"GpuTrial {planned.name} exists and is not this experiment's") from None
 
     async def _make_profile(
-        self, namespace: str, name: str, spec: ExperimentSpec, status: ExperimentStatus, step: ExperimentStep
+        self,
+        namespace: str,
+        name: str,
+        spec: ExperimentSpec,
+        status: ExperimentStatus,
+        step: ExperimentStep,
+        record: str | None,
     ) -> MadeProfile | None:
-        if step.winner is None or step.winning is None or status.spec_digest is None:
+        if step.deployable is None or status.spec_digest is None:
             return None
-        profile = make_profile(spec, name, namespace, step.winning, step.winner.trial, status.spec_digest)
+        candidate, trial = step.deployable.candidate, step.deployable.trial
+        profile = make_profile(spec, name, namespace, candidate, trial, status.spec_digest, record)
         if profile is None:
             return None
         body: Object = {
@@ -238,9 +255,17 @@ def _observed(body: Object) -> ObservedTrial:
         is_skipped=spec.skipped,
         seconds=_seconds(spec, status),
         purpose=spec.purpose,
+        series=spec.series,
         started=status.started_at.timestamp() if status.started_at is not None else None,
         measurements={it.metric: float(it.value) for it in status.measurements},
     )
+
+
+def _record_of(trial: str, trials: Sequence[Object]) -> str | None:
+    """The digest of a trial's record; None: it has none."""
+    found = next(it for it in trials if it["metadata"]["name"] == trial)
+    artifact = TrialStatus.model_validate(status_of(found)).artifact
+    return artifact.digest if artifact is not None else None
 
 
 def _seconds(spec: TrialSpec, status: TrialStatus) -> float | None:
@@ -285,6 +310,7 @@ def _trial(experiment: Object, planned: PlannedTrial) -> Object:
             "repeat": planned.repeat,
             "skipped": planned.is_skipped,
             "purpose": str(planned.purpose),
+            "series": planned.series,
             **({"prediction": _as_json(planned.prediction)} if planned.prediction is not None else {}),
         },
     }
@@ -300,6 +326,8 @@ def _planned(body: Object, spec: ExperimentSpec, made: MadePlan, now: datetime) 
     plan = made.plan.summary
     if plan is None:
         message = made.why_not or "no component says what it holds on the card, or there is no card"
+        if made.plan.without_node:
+            message += f"; no node is prepared for {made.plan.without_node} candidates"
         return condition("Planned", False, generation, now, "NotPlanned", message)
     message = f"{plan.fitting} of {plan.candidates} candidates fit on the card"
     if plan.refused:
@@ -310,7 +338,7 @@ def _planned(body: Object, spec: ExperimentSpec, made: MadePlan, now: datetime) 
     if made.plan.skipped > LISTED_SKIPS:
         message += f"; {made.plan.skipped} are skipped: so many are counted in status.plan, and have no trials"
     if plan.start_order:
-        message += f"; more of them fit when they start in the order {', '.join(plan.start_order)}"
+        message += f"; more of them fit when each waits (dependsOn) for the one before: {', '.join(plan.start_order)}"
     return condition("Planned", True, generation, now, "SpacePlanned", message)
 
 
@@ -327,6 +355,12 @@ def _with_quarantine(
         over = condition("Quarantined", False, generation, now, "NoNodeQuarantined", "no trial waits for a node")
         return with_condition(conditions, over)
     return tuple(conditions)
+
+
+def _without_node(trials: Sequence[ObservedTrial]) -> str | None:
+    """Why a trial that the experiment cannot do without waits for a node that is prepared for it; None: none does."""
+    waiting = (it for it in trials if not it.phase.is_finished() and it.reason == NO_SUITABLE_NODE)
+    return next((f"{it.name}: {it.message}" for it in waiting), None)
 
 
 def _summary(made: MadePlan, step: ExperimentStep) -> SpaceSummary | None:
@@ -378,15 +412,19 @@ def _status(
     now: datetime,
     plan: SpaceSummary | None,
     planned: Condition,
+    without_node: str | None,
 ) -> ExperimentStatus:
     generation = body["metadata"]["generation"]
     finished = step.phase in _FINISHED
     conditions = old.conditions
+    stalled = condition("Stalled", step.phase is ExperimentPhase.FAILED, generation, now, step.reason, step.message)
+    if without_node is not None and not finished:
+        stalled = condition("Stalled", True, generation, now, NO_SUITABLE_NODE, without_node)
     for it in (
         planned,
         condition("Progressing", not finished, generation, now, step.reason, step.message),
         condition("Ready", step.phase is ExperimentPhase.SUCCEEDED, generation, now, step.reason, step.message),
-        condition("Stalled", step.phase is ExperimentPhase.FAILED, generation, now, step.reason, step.message),
+        stalled,
         *_of_the_figures(step, generation, now),
     ):
         conditions = with_condition(conditions, it)
@@ -403,6 +441,7 @@ def _status(
         gpu_seconds_saved=f"{step.gpu_seconds_saved:.1f}" if step.gpu_seconds_saved is not None else None,
         winner=step.winner,
         verdict=step.verdict,
+        validation=step.validation,
         noise=step.noise,
         profile=made.profile.name if made is not None else None,
         conditions=looked_at(conditions, generation),

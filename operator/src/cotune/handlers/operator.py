@@ -9,6 +9,7 @@ from typing import Any
 import kopf
 from prometheus_client import start_http_server
 
+from cotune.artifacts.directory import DirectoryStore
 from cotune.cluster.cards import Cards
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import EXPERIMENT, PROFILE, TRIAL, Kind
@@ -17,7 +18,10 @@ from cotune.cluster.stacks import Stacks
 from cotune.handlers.experiment import ExperimentReconciler
 from cotune.handlers.plans import Plans
 from cotune.handlers.profile import ProfileReconciler
+from cotune.handlers.records import Records
 from cotune.handlers.settings import Settings
+from cotune.handlers.store_thread import StoreThread
+from cotune.handlers.sweeper import Sweeper
 from cotune.handlers.trial import TrialReconciler
 from cotune.handlers.work_queue import Key, Reconcile, WorkQueue
 
@@ -39,9 +43,15 @@ def register(registry: kopf.OperatorRegistry, settings: Settings) -> None:
         configure(kwargs["settings"])
         objects = await Objects.connect()
         running.push_async_callback(objects.close)
-        queues.update(_queues(objects, settings))
+        store = StoreThread(DirectoryStore(settings.artifacts)) if settings.artifacts is not None else None
+        records = Records(objects, Stacks(objects), settings.probe.name, store)
+        queues.update(_queues(objects, settings, records))
         for queue in queues.values():
             await running.enter_async_context(queue.running())
+        if store is not None:
+            running.callback(store.close)
+            sweeper = Sweeper(objects, store, settings.retention, records.is_short)
+            await running.enter_async_context(sweeper.running())
         start_http_server(settings.metrics_port)
         _logger.info("started: watching experiments, trials and profiles")
 
@@ -91,9 +101,10 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.connect_timeout = 10
 
 
-def _queues(objects: Objects, settings: Settings) -> dict[Kind, WorkQueue]:
+def _queues(objects: Objects, settings: Settings, records: Records) -> dict[Kind, WorkQueue]:
     events = Events(objects, reporter="cotune")
-    trial = TrialReconciler(objects, Cards(objects, settings.namespace), Stacks(objects), events, settings)
+    cards = Cards(objects, settings.namespace)
+    trial = TrialReconciler(objects, cards, records.stacks, events, settings, records)
     return {
         EXPERIMENT: WorkQueue(
             "experiment",

@@ -11,12 +11,14 @@ from cotune.api.grant import GrantSpec, GrantTarget
 from cotune.api.profile import ProfilePhase, ProfileSpec, ProfileStatus, Stage, StageStatus
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import GRANT, PROFILE
+from cotune.cluster.nodes import nodes
 from cotune.cluster.objects import REFUSALS, ApiError, ForbiddenError, Object, Objects
 from cotune.cluster.revisions import Revisions, StoredRevision, as_stored
 from cotune.cluster.workloads import Workload, Workloads
 from cotune.handlers.statuses import condition, status_of, write_status
 from cotune.rollout.beginning import unfit
 from cotune.rollout.convergence import Scale, SetValues
+from cotune.rollout.expectation import sharing_mismatch
 from cotune.rollout.progress import (
     IN_PROGRESS,
     ON_THE_WAY_BACK,
@@ -115,6 +117,8 @@ class ProfileReconciler:
             {name: it.observed for name, it in found.items()},
             await workloads.autoscalers(by_component),
         )
+        if waiting is None and (why := await self._sharing_mismatch(spec, found)) is not None:
+            waiting = Waiting("SharingMismatch", f"namespace {stage.namespace}: {why}", is_stalled=True)
         if waiting is not None:
             return await self._wait(body, spec, status, waiting, now)
         metadata = body["metadata"]
@@ -186,7 +190,12 @@ class ProfileReconciler:
             message = f"ControllerRevision {state.last_good_revision}, the way back, is gone"
             return StageStep(ProfilePhase.DEGRADED, message, obstacle=Obstacle("RevisionGone", message))
         found = await self._observe(spec, stage, last_good.targets)
-        if (why := _no_longer(body, state, targets, last_good, target)) and state.phase not in ON_THE_WAY_BACK:
+        why = _no_longer(body, state, targets, last_good, target)
+        if not why and state.phase not in ON_THE_WAY_BACK:
+            # The pods that have started since may run elsewhere.
+            mismatch = await self._sharing_mismatch(spec, found)
+            why = f"SharingMismatch: {mismatch}" if mismatch is not None else ""
+        if why and state.phase not in ON_THE_WAY_BACK:
             step = StageStep(ProfilePhase.ROLLING_BACK, why)
         else:
             observed = {name: it.observed for name, it in found.items()}
@@ -196,6 +205,13 @@ class ProfileReconciler:
         wanted = last_good if step.phase in ON_THE_WAY_BACK or target is None else target
         await self._apply(stage, step, found, wanted)
         return step
+
+    async def _sharing_mismatch(self, spec: ProfileSpec, found: Mapping[str, Workload]) -> str | None:
+        """Why the stage's cards are not shared as the profile expects it; the nodes are only read where it matters."""
+        on_cards = {name: it.card_nodes for name, it in found.items() if it.card_nodes}
+        if spec.expect is None or spec.expect.sharing is None or not on_cards:
+            return None
+        return sharing_mismatch(spec.expect, on_cards, {it.name: it.sharing for it in await nodes(self.objects)})
 
     async def _observe(
         self, spec: ProfileSpec, stage: Stage, targets: Mapping[str, GrantTarget]

@@ -1,9 +1,11 @@
 """What the operator is told by its Deployment's environment."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 
+from cotune.artifacts.retention import Retention
 from cotune.trials.probe_pod import ProbeImage
 
 
@@ -25,6 +27,12 @@ class Settings:
     log_level: str
     liveness_port: int
     metrics_port: int
+    node_agent: str | None = None
+    """Host name and port behind which the agents of all nodes are found; None: there are none."""
+    artifacts: Path | None = None
+    """Where the records of trials are kept; None: nowhere."""
+    retention: Retention = field(default_factory=Retention)
+    """How many of them."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -44,6 +52,12 @@ class Settings:
             log_level=environment.get("COTUNE_LOG_LEVEL", "INFO").upper(),
             liveness_port=int(_positive(environment, "COTUNE_LIVENESS_PORT", 8080)),
             metrics_port=int(_positive(environment, "COTUNE_METRICS_PORT", 9090)),
+            node_agent=environment.get("COTUNE_NODE_AGENT") or None,
+            artifacts=Path(folder) if (folder := environment.get("COTUNE_ARTIFACTS_DIRECTORY", "")) else None,
+            retention=Retention(
+                days=_limit(environment, "COTUNE_ARTIFACTS_DAYS"),
+                count_per_experiment=_limit(environment, "COTUNE_ARTIFACTS_COUNT_PER_EXPERIMENT"),
+            ),
         )
 
 
@@ -51,6 +65,10 @@ def _required(environment: Mapping[str, str], name: str) -> str:
     if not (value := environment.get(name, "")):
         raise SettingsError(f"{name} is not set")
     return value
+
+
+def _limit(environment: Mapping[str, str], name: str) -> int | None:
+    return int(_positive(environment, name, 1)) if environment.get(name) else None
 
 
 def _positive(environment: Mapping[str, str], name: str, default: float) -> float:

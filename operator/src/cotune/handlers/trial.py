@@ -9,23 +9,36 @@ from pydantic import ValidationError
 
 from cotune.api.conditions import with_condition
 from cotune.api.experiment import ExperimentPhase, ExperimentSpec, ExperimentStatus
-from cotune.api.trial import Measurement, ObservedServer, Prediction, Purpose, TrialPhase, TrialSpec, TrialStatus
+from cotune.api.sharing import Sharing
+from cotune.api.trial import (
+    InterferenceFigure,
+    Measurement,
+    ObservedDevice,
+    ObservedServer,
+    Purpose,
+    TrialPhase,
+    TrialSpec,
+    TrialStatus,
+)
 from cotune.cluster.cards import Cards, Holder, QuarantinedError
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import CONFIG_MAP, EXPERIMENT, TRIAL
-from cotune.cluster.nodes import nodes
+from cotune.cluster.nodes import nodes, why_lost
 from cotune.cluster.objects import REFUSALS, ApiError, ForbiddenError, Object, Objects
 from cotune.cluster.stacks import NameTakenError, ObservedStack, Stacks
 from cotune.fitness.judgement import Judgement, judge
 from cotune.handlers.experiment import LABEL_EXPERIMENT, spec_digest
+from cotune.handlers.records import Records
 from cotune.handlers.settings import Settings
 from cotune.handlers.statuses import condition, status_of, write_status
 from cotune.measurement.contract import ProbeResult
 from cotune.planning.calibration import prediction_errors
 from cotune.search.space import Candidate, Space
+from cotune.trials.holdings import observed_devices
+from cotune.trials.interference import figures, is_measured, longest, rounds
 from cotune.trials.lifecycle import Deadlines, Observed, Step, decide, log_unreadable, measuring_deadline
-from cotune.trials.outcome import ComponentRun, NoResultError, measurements, observed_server, probe_result
-from cotune.trials.placement import place
+from cotune.trials.outcome import NoResultError, measurements, observed_server, probe_result
+from cotune.trials.placement import NO_SUITABLE_NODE, place_stack
 from cotune.trials.pod_failure import PodFailure
 from cotune.trials.probe_pod import PROBE, probe_pod
 from cotune.trials.render import (
@@ -37,11 +50,12 @@ from cotune.trials.render import (
     component_service,
     environment,
 )
-from cotune.trials.truth import Breach, Evidence, breach
+from cotune.trials.tenancy import Tenancy, tenancy
+from cotune.trials.truth import Breach, ComponentEvidence, Evidence, breach
 
 _POLL, _LATER = timedelta(seconds=0.5), timedelta(seconds=5)
 _QUARANTINE = timedelta(minutes=10)
-"""For which a card that was not drained in time is left alone."""
+"""For which a card that was not drained in time, or has failed, is left alone."""
 
 TRIALS = Counter("cotune_trials_total", "Trials that have finished.", ["phase", "reason"])
 
@@ -55,6 +69,7 @@ class TrialReconciler:
     stacks: Stacks
     events: Events
     settings: Settings
+    records: Records
 
     async def reconcile(self, body: Object, now: datetime) -> timedelta | None:
         """One pass over the trial as it was just read."""
@@ -87,48 +102,62 @@ class TrialReconciler:
         experiment: ExperimentSpec,
         now: datetime,
     ) -> timedelta | None:
-        node = status.node or await self._acquire_any(identity, experiment, now)
+        node = status.node or await self._acquire_any(identity, spec, experiment, now)
         if isinstance(node, Step):
             await self._write(body, status, node, now)
-            return _LATER if node.reason == "NodeQuarantined" else _POLL
+            return _LATER if node.reason in {"NodeQuarantined", NO_SUITABLE_NODE} else _POLL
         stack = await self.stacks.observe(identity)
         holder = await self.cards.holder(node)
+        lost = await why_lost(self.objects, node)
         step = decide(
             experiment.stack.components,
             status.phase,
             status.phase_started_at or now,
-            Observed(holder == Holder.of(identity), stack.probe, stack.components, _refused(status)),
-            self._deadlines(experiment),
+            Observed(holder == Holder.of(identity), stack.probe, stack.components, _refused(status), lost),
+            self._deadlines(spec, experiment),
             now,
         )
-        measured, servers = (), ()
+        kept = _Kept(step)
         try:
             begins = status.phase is TrialPhase.PENDING
             if begins and (missing := await self._missing_corpus(identity, experiment)):
                 why = Step(TrialPhase.PENDING, "CorpusNotFound", f"no ConfigMap {missing} in {identity.namespace}")
                 return await self._put_off(body, identity, status, node, why, now)
             await self.stacks.ensure(identity, self._manifests(identity, spec, experiment, node, step))
-            step, measured, servers = await self._measured(status, step, experiment, stack, spec.prediction, now)
-            if step.reason == "NotDrained":
-                step = await self._quarantined(identity, step, stack, node, now)
+            kept = await self._measured(spec, status, step, experiment, stack, now)
         except TemplateError as error:
-            step = Step(TrialPhase.INVALID, "TemplateRefused", str(error))
+            kept = _Kept(Step(TrialPhase.INVALID, "TemplateRefused", str(error)))
         except NameTakenError as error:
-            step = Step(TrialPhase.INVALID, "NameTaken", str(error))
+            kept = _Kept(Step(TrialPhase.INVALID, "NameTaken", str(error)))
         except ApiError as error:
             if error.status not in REFUSALS:
                 raise
             if _may_pass(error):
-                step = Step(status.phase, "QuotaExceeded", error.message)
+                kept = _Kept(Step(status.phase, "QuotaExceeded", error.message))
                 if status.phase is TrialPhase.PENDING:
-                    return await self._put_off(body, identity, status, node, step, now)
+                    return await self._put_off(body, identity, status, node, kept.step, now)
             else:
                 # Pod Security, a missing right or a field that no pod has: the same again would be refused again.
-                step = Step(TrialPhase.INVALID, "PodRefused", error.message)
-        errors = prediction_errors(spec.prediction, measured) if spec.prediction is not None else ()
+                kept = _Kept(Step(TrialPhase.INVALID, "PodRefused", error.message))
+        step = kept.step
+        errors = prediction_errors(spec.prediction, kept.measurements) if spec.prediction is not None else ()
         updated = status.model_copy(
-            update={"node": node, "measurements": measured, "servers": servers, "prediction_errors": errors}
+            update={
+                "node": node,
+                "measurements": kept.measurements,
+                "servers": kept.servers,
+                "interference": kept.interference,
+                "devices": kept.devices,
+                "prediction_errors": errors,
+                "phase": step.phase,
+                "reason": step.reason,
+                "message": step.message[:4096],
+            }
         )
+        if step.phase.is_finished():
+            updated = await self.records.with_record(body, spec, updated, stack, now)
+        if step.blames_the_card:
+            step = await self._quarantined(identity, step, stack, node, now)
         return await self._write(body, status, step, now, updated)
 
     async def _put_off(
@@ -139,11 +168,20 @@ class TrialReconciler:
         await self._write(body, status, why, now, status.model_copy(update={"node": None}))
         return _LATER
 
-    async def _acquire_any(self, identity: TrialIdentity, experiment: ExperimentSpec, now: datetime) -> str | Step:
+    async def _acquire_any(
+        self, identity: TrialIdentity, spec: TrialSpec, experiment: ExperimentSpec, now: datetime
+    ) -> str | Step:
         """A node whose card the trial holds now, or the step of a trial that has none."""
-        containers = len(experiment.stack.components) + 1
+        sharing = experiment.sharing(_candidate(spec).values)
+        placement = place_stack(await nodes(self.objects), experiment, sharing)
+        if not placement.nodes:
+            # Others of the search can do without it; on the baseline and a confirming run the experiment waits.
+            is_dispensable = spec.purpose is Purpose.SEARCH and sharing is not experiment.baseline_sharing
+            is_skipped = is_dispensable and not placement.may_come
+            phase = TrialPhase.SKIPPED if is_skipped else TrialPhase.PENDING
+            return Step(phase, NO_SUITABLE_NODE, placement.why_none())
         quarantined: list[str] = []
-        for node in place(await nodes(self.objects), experiment.gpu, containers).nodes:
+        for node in placement.nodes:
             try:
                 if await self.cards.acquire(node, identity, now):
                     return node
@@ -156,8 +194,9 @@ class TrialReconciler:
     async def _quarantined(
         self, identity: TrialIdentity, step: Step, stack: ObservedStack, node: str, now: datetime
     ) -> Step:
-        """Keep the next trial from waiting for a card that somebody else uses, and say what the probe saw there."""
-        seen = await self.stacks.last_line(stack, PROBE)
+        """Keep the next trial from a card that somebody else uses, or that fails, and say what the probe saw there."""
+        # A probe that has ended well has said its result last.
+        seen = await self.stacks.last_line(stack, PROBE) if step.reason == "NotDrained" else ""
         why = f"{step.message}: {seen}" if seen else step.message
         until = now + _QUARANTINE
         await self.cards.quarantine(node, identity, until, why)
@@ -168,7 +207,18 @@ class TrialReconciler:
     ) -> list[Manifest]:
         made: list[Manifest] = []
         if step.start_probe:
-            made.append(probe_pod(identity, experiment, node, self.settings.probe))
+            candidate = _candidate(spec)
+            made.append(
+                probe_pod(
+                    identity,
+                    experiment,
+                    node,
+                    self.settings.probe,
+                    self.settings.node_agent,
+                    is_exclusive=experiment.sharing(candidate.values) is Sharing.EXCLUSIVE,
+                    interference=is_measured(experiment, candidate, spec.purpose),
+                )
+            )
         for component in experiment.stack.components:
             if component.name in step.start:
                 variables = environment(component.name, experiment.parameters, _candidate(spec))
@@ -184,42 +234,61 @@ class TrialReconciler:
 
     async def _measured(
         self,
+        spec: TrialSpec,
         status: TrialStatus,
         step: Step,
         experiment: ExperimentSpec,
         stack: ObservedStack,
-        prediction: Prediction | None,
         now: datetime,
-    ) -> tuple[Step, tuple[Measurement, ...], tuple[ObservedServer, ...]]:
+    ) -> "_Kept":
         """The measurements of a trial that has succeeded, and what servers have logged: stored before the pods go."""
         if step.phase is TrialPhase.FAILED:
-            return step, (), _servers(experiment, {name: pod.log or "" for name, pod in stack.components.items()})
+            logs = {name: pod.log or "" for name, pod in stack.components.items()}
+            return _Kept(step, servers=_servers(experiment, logs))
         if step.phase is not TrialPhase.SUCCEEDED or stack.probe is None:
-            return step, (), ()
+            return _Kept(step)
         try:
             result, runs = probe_result(stack.probe.log or ""), await self.stacks.runs(stack)
         except NoResultError as error:
-            return Step(TrialPhase.INVALID, "NoResult", str(error)), (), ()
+            return _Kept(Step(TrialPhase.INVALID, "NoResult", str(error)))
         except ApiError as error:
             if error.status in REFUSALS:
                 raise
             elapsed = now - (status.phase_started_at or now)
-            return log_unreadable(status.phase, elapsed, self._deadlines(experiment), "a component"), (), ()
-        measured = measurements(experiment, result, runs)
-        if (found := _breach(experiment, result, stack, runs, measured, prediction)) is not None:
+            deadlines = self._deadlines(spec, experiment)
+            return _Kept(log_unreadable(status.phase, elapsed, deadlines, "a component"))
+        components = {PROBE: stack.probe_evidence(), **{name: it.evidence for name, it in runs.items()}}
+        seen = _tenancy(result, components)
+        measured = measurements(experiment, result, runs, seen)
+        if (found := _breach(experiment, result, components, measured, spec, seen)) is not None:
             # Nothing of it is kept: neither a judgement nor a later plan may rest on it.
             phase = TrialPhase.FAILED if found.blames_the_candidate else TrialPhase.INVALID
-            return Step(phase, found.reason, found.message), (), ()
-        return step, measured, _servers(experiment, {name: run.log for name, run in runs.items()})
+            return _Kept(Step(phase, found.reason, found.message, blames_the_card=found.blames_the_card))
+        return _Kept(
+            step,
+            measured,
+            _servers(experiment, {name: run.log for name, run in runs.items()}),
+            figures(result.interference),
+            observed_devices(experiment, spec.prediction, seen),
+        )
 
     async def _finish(
         self, body: Object, identity: TrialIdentity, spec: TrialSpec, status: TrialStatus, now: datetime
     ) -> timedelta | None:
+        if self.records.is_to_be_tried_again(status, now) and (stack := await self.stacks.observe(identity)).pods:
+            new = await self.records.with_record(body, spec, status, stack, now)
+            if await write_status(self.objects, TRIAL, body, status, new):
+                return timedelta()
+            await self._judge(body, spec, status, now)
+            return _LATER
         is_gone = await self.stacks.clean_up(identity)
         if is_gone and status.node is not None:
             await self.cards.release(status.node, identity)
         is_judged = await self._judge(body, spec, status, now)
-        return None if is_gone and is_judged else _POLL
+        if is_gone and is_judged:
+            return None
+        # The pods of a lost node go when it comes back, or is taken out of the cluster: until then its card is held.
+        return _LATER if status.reason == "NodeLost" else _POLL
 
     async def _judge(self, body: Object, spec: TrialSpec, status: TrialStatus, now: datetime) -> bool:
         """Fitness and feasibility, once the baseline's repeats have all ended; False: not yet."""
@@ -270,7 +339,7 @@ class TrialReconciler:
         generation = body["metadata"]["generation"]
         finished, succeeded = step.phase.is_finished(), step.phase is TrialPhase.SUCCEEDED
         reason = step.reason or str(step.phase)
-        conditions = old.conditions
+        conditions = (updated or old).conditions
         told = [
             condition("Progressing", not finished, generation, now, reason, step.message),
             condition("Ready", succeeded, generation, now, reason, step.message),
@@ -300,12 +369,24 @@ class TrialReconciler:
                 TRIALS.labels(str(step.phase), step.reason).inc()
         return timedelta() if step.phase is not old.phase else _POLL
 
-    def _deadlines(self, experiment: ExperimentSpec) -> Deadlines:
-        return Deadlines(self.settings.drain, self.settings.start, measuring_deadline(experiment.workload))
+    def _deadlines(self, spec: TrialSpec, experiment: ExperimentSpec) -> Deadlines:
+        rounds = longest(experiment) if is_measured(experiment, _candidate(spec), spec.purpose) else timedelta()
+        return Deadlines(self.settings.drain, self.settings.start, measuring_deadline(experiment.workload, rounds))
 
     async def _tell_judgement(self, body: Object, judgement: Judgement, now: datetime) -> None:
         note = f"fitness {judgement.fitness}" if judgement.feasible else judgement.message
         await self.events.tell(body, judgement.reason, note, "Judge", now, warning=not judgement.feasible)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What a pass found of a trial's result, and the step that it makes of it."""
+
+    step: Step
+    measurements: tuple[Measurement, ...] = ()
+    servers: tuple[ObservedServer, ...] = ()
+    interference: tuple[InterferenceFigure, ...] = ()
+    devices: tuple[ObservedDevice, ...] = ()
 
 
 def _identity(body: Object, spec: TrialSpec) -> TrialIdentity:
@@ -331,19 +412,39 @@ def _servers(experiment: ExperimentSpec, logs: Mapping[str, str]) -> tuple[Obser
     return tuple(found for it in names if (found := observed_server(it, logs.get(it, ""))) is not None)
 
 
+def _tenancy(result: ProbeResult, components: Mapping[str, ComponentEvidence]) -> Tenancy | None:
+    if result.conduct is None or result.conduct.card is None:
+        return None
+    pods = {name: it.identity for name, it in components.items()}
+    return tenancy(result.node, result.conduct.card.uuid, pods)
+
+
 def _breach(
     experiment: ExperimentSpec,
     result: ProbeResult,
-    stack: ObservedStack,
-    runs: Mapping[str, ComponentRun],
+    components: Mapping[str, ComponentEvidence],
     measured: Sequence[Measurement],
-    prediction: Prediction | None,
+    spec: TrialSpec,
+    seen: Tenancy | None,
 ) -> Breach | None:
     if result.conduct is None or (result.conduct.card is None) != (experiment.gpu is None):
         return Breach("NoResult", "the probe does not say how it has measured")
-    components = {PROBE: stack.probe_evidence(), **{name: it.evidence for name, it in runs.items()}}
-    by_metric = {it.metric: it for it in measured}
-    return breach(Evidence(experiment, result.conduct, components, by_metric, prediction))
+    candidate = _candidate(spec)
+    wanted = rounds(experiment) if is_measured(experiment, candidate, spec.purpose) else ()
+    if tuple(it.loaded for it in result.conduct.rounds) != wanted:
+        return Breach("NoResult", "the probe has not measured the interference that was asked for")
+    return breach(
+        Evidence(
+            spec=experiment,
+            conduct=result.conduct,
+            components=components,
+            measurements={it.metric: it for it in measured},
+            prediction=spec.prediction,
+            interference=result.interference,
+            tenancy=seen,
+            sharing=experiment.sharing(candidate.values),
+        )
+    )
 
 
 def _may_pass(error: ApiError) -> bool:

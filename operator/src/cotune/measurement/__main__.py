@@ -12,7 +12,9 @@ from pydantic import ValidationError
 
 from cotune.measurement.card import Card, CardError
 from cotune.measurement.contract import CONFIGURATION_VARIABLE, DRAINED_PATH, HEALTH_PORT, ProbeConfiguration
-from cotune.measurement.probe import DrainedCard, Inputs, Progress, read_inputs, run_probe
+from cotune.measurement.corpus import CorpusError
+from cotune.measurement.inputs import Inputs, read_inputs, with_fetched
+from cotune.measurement.probe import DrainedCard, Progress, run_probe
 
 _TERMINATED = 128 + signal.SIGTERM
 
@@ -34,7 +36,7 @@ def main() -> int:
     port = int(os.environ.get("COTUNE_PROBE_PORT", HEALTH_PORT))
     try:
         return asyncio.run(_run(configuration, inputs, port))
-    except CardError as error:
+    except (CardError, CorpusError) as error:
         print(f"probe: error: {error}", file=sys.stderr)
         return 1
 
@@ -54,19 +56,26 @@ async def _run(configuration: ProbeConfiguration, inputs: Inputs, port: int) -> 
 async def _probe(configuration: ProbeConfiguration, inputs: Inputs, port: int) -> str:
     drained = asyncio.Event()
     async with _health(drained, port):
-        drained_card: DrainedCard | None = None
-        if configuration.gpu:
-            card = Card()
-            progress = Progress(_say)
-            progress("waiting for the card to be drained")
-            reading = await card.drained(
-                lambda it: progress(f"waiting for the card: {it.used_mib:.0f} MiB used, {it.processes} processes")
-            )
-            _say(f"the card is drained: {reading.used_mib:.0f} of {reading.total_mib:.0f} MiB used, no process")
-            drained_card = DrainedCard(card, reading)
-        drained.set()
-        result = await run_probe(configuration, inputs, drained_card, _say)
+        # The card does not wait for what is fetched, or a slow web server would look like a card that is in use.
+        complete, card = await asyncio.gather(with_fetched(inputs, configuration), _drained(configuration, drained))
+        result = await run_probe(configuration, complete, card, _say)
     return result.model_dump_json(by_alias=True)
+
+
+async def _drained(configuration: ProbeConfiguration, event: asyncio.Event) -> DrainedCard | None:
+    """The card, once it was seen drained; None where there is none."""
+    if not configuration.gpu:
+        event.set()
+        return None
+    card = Card()
+    progress = Progress(_say)
+    progress("waiting for the card to be drained")
+    reading = await card.drained(
+        lambda it: progress(f"waiting for the card: {it.used_mib:.0f} MiB used, {it.processes} processes")
+    )
+    _say(f"the card is drained: {reading.used_mib:.0f} of {reading.total_mib:.0f} MiB used, no process")
+    event.set()
+    return DrainedCard(card, reading, card.listen())
 
 
 @asynccontextmanager

@@ -14,11 +14,13 @@ import aiohttp
 
 from cotune.measurement.corpus import Clip
 from cotune.measurement.prompts import prompt
+from cotune.measurement.quality import Reply
 from cotune.measurement.requests import Request, Sample
+from cotune.measurement.word_error_rate import Heard
 
 _MODELS = "/v1/models"
 _MODELS_TIMEOUT = aiohttp.ClientTimeout(total=30)
-_GIVEN_UP = {"abort", "error"}
+GIVEN_UP = {"abort", "error"}
 """What vLLM gives as the reason to end where it gave a request up."""
 _EVENT_STREAM, _JSON = "text/event-stream", "application/json"
 
@@ -77,8 +79,9 @@ class Answer:
     tokens: int | None = None
     """Of the answer, as the server's own `usage` says; None: it does not say."""
     prompt_tokens: int | None = None
-    heard: tuple[str, str] | None = None
-    """Reference and transcription."""
+    heard: Heard | None = None
+    reply: Reply | None = None
+    """To a question whose answer is known."""
     audio_seconds: float = 0.0
     processing_seconds: float = 0.0
 
@@ -150,7 +153,7 @@ class LanguageModelClient:
         path = "/v1/chat/completions" if self.chat else "/v1/completions"
         body = json.dumps({"model": self._model, **prepared.body}).encode()
         async with self.session.post(self.url + path, data=body, headers={"Content-Type": _JSON}) as response:
-            await _refuse_errors(response)
+            await refuse_errors(response)
             if response.content_type != _EVENT_STREAM:
                 raise AnswerError(f"{response.content_type} instead of a stream: {(await response.text())[:200]}")
             await _read_stream(response, answer, prepared.body.get("max_tokens"))
@@ -174,19 +177,19 @@ class TranscriptionsClient:
         if clip is None:
             raise ValueError("a transcription without a clip")
         form = aiohttp.FormData()
-        form.add_field("file", clip.audio, filename=clip.name, content_type="audio/wav")
+        form.add_field("file", clip.audio, filename=clip.name.rpartition("/")[2], content_type="audio/wav")
         form.add_field("model", "whisper-1")
         form.add_field("response_format", "json")
         sent = time.monotonic()
         async with self.session.post(f"{self.url}/v1/audio/transcriptions", data=form) as response:
-            await _refuse_errors(response)
-            found = _no_error(await response.read())
+            await refuse_errors(response)
+            found = json_without_error(await response.read())
         text = cast("dict[str, Any]", found).get("text") if isinstance(found, dict) else None
         if not isinstance(text, str):
             raise AnswerError("the transcription has no text")
         if clip.transcript.strip() and not text.strip():
             raise AnswerError(f"the transcription of {clip.name} is empty", ErrorKind.EMPTY)
-        answer.heard = (clip.transcript, text)
+        answer.heard = Heard(clip.transcript, text, clip.condition)
         answer.audio_seconds, answer.processing_seconds = clip.seconds, time.monotonic() - sent
 
 
@@ -204,10 +207,10 @@ class HttpClient:
     async def send(self, prepared: Prepared, answer: Answer) -> None:
         """One request, the body read to its end; an empty one is a good answer, as health checks give it."""
         async with self.session.get(self.url) as response:
-            await _refuse_errors(response)
+            await refuse_errors(response)
             body = await response.read()
         if response.content_type == _JSON and body:
-            _no_error(body)
+            json_without_error(body)
 
 
 @dataclass(frozen=True)
@@ -226,8 +229,8 @@ async def served_model(session: aiohttp.ClientSession, url: str) -> ServedModel:
         AnswerError: it names none.
     """
     async with session.get(url + _MODELS, timeout=_MODELS_TIMEOUT) as response:
-        await _refuse_errors(response)
-        found = cast("dict[str, Any]", _no_error(await response.read()))
+        await refuse_errors(response)
+        found = cast("dict[str, Any]", json_without_error(await response.read()))
     try:
         model = cast("dict[str, Any]", found["data"][0])
         return ServedModel(str(model["id"]), model.get("max_model_len"))
@@ -235,15 +238,16 @@ async def served_model(session: aiohttp.ClientSession, url: str) -> ServedModel:
         raise AnswerError(f"{_MODELS} names no model") from error
 
 
-async def _refuse_errors(response: aiohttp.ClientResponse) -> None:
+async def refuse_errors(response: aiohttp.ClientResponse) -> None:
+    """Raise `AnswerError` for any status but 2xx."""
     if not 200 <= response.status <= 299:
         text = (await response.text())[:200]
         kind = ErrorKind.REFUSED if response.status in {429, 503} else ErrorKind.STATUS
         raise AnswerError(f"{response.method} {response.url.path}: {response.status} {text}", kind)
 
 
-def _no_error(body: bytes) -> object:
-    """The JSON of a body that came with 2xx."""
+def json_without_error(body: bytes) -> object:
+    """The JSON of a body that came with 2xx; `AnswerError` where it is none, or says that it failed."""
     try:
         found = cast("object", json.loads(body))
     except ValueError as error:
@@ -281,7 +285,7 @@ async def _read_stream(response: aiohttp.ClientResponse, answer: Answer, expecte
         raise AnswerError("the stream was cut before its end", ErrorKind.TRUNCATED)
     if latest is None:
         raise AnswerError("the stream ended without a token", ErrorKind.EMPTY)
-    if reason is None or reason in _GIVEN_UP:
+    if reason is None or reason in GIVEN_UP:
         raise AnswerError(f"the stream was cut: its reason to end is {reason}", ErrorKind.TRUNCATED)
     tokens, prompt_tokens = usage.get("completion_tokens"), usage.get("prompt_tokens")
     if reason != "stop" and tokens is not None and expected is not None and int(tokens) < expected:

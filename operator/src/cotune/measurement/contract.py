@@ -6,18 +6,22 @@ prints, as one line of JSON.
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self, cast
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cotune.api.base import ApiModel, ComponentName, map_list
+from cotune.api.corpus import Noise, UrlSource
 from cotune.api.experiment import Arrivals, ArrivalType, Protocol
-from cotune.api.trial import Measurement
+from cotune.api.trial import MOST_INTERFERENCE_FIGURES, Measurement
+from cotune.measurement.agent.contract import NodeReport
 
 CONFIGURATION_VARIABLE = "COTUNE_PROBE"
 HEALTH_PORT = 8080
 GRACE_SECONDS = 30.0
 LARGEST_ALLOCATION = "gpu.largestAllocMiB"
+MOST_WRONG, MOST_SHOWN = 8, 200
+"""Wrong answers that a result shows, and characters of each."""
 DRAINED_PATH = "/drained"
 """Answers 200 once the card was seen drained (at once without a card), 503 before: the pod's readiness."""
 
@@ -43,9 +47,25 @@ class ProbeStream(ApiModel):
     warmup_seconds: Annotated[float, Field(ge=0)] | None = None
     """Left out: the configuration's."""
     corpus: str | None = None
-    """For OpenAITranscriptions: the folder that holds `*.wav` and `transcripts.json`."""
+    """For OpenAITranscriptions: the folder that holds `*.wav` and `transcripts.json`; or"""
+    corpus_url: UrlSource | None = None
+    """where the archive is that holds them."""
+    noise: Noise | None = None
+    """What is mixed into the clips."""
+    questions: str | None = None
+    """For language models: the file with questions whose answers are known."""
     path: str = "/"
     """For HTTP: what is asked for with GET."""
+
+
+class ProbeInterference(ApiModel):
+    """Rounds of load after the window, each on some of the services."""
+
+    duration_seconds: Annotated[float, Field(gt=0)]
+    """Of a round's own window."""
+    warmup_seconds: Annotated[float, Field(ge=0)] = 0
+    rounds: Annotated[tuple[tuple[ComponentName, ...], ...], Field(min_length=1, max_length=64)]
+    """The components that are loaded in each round."""
 
 
 class ProbeConfiguration(ApiModel):
@@ -55,6 +75,8 @@ class ProbeConfiguration(ApiModel):
     """Whether there is a card to be watched; without one no `gpu.*` metric is reported."""
     largest_allocation: bool | None = None
     """Whether the card is asked after the window for the largest allocation that still succeeds: that disturbs."""
+    node_agent: Annotated[str, Field(max_length=300)] | None = None
+    """Host name and port of the agents of all nodes; the own one is found among them. None: there are none."""
     seed: int
     """Of the arrivals: the same for every candidate."""
     warmup_seconds: Annotated[float, Field(ge=0)]
@@ -64,6 +86,8 @@ class ProbeConfiguration(ApiModel):
     grace_seconds: Annotated[float, Field(ge=0)] = GRACE_SECONDS
     """How long after the window its answers are waited for."""
     streams: Annotated[tuple[ProbeStream, ...], Field(min_length=1)]
+    interference: ProbeInterference | None = None
+    """What is measured after the window; left out: nothing."""
 
 
 class Steadiness(StrEnum):
@@ -140,6 +164,22 @@ class StreamReport(ApiModel):
     histograms: tuple[RawHistogram, ...] = ()
 
 
+class QualityReport(ApiModel):
+    """What came of the questions of one stream: they are no part of its load, and of none of its figures."""
+
+    component: ComponentName
+    stream: Annotated[int, Field(ge=0)]
+    """Its place in the configuration."""
+    asked: Annotated[int, Field(ge=0)]
+    answered: Annotated[int, Field(ge=0)]
+    """Not refused, cut or timed out: what was not answered counts as wrong."""
+    goodness: Annotated[float, Field(ge=0)]
+    """Right answers; with recorded log-probabilities parts of one."""
+    wrong: Annotated[tuple[Annotated[str, Field(max_length=MOST_SHOWN)], ...], Field(max_length=MOST_WRONG)] = ()
+    """The first wrong answers, each after the end of its question."""
+    errors: tuple[ErrorCount, ...] = ()
+
+
 class CardProcess(ApiModel):
     """A process on the card as NVML lists it; whose it is, is not known here."""
 
@@ -172,6 +212,50 @@ class CardConduct(ApiModel):
     """The greatest."""
     uncorrected_ecc_errors: Annotated[int | None, Field(ge=0)] = None
     """New ones in the window."""
+    xids: Annotated[tuple[int, ...] | None, Field(max_length=64)] = None
+    """Critical errors (NVIDIA's Xid numbers) in the window; None: nobody was told of them."""
+    needs_reset: bool | None = None
+    """Whether memory with uncorrectable errors waits for a reset to be replaced."""
+
+
+class CardIdentity(ApiModel):
+    """Which card it was, and what drove it; None: the driver does not say."""
+
+    uuid: Annotated[str, Field(max_length=96)]
+    product: Annotated[str, Field(max_length=100)] | None = None
+    memory_mib: Annotated[float, Field(ge=0, alias="memoryMiB")]
+    """All of it, the driver's own share included."""
+    driver_version: Annotated[str, Field(max_length=80)] | None = None
+    cuda_version: Annotated[str, Field(max_length=20)] | None = None
+    """The newest that the driver can serve, such as `12.8`; that of a server's own libraries is in its image."""
+    nvml_version: Annotated[str, Field(max_length=80)] | None = None
+
+
+MOST_CARD_SAMPLES = 2_000
+
+_Samples = Field(max_length=MOST_CARD_SAMPLES)
+
+
+class CardSamples(ApiModel):
+    """The readings of the window, one entry for each in every list; thinned evenly where there were too many."""
+
+    seconds: Annotated[tuple[float, ...], _Samples]
+    """From the start of the window."""
+    used_mib: Annotated[tuple[float, ...], Field(max_length=MOST_CARD_SAMPLES, alias="usedMiB")]
+    """Their greatest is that of all readings, however many were left out."""
+    utilization: Annotated[tuple[float, ...], _Samples]
+    """0 to 1."""
+    sm_clock_mhz: Annotated[tuple[int | None, ...], Field(max_length=MOST_CARD_SAMPLES, alias="smClockMHz")]
+    """None: the driver does not say. So with the following."""
+    power_watts: Annotated[tuple[float | None, ...], _Samples]
+    temperature_celsius: Annotated[tuple[int | None, ...], _Samples]
+
+    @model_validator(mode="after")
+    def _is_parallel(self) -> Self:
+        lengths = {len(cast("tuple[object, ...]", getattr(self, it))) for it in type(self).model_fields}
+        if len(lengths) > 1:
+            raise ValueError(f"the lists have {sorted(lengths)} entries, and one reading has one in each")
+        return self
 
 
 class Punctuality(ApiModel):
@@ -184,6 +268,17 @@ class Punctuality(ApiModel):
     """How late the probe itself sent."""
 
 
+class RoundConduct(ApiModel):
+    """How one round of the interference matrix went."""
+
+    loaded: Annotated[tuple[ComponentName, ...], Field(min_length=1, max_length=16)]
+    started_at: datetime
+    ended_at: datetime
+    punctuality: Annotated[tuple[Punctuality, ...], Field(max_length=16)]
+    card: CardConduct | None = None
+    """None without a card."""
+
+
 class Conduct(ApiModel):
     """How the measurement went: not what it says, but whether it may be believed."""
 
@@ -193,6 +288,26 @@ class Conduct(ApiModel):
     punctuality: Annotated[tuple[Punctuality, ...], Field(max_length=16)] = ()
     card: CardConduct | None = None
     """None without a card."""
+    rounds: Annotated[tuple[RoundConduct, ...], Field(max_length=64)] = ()
+    """Of the interference matrix, in their order."""
+
+
+class InterferenceCell(ApiModel):
+    """One component's latencies while so many were loaded."""
+
+    loaded: tuple[ComponentName, ...]
+    """It alone, it and another, or all: the window itself."""
+    component: ComponentName
+    latency: Spread | None = None
+    """Over all of its streams; None: not one request was answered."""
+
+
+class ServiceFacts(ApiModel):
+    """What one service's own counters say beside its metrics."""
+
+    component: ComponentName
+    out_of_memory: Annotated[int | None, Field(ge=0)] = None
+    """Since its start; None: it does not count them."""
 
 
 class ProbeResult(ApiModel):
@@ -203,8 +318,20 @@ class ProbeResult(ApiModel):
     """The first errors of requests, each at most 300 characters: what a person reads first when errorRate is not 0."""
     streams: Annotated[tuple[StreamReport, ...], Field(max_length=32)] = ()
     """In the order of the configuration."""
+    quality: Annotated[tuple[QualityReport, ...], Field(max_length=32)] = ()
+    """Of the streams that have questions."""
     processor_wait_seconds: float | None = None
     """Of warm-up, window and cool-down: for how long the probe was ready to run and its core was somebody else's. None:
     the kernel does not say."""
+    interference: Annotated[tuple[InterferenceCell, ...], Field(max_length=MOST_INTERFERENCE_FIGURES)] = ()
+    """The rounds' cells, and the window's; empty: it was not asked for."""
+    node: NodeReport | None = None
+    """What the node agent saw over the window; None: it was not there."""
+    services: Annotated[tuple[ServiceFacts, ...], Field(max_length=16)] = ()
+    """What the services say of themselves."""
     conduct: Conduct | None = None
     """None: an older probe, of whose figures nothing can be said."""
+    card_identity: CardIdentity | None = None
+    """None without a card."""
+    card_samples: CardSamples | None = None
+    """None without a card."""

@@ -1,15 +1,19 @@
 """Speech with known transcripts: what transcriptions are measured with, and against."""
 
+import io
 import json
 import wave
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pydantic import RootModel, ValidationError
 
+TRANSCRIPTS = "transcripts.json"
+
 
 class CorpusError(ValueError):
-    """The folder is no corpus; the message says what is missing."""
+    """There is no corpus; the message says what is missing."""
 
 
 @dataclass(frozen=True)
@@ -17,10 +21,13 @@ class Clip:
     """One recording."""
 
     name: str
+    """As in `transcripts.json`, folders included: no two clips of a corpus have the same."""
     audio: bytes
     """The WAV file."""
     seconds: float
     transcript: str
+    condition: str | None = None
+    """Under which it is sent, as the last part of its metric's name; None: the corpus has only one."""
 
 
 class _Transcripts(RootModel[dict[str, str]]):
@@ -33,19 +40,36 @@ def read_corpus(folder: Path) -> tuple[Clip, ...]:
     Raises:
         CorpusError: no transcripts, no clips, or a clip that is no WAV file.
     """
+    return corpus_of(lambda name: (folder / name).read_bytes(), str(folder))
+
+
+def corpus_of(read: Callable[[str], bytes], where: str) -> tuple[Clip, ...]:
+    """The clips of whatever holds files by name.
+
+    Args:
+        read: gives a file's content, or raises `OSError` or `KeyError`.
+        where: it begins the messages.
+
+    Raises:
+        CorpusError: no transcripts, no clips, or a clip that is no WAV file.
+    """
     try:
-        transcripts = _Transcripts.model_validate_json((folder / "transcripts.json").read_bytes()).root
-    except (OSError, ValidationError, json.JSONDecodeError) as error:
-        raise CorpusError(f"{folder}/transcripts.json: {error}") from error
+        transcripts = _Transcripts.model_validate_json(read(TRANSCRIPTS)).root
+    except (OSError, KeyError, ValidationError, json.JSONDecodeError) as error:
+        raise CorpusError(f"{where}/{TRANSCRIPTS}: {error}") from error
     if not transcripts:
-        raise CorpusError(f"{folder}/transcripts.json names no clip")
-    return tuple(_clip(folder / name, text) for name, text in sorted(transcripts.items()))
+        raise CorpusError(f"{where}/{TRANSCRIPTS} names no clip")
+    return tuple(_clip(read, where, name, text) for name, text in sorted(transcripts.items()))
 
 
-def _clip(path: Path, transcript: str) -> Clip:
+def _clip(read: Callable[[str], bytes], where: str, name: str, transcript: str) -> Clip:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise CorpusError(f"{where}/{TRANSCRIPTS} names a clip outside: {name}")
     try:
-        with wave.open(str(path)) as recording:
+        audio = read(name)
+        with wave.open(io.BytesIO(audio)) as recording:
             seconds = recording.getnframes() / recording.getframerate()
-        return Clip(path.name, path.read_bytes(), seconds, transcript)
-    except (OSError, EOFError, wave.Error) as error:
-        raise CorpusError(f"{path}: {error}") from error
+    except (OSError, KeyError, EOFError, wave.Error) as error:
+        raise CorpusError(f"{where}/{name}: {error}") from error
+    return Clip(name, audio, seconds, transcript)

@@ -1,6 +1,6 @@
 """Latencies as a high dynamic range histogram: from the *scheduled* arrival to the last byte."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, Self, cast
 
@@ -26,6 +26,15 @@ class _Histogram(Protocol):
 
     def encode(self) -> bytes: ...
 
+    def get_recorded_iterator(self) -> Iterator["_Bucket"]: ...
+
+
+class _Bucket(Protocol):
+    """What an iterator of HdrHistogram gives."""
+
+    value_iterated_to: int
+    count_added_in_this_iter_step: int
+
 
 @dataclass(frozen=True)
 class Percentiles:
@@ -39,6 +48,15 @@ class Percentiles:
     censored: int
     """Requests unfinished at the end, or given up after their time-out: their latency is at least what was recorded."""
     largest: float = 0.0
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """All values of one quantity, as what share of them is at most so large."""
+
+    steps: tuple[tuple[float, float], ...]
+    """Milliseconds and share, both ascending; the last share is 1."""
+    percentiles: Percentiles
 
 
 class LatencyRecorder:
@@ -60,6 +78,21 @@ class LatencyRecorder:
                 one._censored += it._censored
         return one
 
+    @classmethod
+    def decoded(cls, encoded: str) -> Self:
+        """What `encoded` had made into text; which of the values were censored, it does not hold.
+
+        Raises:
+            ValueError: it is no such histogram.
+        """
+        one = cls()
+        try:
+            one._histogram.add(cast("_Histogram", HdrHistogram.decode(encoded)))  # pyright: ignore[reportUnknownMemberType]
+        except Exception as error:  # The library raises whatever its parts raise: zlib, base64, ctypes, its own.
+            raise ValueError(f"no histogram: {type(error).__name__}: {error}") from error
+        one._samples = one._histogram.get_total_count()
+        return one
+
     def finished(self, scheduled: float, completed: float) -> None:
         """A request that was due at `scheduled` and whose last byte came at `completed`, both in seconds."""
         self._record(completed - scheduled)
@@ -75,6 +108,16 @@ class LatencyRecorder:
             return None
         p50, p95, p99 = (self._histogram.get_value_at_percentile(it) / 1000 for it in (50, 95, 99))
         return Percentiles(p50, p95, p99, self._samples, self._censored, self._histogram.get_max_value() / 1000)
+
+    def distribution(self) -> Distribution | None:
+        """Every value that was recorded, with the share of those that are no larger; None without a single request."""
+        if (found := self.percentiles()) is None:
+            return None
+        steps, before = list[tuple[float, float]](), 0
+        for it in self._histogram.get_recorded_iterator():
+            before += it.count_added_in_this_iter_step
+            steps.append((it.value_iterated_to / 1000, before / found.samples))
+        return Distribution(tuple(steps), found)
 
     def encoded(self) -> str:
         """The whole histogram in microseconds, in the compressed V2 format that all HdrHistogram libraries read."""

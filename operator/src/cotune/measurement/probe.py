@@ -2,43 +2,63 @@
 
 import asyncio
 import gc
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import aiohttp
 
 from cotune.api.experiment import ArrivalType, Protocol
+from cotune.measurement.agent.client import NodeAgent, UnknownError, find_agent
+from cotune.measurement.agent.contract import NODE_VARIABLE, NodeReport
 from cotune.measurement.arrivals import schedule, stream_seed
-from cotune.measurement.card import Card, Reading, card_conduct
+from cotune.measurement.card import Card, Reading, card_conduct, card_samples
 from cotune.measurement.clients import Answer, Client, HttpClient, LanguageModelClient, TranscriptionsClient
-from cotune.measurement.contract import Conduct, ProbeConfiguration, ProbeResult, ProbeStream, Punctuality, StreamReport
-from cotune.measurement.corpus import Clip, read_corpus
+from cotune.measurement.contract import (
+    CardConduct,
+    Conduct,
+    InterferenceCell,
+    ProbeConfiguration,
+    ProbeInterference,
+    ProbeResult,
+    ProbeStream,
+    Punctuality,
+    RoundConduct,
+    StreamReport,
+)
+from cotune.measurement.engine import EngineFacts, watch_engine
+from cotune.measurement.examination import Examination
+from cotune.measurement.inputs import Inputs
+from cotune.measurement.interference import interference_cell, slowdowns
 from cotune.measurement.largest_allocation import measure_largest_allocation
 from cotune.measurement.load import Step, Target, run_closed_loop, run_open_loop
 from cotune.measurement.prompts import prompt
+from cotune.measurement.quality_client import QualityClient
 from cotune.measurement.record import StreamRecord, Window
 from cotune.measurement.requests import (
     Lengths,
     Phase,
     Recorded,
     Request,
-    Sample,
-    read_dataset,
-    read_trace,
     requests_from,
     shuffled,
 )
 from cotune.measurement.results import (
     card_measurements,
     component_measurements,
+    engine_measurements,
     largest_allocation_measurement,
+    quality_measurement,
+    quality_report,
     stream_report,
 )
+from cotune.measurement.service_counters import service_facts
 from cotune.measurement.vllm_metrics import cache_facts
+from cotune.measurement.xid import XidWatch
 
 _RETRY_SECONDS, _REPORT_SECONDS = 0.25, 10.0
 _LEAD_SECONDS = 0.1
@@ -67,15 +87,6 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """The files that the load is made of, by where they lie."""
-
-    corpora: Mapping[str, Sequence[Clip]] = field(default_factory=dict[str, Sequence[Clip]])
-    traces: Mapping[str, Sequence[Recorded]] = field(default_factory=dict[str, Sequence[Recorded]])
-    datasets: Mapping[str, Sequence[Sample]] = field(default_factory=dict[str, Sequence[Sample]])
-
-
-@dataclass(frozen=True)
 class _Source:
     """One stream: what it sends and when."""
 
@@ -86,50 +97,23 @@ class _Source:
     seed: int
     trace: Sequence[Recorded]
     warmup_seconds: float
+    duration_seconds: float
+    cooldown_seconds: float
+    round: int = 0
+    """Of the interference matrix; 0: the window."""
 
-    def plan(self, configuration: ProbeConfiguration) -> Iterator[tuple[float, Request]]:
+    def plan(self) -> Iterator[tuple[float, Request]]:
         """Due times from the start of the window, and requests: warm-up, window and cool-down without a gap."""
         for phase, begin, seconds in (
             (Phase.WARM_UP, -self.warmup_seconds, self.warmup_seconds),
-            (Phase.WINDOW, 0.0, configuration.duration_seconds),
-            (Phase.COOL_DOWN, configuration.duration_seconds, configuration.cooldown_seconds),
+            (Phase.WINDOW, 0.0, self.duration_seconds),
+            (Phase.COOL_DOWN, self.duration_seconds, self.cooldown_seconds),
         ):
             times = schedule(self.stream.arrivals, seconds, self.seed + phase, self.trace)
             for number, due in enumerate(times):
                 recorded = self.trace[number] if self.trace else None
-                yield begin + due, self.lengths.request(self.seed, phase, number, recorded)
-
-
-def read_inputs(configuration: ProbeConfiguration) -> Inputs:
-    """Everything that the load is made of, so that what is missing is known before anything is waited for.
-
-    Raises:
-        ValueError: a stream says too little, or a file is not there (`CorpusError`, `WorkloadError`).
-    """
-    streams = configuration.streams
-    for stream in streams:
-        schedule(stream.arrivals, 0.0, 0)
-        if stream.arrivals.type is ArrivalType.CLOSED_LOOP and not stream.arrivals.concurrency:
-            raise ValueError(f"{stream.component}: arrivals of type ClosedLoop need concurrency")
-        if stream.arrivals.type is ArrivalType.TRACE and stream.trace is None:
-            raise ValueError(f"{stream.component}: arrivals of type Trace need a trace")
-        if stream.protocol.is_language_model and (
-            stream.output_tokens is None or (stream.prompt_tokens is None and stream.dataset is None)
-        ):
-            raise ValueError(f"{stream.component}: {stream.protocol} needs promptTokens and outputTokens")
-        if stream.protocol is Protocol.OPENAI_TRANSCRIPTIONS and stream.corpus is None:
-            raise ValueError(f"{stream.component}: OpenAITranscriptions needs a corpus")
-    datasets = {it.dataset: read_dataset(Path(it.dataset)) for it in streams if it.dataset is not None}
-    for stream in streams:
-        if stream.protocol is Protocol.OPENAI_COMPLETIONS and any(
-            it.messages for it in datasets.get(stream.dataset or "", ())
-        ):
-            raise ValueError(f"{stream.component}: {stream.dataset}: messages are for OpenAIChat, not for completions")
-    return Inputs(
-        {it.corpus: read_corpus(Path(it.corpus)) for it in streams if it.corpus is not None},
-        {it.trace: read_trace(Path(it.trace)) for it in streams if it.trace is not None},
-        datasets,
-    )
+                request = self.lengths.request(self.seed, phase, number, recorded)
+                yield begin + due, request.in_round(self.round)
 
 
 @dataclass(frozen=True)
@@ -139,6 +123,8 @@ class DrainedCard:
     card: Card
     drained: Reading
     """Before any service was started."""
+    errors: XidWatch
+    """Listens since then."""
 
 
 async def run_probe(
@@ -148,7 +134,7 @@ async def run_probe(
 
     Args:
         configuration: what to do.
-        inputs: from `read_inputs`.
+        inputs: what the load is made of, all of it.
         card: None where the stack runs on the CPU.
         say: takes lines of progress.
 
@@ -167,12 +153,26 @@ async def run_probe(
         warm_up = max(it.warmup_seconds for it in sources)
         say(f"warming up for {warm_up:g} s")
         await asyncio.gather(*(_first_requests(it, inputs) for it in sources))
+        agent = await _agent(configuration, session, card, say)
         # A collection of garbage over all that was read would hold back requests for milliseconds.
         gc.collect()
         gc.freeze()
         start = time.monotonic() + _LEAD_SECONDS + warm_up
         window = Window(start, configuration.duration_seconds, configuration.grace_seconds)
-        return await _measure(sources, window, session, card, configuration, say)
+        questions = _examinations(configuration, session, inputs)
+        return await _measure(sources, questions, window, session, card, agent, configuration, say)
+
+
+async def _agent(
+    configuration: ProbeConfiguration, session: aiohttp.ClientSession, card: DrainedCard | None, say: Say
+) -> NodeAgent | None:
+    if card is None or configuration.node_agent is None:
+        return None
+    try:
+        return await find_agent(session, configuration.node_agent, os.environ.get(NODE_VARIABLE, ""), card.card.uuid)
+    except UnknownError as error:
+        say(f"whose the processes on the card are is not known: {error}")
+        return None
 
 
 async def _wait_for_services(streams: Sequence[ProbeStream], progress: Progress) -> None:
@@ -199,35 +199,45 @@ async def _accepts(host: str, port: int) -> bool:
 
 async def _first_requests(source: _Source, inputs: Inputs) -> None:
     """Every clip once, for the first of a length is slow; of any other service one answer. All is thrown away."""
-    clips = inputs.corpora.get(source.stream.corpus or "", ())
-    for number in range(max(len(clips), 1)):
+    clips = inputs.corpora.get(source.number, ())
+    # With noise in it, a clip is as long as before.
+    numbers = {clip.name: number for number, clip in reversed(list(enumerate(clips)))}.values()
+    for number in sorted(numbers) or [0]:
         prepared = source.target.client.prepare(source.lengths.request(source.seed, Phase.FIRST, number))
         sending = asyncio.wait_for(source.target.client.send(prepared, Answer()), source.target.timeout_seconds)
         await asyncio.gather(sending, return_exceptions=True)
 
 
-async def _load(source: _Source, record: StreamRecord, configuration: ProbeConfiguration) -> tuple[Step, ...]:
+async def _load(source: _Source, record: StreamRecord) -> tuple[Step, ...]:
     arrivals = source.stream.arrivals
     if arrivals.type is ArrivalType.CLOSED_LOOP:
-        requests = requests_from(source.lengths, source.seed, Phase.WINDOW)
+        requests = requests_from(source.lengths, source.seed, Phase.WINDOW, source.round)
         concurrencies = arrivals.concurrency or ()
         return await run_closed_loop(concurrencies, requests, source.target, record, -source.warmup_seconds)
-    await run_open_loop(source.plan(configuration), source.target, record)
+    await run_open_loop(source.plan(), source.target, record)
     return ()
 
 
 async def _measure(
     sources: Sequence[_Source],
+    examinations: Sequence[Examination],
     window: Window,
     session: aiohttp.ClientSession,
     card: DrainedCard | None,
+    agent: NodeAgent | None,
     configuration: ProbeConfiguration,
     say: Say,
 ) -> ProbeResult:
     records = [StreamRecord(window) for _ in sources]
-    loads = (_load(it, record, configuration) for it, record in zip(sources, records, strict=True))
+    loads = (_load(it, record) for it, record in zip(sources, records, strict=True))
     before = _processor_wait()
-    readings, swept = await asyncio.gather(_watched(card, window, say), asyncio.gather(*loads))
+    readings, node, engines, swept, examined = await asyncio.gather(
+        _watched(card, window, "measuring", say),
+        _seen_by_node(agent, window, say),
+        _engines(sources, window, session),
+        asyncio.gather(*loads),
+        asyncio.gather(*(it.run(window) for it in examinations)),
+    )
     after = _processor_wait()
     groups: defaultdict[str, list[StreamRecord]] = defaultdict(list)
     measurements = list(card_measurements(readings))
@@ -243,27 +253,119 @@ async def _measure(
         stream = next(it.stream for it in sources if it.stream.component == name)
         cache = await cache_facts(session, _url(stream)) if stream.protocol.is_language_model else None
         measurements += component_measurements(name, group, cache)
+        if (engine := engines.get(name)) is not None:
+            measurements += engine_measurements(name, engine)
+        answers = [record for it, record in zip(examinations, examined, strict=True) if it.component == name]
+        if (quality := quality_measurement(name, answers)) is not None:
+            measurements.append(quality)
+            say(f"{name}: quality {quality.value} of {quality.samples} questions")
+    started_at = _as_date(window.start)
+    rounds = await _interference(sources, card, configuration, say)
+    together = [interference_cell(tuple(groups), it, group) for it, group in groups.items()] if rounds else []
+    cells = [cell for it in rounds for cell in it.cells]
+    measurements += slowdowns(together, cells)
     if card is not None and configuration.largest_allocation:
         largest, unknown = await measure_largest_allocation()
         if largest is None:
             say(f"the largest allocation is not known: {unknown}")
         else:
             measurements.append(largest_allocation_measurement(largest))
+    services = await asyncio.gather(*(service_facts(session, name, url) for name, url in _urls(sources).items()))
     errors = [f"{name}: {it}" for name, group in groups.items() for record in group for it in record.examples]
-    started_at = datetime.now(UTC) - timedelta(seconds=time.monotonic() - window.start)
+    errors += [
+        f"{it.component}, a question: {example}"
+        for it, record in zip(examinations, examined, strict=True)
+        for example in record.examples
+    ]
     conduct = Conduct(
         started_at=started_at,
         ended_at=started_at + timedelta(seconds=window.seconds),
         punctuality=tuple(_punctuality(name, reports) for name in groups),
-        card=card_conduct(card.card.uuid, card.drained, readings) if card is not None else None,
+        card=_conduct(card, window, readings, node) if card is not None else None,
+        rounds=tuple(it.conduct for it in rounds),
     )
     return ProbeResult(
         measurements=tuple(measurements),
         errors=tuple(it[:300] for it in errors[:16]),
         streams=tuple(reports),
+        interference=(*cells, *together),
+        node=node,
+        services=tuple(services),
+        quality=tuple(
+            quality_report(it.component, it.stream, record) for it, record in zip(examinations, examined, strict=True)
+        ),
         conduct=conduct,
+        card_identity=await asyncio.to_thread(card.card.identity) if card is not None else None,
+        card_samples=card_samples(readings) if card is not None else None,
         processor_wait_seconds=None if before is None or after is None else round(after - before, 6),
     )
+
+
+@dataclass(frozen=True)
+class _Round:
+    """One round of the interference matrix."""
+
+    cells: Sequence[InterferenceCell]
+    conduct: RoundConduct
+
+
+async def _interference(
+    sources: Sequence[_Source], card: DrainedCard | None, configuration: ProbeConfiguration, say: Say
+) -> list[_Round]:
+    """One round after the other: each begins when the last has its answers, or has given them up."""
+    asked = configuration.interference
+    if asked is None:
+        return []
+    grace = configuration.grace_seconds
+    return [
+        await _one_round(loaded, number, sources, card, asked, grace, say)
+        for number, loaded in enumerate(asked.rounds, 1)
+    ]
+
+
+async def _one_round(
+    loaded: Sequence[str],
+    number: int,
+    sources: Sequence[_Source],
+    card: DrainedCard | None,
+    asked: ProbeInterference,
+    grace_seconds: float,
+    say: Say,
+) -> _Round:
+    chosen = [
+        replace(it, warmup_seconds=asked.warmup_seconds, duration_seconds=asked.duration_seconds, round=number)
+        for it in sources
+        if it.stream.component in loaded
+    ]
+    window = Window(time.monotonic() + _LEAD_SECONDS + asked.warmup_seconds, asked.duration_seconds, grace_seconds)
+    records = [StreamRecord(window) for _ in chosen]
+    loads = (_load(it, record) for it, record in zip(chosen, records, strict=True))
+    what = f"measuring {' and '.join(loaded)} without the others"
+    readings, swept = await asyncio.gather(_watched(card, window, what, say), asyncio.gather(*loads))
+    reports = [
+        stream_report(it.stream.component, it.number, it.stream.arrivals.type, record, steps)
+        for it, record, steps in zip(chosen, records, swept, strict=True)
+    ]
+    cells = [
+        interference_cell(
+            loaded, name, [record for it, record in zip(chosen, records, strict=True) if it.stream.component == name]
+        )
+        for name in loaded
+    ]
+    started_at = _as_date(window.start)
+    conduct = RoundConduct(
+        loaded=tuple(loaded),
+        started_at=started_at,
+        ended_at=started_at + timedelta(seconds=window.seconds),
+        punctuality=tuple(_punctuality(name, reports) for name in loaded),
+        card=card_conduct(card.card.uuid, card.drained, readings) if card is not None else None,
+    )
+    return _Round(cells, conduct)
+
+
+def _as_date(moment: float) -> datetime:
+    """A moment of `time.monotonic()`, which has just been."""
+    return datetime.now(UTC) - timedelta(seconds=time.monotonic() - moment)
 
 
 def _processor_wait() -> float | None:
@@ -283,12 +385,44 @@ def _punctuality(component: str, reports: Sequence[StreamReport]) -> Punctuality
     )
 
 
-async def _watched(card: DrainedCard | None, window: Window, say: Say) -> list[Reading]:
+async def _watched(card: DrainedCard | None, window: Window, what: str, say: Say) -> list[Reading]:
     await asyncio.sleep(max(window.start - time.monotonic(), 0.0))
-    say(f"measuring for {window.seconds:g} s")
+    say(f"{what} for {window.seconds:g} s")
     if card is None:
         return []
     return await card.card.watch(window.seconds)
+
+
+async def _seen_by_node(agent: NodeAgent | None, window: Window, say: Say) -> NodeReport | None:
+    if agent is None:
+        return None
+    await asyncio.sleep(max(window.start - time.monotonic(), 0.0))
+    try:
+        return await agent.window(window.seconds)
+    except UnknownError as error:
+        say(f"whose the processes on the card are is not known: {error}")
+        return None
+
+
+async def _engines(
+    sources: Sequence[_Source], window: Window, session: aiohttp.ClientSession
+) -> Mapping[str, EngineFacts]:
+    """Of the language models whose servers are vLLM."""
+    urls = _urls([it for it in sources if it.stream.protocol.is_language_model])
+    await asyncio.sleep(max(window.start - time.monotonic(), 0.0))
+    found = await asyncio.gather(*(watch_engine(session, it, window.seconds) for it in urls.values()))
+    return {name: facts for name, facts in zip(urls, found, strict=True) if facts is not None}
+
+
+def _conduct(card: DrainedCard, window: Window, readings: Sequence[Reading], node: NodeReport | None) -> CardConduct:
+    # What both were told is told twice, not two errors.
+    told = card.errors.since(window.start)
+    xids = told if told is not None else (node.xids if node is not None else None)
+    return card_conduct(card.card.uuid, card.drained, readings, xids, card.card.needs_reset())
+
+
+def _urls(sources: Sequence[_Source]) -> dict[str, str]:
+    return {it.stream.component: _url(it.stream) for it in sources}
 
 
 def _sources(configuration: ProbeConfiguration, session: aiohttp.ClientSession, inputs: Inputs) -> list[_Source]:
@@ -298,19 +432,35 @@ def _sources(configuration: ProbeConfiguration, session: aiohttp.ClientSession, 
             number=number,
             stream=stream,
             target=Target(
-                _client(stream, session, inputs, seed), stream.timeout_seconds, stream.protocol.is_language_model
+                _client(stream, number, session, inputs, seed),
+                stream.timeout_seconds,
+                stream.protocol.is_language_model,
             ),
             lengths=Lengths(stream.prompt_tokens, stream.output_tokens, stream.length_spread),
             seed=seed,
             trace=inputs.traces.get(stream.trace or "", ()),
             warmup_seconds=default if stream.warmup_seconds is None else stream.warmup_seconds,
+            duration_seconds=configuration.duration_seconds,
+            cooldown_seconds=configuration.cooldown_seconds,
         )
         for number, stream in enumerate(configuration.streams)
         for seed in (stream_seed(configuration.seed, number),)
     ]
 
 
-def _client(stream: ProbeStream, session: aiohttp.ClientSession, inputs: Inputs, seed: int) -> Client:
+def _examinations(
+    configuration: ProbeConfiguration, session: aiohttp.ClientSession, inputs: Inputs
+) -> list[Examination]:
+    found: list[Examination] = []
+    for number, stream in enumerate(configuration.streams):
+        if stream.questions is not None:
+            questions = inputs.questions[stream.questions]
+            client = QualityClient(session, _url(stream), questions, chat=stream.protocol is Protocol.OPENAI_CHAT)
+            found.append(Examination(stream.component, number, questions, Target(client, stream.timeout_seconds)))
+    return found
+
+
+def _client(stream: ProbeStream, number: int, session: aiohttp.ClientSession, inputs: Inputs, seed: int) -> Client:
     url = _url(stream)
     match stream.protocol:
         case Protocol.OPENAI_COMPLETIONS | Protocol.OPENAI_CHAT:
@@ -323,7 +473,7 @@ def _client(stream: ProbeStream, session: aiohttp.ClientSession, inputs: Inputs,
                 dataset=shuffled(inputs.datasets[stream.dataset], seed) if stream.dataset else (),
             )
         case Protocol.OPENAI_TRANSCRIPTIONS:
-            return TranscriptionsClient(session, url, inputs.corpora[stream.corpus or ""])
+            return TranscriptionsClient(session, url, inputs.corpora[number])
         case Protocol.HTTP:
             return HttpClient(session, url + stream.path)
 

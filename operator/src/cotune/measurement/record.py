@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from cotune.measurement.clients import Answer, ErrorKind, error_kind
 from cotune.measurement.latency import LatencyRecorder
+from cotune.measurement.quality import Reply
+from cotune.measurement.word_error_rate import Heard
 
 _MOST_ERRORS = 16
 
@@ -55,7 +57,8 @@ class StreamRecord:
     prompt_tokens: int = 0
     output_tokens: int = 0
     streamed: int = 0
-    heard: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    heard: list[Heard] = field(default_factory=list[Heard])
+    replies: list[Reply] = field(default_factory=list[Reply])
     audio_seconds: float = 0.0
     processing_seconds: float = 0.0
     backoff_seconds: float = 0.0
@@ -90,6 +93,8 @@ class StreamRecord:
         self.output_tokens += answer.tokens or 0
         if answer.heard is not None:
             self.heard.append(answer.heard)
+        if answer.reply is not None:
+            self.replies.append(answer.reply)
         self.audio_seconds += answer.audio_seconds
         self.processing_seconds += answer.processing_seconds
 

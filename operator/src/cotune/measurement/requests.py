@@ -4,7 +4,7 @@ import itertools
 import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import TypeVar
@@ -15,7 +15,8 @@ from cotune.api.base import ApiModel
 
 _LONGEST = 8
 """A drawn length is at most so many times the mean: a server refuses what exceeds its context."""
-_SHIFT = 40
+_SHIFT, _ROUND_SHIFT = 40, 24
+"""Of a request's key: phase and seed lie above the one, the round above the other, and the number below both."""
 
 _Line = TypeVar("_Line", bound=ApiModel)
 
@@ -68,6 +69,14 @@ class Request:
     prompt_tokens: int | None = None
     output_tokens: int | None = None
 
+    def in_round(self, number: int) -> "Request":
+        """The same once more, after the window: of the same lengths, and of words that no prefix cache has seen.
+
+        Args:
+            number: of the round, from 1; 0: the window itself.
+        """
+        return replace(self, key=self.key | (number << _ROUND_SHIFT)) if number else self
+
 
 @dataclass(frozen=True)
 class Lengths:
@@ -95,11 +104,11 @@ class Lengths:
         return min(max(round(drawn), 1), _LONGEST * mean)
 
 
-def requests_from(lengths: Lengths, seed: int, phase: Phase) -> Iterator[Request]:
+def requests_from(lengths: Lengths, seed: int, phase: Phase, in_round: int = 0) -> Iterator[Request]:
     """Requests without end, for a closed loop."""
     number = 0
     while True:
-        yield lengths.request(seed, phase, number)
+        yield lengths.request(seed, phase, number).in_round(in_round)
         number += 1
 
 
@@ -109,7 +118,7 @@ def read_trace(path: Path) -> tuple[Recorded, ...]:
     Raises:
         WorkloadError: the file is not there, a line makes no sense, or the times do not ascend.
     """
-    entries = _lines(path, Recorded)
+    entries = read_lines(path, Recorded)
     for line, (earlier, later) in enumerate(itertools.pairwise(entries), 2):
         if later.at < earlier.at:
             raise WorkloadError(f"{path}:{line}: at {later.at:g} comes after {earlier.at:g}")
@@ -122,7 +131,7 @@ def read_dataset(path: Path) -> tuple[Sample, ...]:
     Raises:
         WorkloadError: the file is not there, or a line has neither or both of `prompt` and `messages`.
     """
-    samples = _lines(path, Sample)
+    samples = read_lines(path, Sample)
     for line, sample in enumerate(samples, 1):
         if bool(sample.prompt) == bool(sample.messages):
             raise WorkloadError(f"{path}:{line}: give either prompt or messages")
@@ -134,7 +143,12 @@ def shuffled(samples: Sequence[Sample], seed: int) -> tuple[Sample, ...]:
     return tuple(random.Random(seed).sample(samples, len(samples)))
 
 
-def _lines(path: Path, model: type[_Line]) -> tuple[_Line, ...]:
+def read_lines(path: Path, model: type[_Line]) -> tuple[_Line, ...]:
+    """A file of JSON lines; empty ones do not count.
+
+    Raises:
+        WorkloadError: the file is not there, a line makes no sense, or there is none.
+    """
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:

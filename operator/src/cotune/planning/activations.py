@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from cotune.planning.cards import Card
 from cotune.planning.model_config import ModelConfig
-from cotune.planning.vllm_settings import CompileCache, VllmSettings
-from cotune.planning.weights import has_gate, padded_vocabulary
+from cotune.planning.vllm_settings import LONGEST_THAT_FITS, CompileCache, VllmSettings
+from cotune.planning.weights import has_gate, padded_vocabulary, shared_width
 
 _V2_MIXTURES = frozenset(
     {
@@ -32,9 +32,8 @@ _V1_LOGIT_BYTES = 4 + 4 + 4
 """Beside the logits themselves: in float32, their probabilities, and the noise that picks one."""
 _BIAS_SLOTS, _STOP_SLOTS, _BAD_WORDS, _BAD_WORD_TOKENS = 1024, 128, 128, 1024
 """Per sequence: `MAX_NUM_ALLOWED_TOKEN_IDS` and its like in `v1/worker/gpu/sample/`."""
+_MOST_EXPANDED = 65_536
 _INT = 4
-_TIMING_BUFFERS = {CompileCache.COLD: 2, CompileCache.WARM: 0, CompileCache.UNKNOWN: 1}
-"""Halves of the L2 cache."""
 
 
 @dataclass(frozen=True)
@@ -57,20 +56,66 @@ def uses_second_runner(config: ModelConfig) -> bool:
     return not config.experts or bool(_V2_MIXTURES.intersection(config.architectures))
 
 
-def activation_peak(config: ModelConfig, settings: VllmSettings, card: Card) -> int:
+@dataclass(frozen=True)
+class ActivationPeak:
+    """The peak of the profile run in bytes, by what `torch.compile` finds of an earlier start."""
+
+    warm: int
+    """All of it, or nothing is to be compiled."""
+    cold: int
+    """Nothing: it compiles."""
+    state: CompileCache
+
+    @property
+    def assumed(self) -> int:
+        """Of the state that is known; where it is not, midway between both."""
+        match self.state:
+            case CompileCache.WARM:
+                return self.warm
+            case CompileCache.COLD:
+                return self.cold
+            case CompileCache.UNKNOWN:
+                return (self.cold + self.warm) // 2
+
+
+def activation_peak(config: ModelConfig, settings: VllmSettings, card: Card) -> ActivationPeak:
     """The peak of the profile run: the widest layer's forward pass, or the sampler, whichever is larger.
 
-    With a cold compilation cache, inductor times its kernels during this run and clears the L2 cache between two
-    timings by a buffer of its size, which counts towards the peak (`InductorBenchmarker.benchmark_gpu` in
-    `torch/_inductor/runtime/benchmarking.py` of torch 2.11). With a warm one nothing is timed. Unknown: half of it.
+    Compiling takes more, and happens in the same run (`_compiling_peak`). With a warm compilation cache nothing is
+    compiled or timed.
     """
+    forward = _forward(config, settings, card)
+    warm = max(forward, _sampler(config, _shape(config, settings, card))) + card.blas_workspace_bytes
+    cold = warm if settings.enforce_eager else max(warm, _compiling_peak(config, settings, card, forward))
+    return ActivationPeak(warm, cold, settings.compile_cache)
+
+
+def _forward(config: ModelConfig, settings: VllmSettings, card: Card) -> int:
+    """One forward pass with a full batch, without cuBLAS's workspace."""
     shape = _shape(config, settings, card)
     quantized = config.quantization_config
     copies = max(shape.hidden, shape.wide) * quantized.activation_bytes if quantized is not None else 0
-    forward = shape.tokens * (shape.value * _width(config, settings, shape) + copies)
     adapters = 2 * shape.tokens * settings.max_lora_rank * _INT if settings.enable_lora else 0
-    tuning = 0 if settings.enforce_eager else _TIMING_BUFFERS[settings.compile_cache] * card.cache_bytes // 2
-    return max(forward + adapters + tuning, _sampler(config, shape)) + card.blas_workspace_bytes
+    widest = shape.tokens * (shape.value * _width(config, settings, shape) + copies)
+    return max(widest, _latent_attention(config, settings, card)) + adapters
+
+
+def _compiling_peak(config: ModelConfig, settings: VllmSettings, card: Card, forward: int) -> int:
+    """What inductor holds where it compiles: the larger of two moments.
+
+    While the first forward pass runs, it times kernels, and clears the L2 cache between two timings by a buffer of its
+    size (`InductorBenchmarker.benchmark_gpu` in `torch/_inductor/runtime/benchmarking.py` of torch 2.11). Before that,
+    while it compiles the graph up to the first attention, it tries the kernel of embedding and first norm on made-up
+    arguments: a second input table, and the hidden states and the residual of a full batch (`benchmark_fused_nodes` in
+    `torch/_inductor/codegen/triton.py`; vLLM since 0.11.1 asks for it with `benchmark_combo_kernel`). No matrix product
+    has run by then, so that cuBLAS has no workspace yet.
+    """
+    shape = _shape(config, settings, card)
+    timing = forward + card.cache_bytes + card.blas_workspace_bytes
+    if not settings.combines_kernels:
+        return timing
+    table = -(-padded_vocabulary(config) // settings.tensor_parallel_size) * shape.hidden * shape.value
+    return max(timing, table + 2 * shape.tokens * shape.hidden * shape.value)
 
 
 def persistent_buffers(config: ModelConfig, settings: VllmSettings, card: Card, longest: int, groups: int) -> int:
@@ -124,14 +169,41 @@ def _width(config: ModelConfig, settings: VllmSettings, shape: _Shape) -> int:
     return max(product, down, projected, around + _experts_width(config, settings) if config.experts else 0)
 
 
+def _latent_attention(config: ModelConfig, settings: VllmSettings, card: Card) -> int:
+    """Of multi-head latent attention: what it makes of the longest prefixes at once, beside queries and output; bytes.
+
+    Source: `MLAAttention.forward_impl` of vLLM 0.26, which allocates it in the profile run, where attention is skipped.
+    """
+    if not config.is_latent:
+        return 0
+    heads = -(-config.num_attention_heads // settings.tensor_parallel_size)
+    expanded = latent_workspace_tokens(config, settings, card) * (config.qk_nope_head_dim + config.v_head_dim)
+    queries = config.qk_nope_head_dim + config.qk_rope_head_dim
+    latent = 2 * (config.kv_lora_rank or 0) + config.qk_rope_head_dim
+    around = 2 * config.hidden_size + latent + heads * (queries + config.v_head_dim)
+    return settings.value_bytes * (heads * expanded + settings.batched_tokens(card) * around)
+
+
+def latent_workspace_tokens(config: ModelConfig, settings: VllmSettings, card: Card) -> int:
+    """Tokens of prefixes that latent attention expands at once.
+
+    Source: `determine_chunked_prefill_workspace_size` of vLLM 0.26.
+    """
+    longest = settings.max_model_len or config.max_position_embeddings
+    longest = config.max_position_embeddings if longest == LONGEST_THAT_FITS else longest
+    pages = settings.sequences(card) * settings.block_size
+    return max(min(max(8 * longest, 4 * pages), _MOST_EXPANDED), pages)
+
+
 def _experts_width(config: ModelConfig, settings: VllmSettings) -> int:
-    """The two workspaces of a mixture, for every expert that a token is sent to, and its output.
+    """The two workspaces of a mixture, for every expert that a token is sent to, its output, and the shared expert's.
 
     Source: `TritonExperts.workspace_shapes` of vLLM 0.26.
     """
     size = -(-(config.moe_intermediate_size or config.intermediate_size) // settings.tensor_parallel_size)
     chosen = config.num_experts_per_tok or 2
-    return chosen * (max(size, config.hidden_size) + max(2 * size, config.hidden_size)) + config.hidden_size
+    beside = config.hidden_size if shared_width(config) else 0
+    return chosen * (max(size, config.hidden_size) + max(2 * size, config.hidden_size)) + config.hidden_size + beside
 
 
 def _sampler(config: ModelConfig, shape: _Shape) -> int:

@@ -116,7 +116,7 @@ def compared(
             continue
         kv_cache = _measured_bytes(said, server)
         if kv_cache is not None:
-            missed = said.kv_cache_bytes + said.offset_bytes - kv_cache
+            missed = said.kv_cache_bytes + said.offset_bytes - kv_cache - _of_compiling(said, server)
             yield ComparedStart(Subject(said.model, said.card, said.image), server.version, missed, at, trial)
 
 
@@ -152,6 +152,17 @@ def prediction_errors(prediction: Prediction, measurements: Sequence[Measurement
         for metric, predicted, unit in wanted
         if metric in found
     )
+
+
+def _of_compiling(said: PredictedServer, server: ObservedServer) -> int:
+    """What a start took beyond the prediction because it compiled, or did not: no error of the formulas."""
+    match server.compiled:
+        case True:
+            return said.if_compiled_bytes
+        case False:
+            return -said.if_loaded_bytes
+        case None:
+            return 0
 
 
 def _measured_bytes(said: PredictedServer, server: ObservedServer) -> int | None:

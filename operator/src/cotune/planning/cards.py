@@ -1,7 +1,7 @@
 """Cards as data: what is on them, and what a process takes before it has done anything.
 
-Every figure says whether it was measured or modelled. A figure that was not measured is a guess worth replacing: one
-start on the card calibrates it.
+Every figure says whether it was measured, published (by users, in the words of CUDA or torch) or modelled. A figure
+that is modelled is a guess worth replacing: one start on the card calibrates it.
 """
 
 import re
@@ -28,12 +28,16 @@ class Card:
     """The card's L2 cache: kernels are tuned with a buffer of its size at hand."""
     capability: tuple[int, int]
     """CUDA's compute capability; it decides how large torch makes cuBLAS's workspace."""
+    ecc_bytes: int = 0
+    """What error correction takes of the memory that is built in; 0 where it has memory of its own (HBM) or is off."""
     mig_profile: str = ""
     """Such as `1g.10gb`; empty for the whole card."""
     measured: frozenset[str] = frozenset()
-    """The fields that were measured; all others are modelled."""
+    """The fields that were measured by us."""
+    published: frozenset[str] = frozenset()
+    """The fields that others have read and published; all that remain are modelled."""
     source: str = ""
-    """Where the measured fields were read, and when."""
+    """Where the fields were read that are not modelled, and when."""
 
     @property
     def is_large(self) -> bool:
@@ -59,10 +63,28 @@ class Card:
         """
         return self.total_bytes // MIB // replicas * MIB
 
-    def provenance(self, name: str) -> str:
-        """`measured` or `modelled`, of one field."""
-        return "measured" if name in self.measured else "modelled"
+    def under_mps(self, replicas: int) -> "Card":
+        """The card as a client of the device plugin's MPS sees it: with its threads its context is capped, too.
 
+        Source: `_CONTEXT_OF_NO_THREADS`.
+        """
+        of_threads = max(self.context_bytes - _CONTEXT_OF_NO_THREADS, 0) // replicas
+        context = min(self.context_bytes, _CONTEXT_OF_NO_THREADS + of_threads)
+        return replace(self, context_bytes=context, measured=self.measured - {"context_bytes"})
+
+    def provenance(self, name: str) -> str:
+        """`measured`, `published` or `modelled`, of one field."""
+        if name in self.measured:
+            return "measured"
+        return "published" if name in self.published else "modelled"
+
+
+_CONTEXT_OF_NO_THREADS = 32 * MIB
+"""The rest of a context grows with the threads that its client may have.
+
+Measured on an H200, 2026-11-27, driver 580.159: 516, 274, 144 and 78 MiB with 132, 66, 32 and 14 of its multiprocessors
+(`set_default_active_thread_percentage` 100, 50, 25, 12), whether or not memory is capped; beside 66 MiB of the server.
+"""
 
 _LARGE_BYTES = 70 * GIB
 _LARGE_WORKSPACE = frozenset({(9, 0), (10, 0), (10, 3)})
@@ -79,6 +101,8 @@ def _card(
     capability: tuple[int, int],
     source: str = "",
     measured: tuple[str, ...] = (),
+    published: tuple[str, ...] = (),
+    ecc_mib: int = 0,
 ) -> Card:
     return Card(
         product=product,
@@ -88,25 +112,45 @@ def _card(
         non_torch_bytes=non_torch_mib * MIB,
         cache_bytes=cache_mib * MIB,
         capability=capability,
+        ecc_bytes=ecc_mib * MIB,
         measured=frozenset(measured),
+        published=frozenset(published),
         source=source,
     )
+
+
+_TOTAL = ("total_bytes",)
 
 
 CARDS = {
     it.product: it
     for it in (
+        # As the public report has it; in the words of torch others have 11.75 GiB of such a card.
         _card(
-            "NVIDIA-GeForce-RTX-3060", 12_288, 0, 256, 82, 3, (8, 6), "public report of 2025-10-28", ("total_bytes",)
+            *("NVIDIA-GeForce-RTX-3060", 12_288, 0, 256, 82, 3, (8, 6), "public report of 2025-10-28"),
+            published=_TOTAL,
         ),
-        _card("NVIDIA-GeForce-RTX-3090", 24_576, 0, 256, 82, 6, (8, 6)),
-        _card("NVIDIA-GeForce-RTX-4090", 24_564, 0, 384, 92, 72, (8, 9)),
-        _card("NVIDIA-A10", 23_028, 0, 256, 82, 6, (8, 6)),
-        _card("NVIDIA-A30", 24_576, 500, 416, 143, 24, (8, 0)),
-        _card("NVIDIA-L4", 23_034, 0, 256, 92, 48, (8, 9)),
-        _card("NVIDIA-L40S", 46_068, 0, 384, 92, 96, (8, 9)),
-        _card("NVIDIA-A100-SXM4-40GB", 40_960, 500, 416, 143, 40, (8, 0)),
-        _card("NVIDIA-A100-SXM4-80GB", 81_920, 600, 416, 143, 40, (8, 0)),
+        _card(
+            *("NVIDIA-GeForce-RTX-3090", 24_258, 318, 256, 82, 6, (8, 6), "vllm-project/vllm issue 2140"),
+            published=_TOTAL,
+        ),
+        _card(
+            *("NVIDIA-GeForce-RTX-4090", 24_207, 357, 384, 92, 72, (8, 9), "3DTopia/Phidias-Diffusion issue 8"),
+            published=_TOTAL,
+        ),
+        _card(
+            *("NVIDIA-A10", 22_712, 316, 256, 82, 6, (8, 6), "OpenBMB/MiniCPM-V issue 640"),
+            published=_TOTAL,
+            ecc_mib=1536,
+        ),
+        _card("NVIDIA-A30", 24_076, 500, 416, 143, 24, (8, 0)),
+        _card("NVIDIA-L4", 22_579, 455, 256, 92, 48, (8, 9), ecc_mib=1536),
+        _card("NVIDIA-L40S", 45_500, 568, 384, 92, 96, (8, 9), ecc_mib=3072),
+        _card("NVIDIA-A100-SXM4-40GB", 40_460, 500, 416, 143, 40, (8, 0)),
+        _card(
+            *("NVIDIA-A100-SXM4-80GB", 81_224, 696, 416, 143, 40, (8, 0), "vllm-project/vllm-omni issue 276"),
+            published=_TOTAL,
+        ),
         _card("NVIDIA-H100-80GB-HBM3", 81_044, 515, 532, 230, 50, (9, 0)),
         _card(
             "NVIDIA-H200",
@@ -186,5 +230,6 @@ def mig_slice(whole: Card, profile: str) -> Card:
         cache_bytes=whole.cache_bytes * share // slices,
         mig_profile=profile,
         measured=frozenset(),
+        published=frozenset(),
         source="NVIDIA's Multi-Instance GPU user guide: fractions of the whole card",
     )

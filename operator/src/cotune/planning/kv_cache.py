@@ -90,8 +90,11 @@ def kv_bytes_per_layer(config: ModelConfig, cache_dtype: str = "auto", cards: in
     card. With fewer heads than cards, heads are repeated.
     """
     value = 1 if cache_dtype.startswith("fp8") else value_bytes
-    if config.kv_lora_rank is not None:
+    if config.is_latent and config.kv_lora_rank is not None:
         return (config.kv_lora_rank + config.qk_rope_head_dim) * value
+    if config.kv_lora_rank is not None:
+        size = config.qk_nope_head_dim + config.qk_rope_head_dim
+        return 2 * max(1, config.num_attention_heads // cards) * size * value
     return 2 * max(1, config.kv_heads // cards) * config.head_size * value
 
 

@@ -12,6 +12,8 @@ from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from cotune.planning.published_fields import canonical_fields
+
 _FP8_BITS = 8
 
 _IMPLIED: Mapping[str, Mapping[str, Any]] = {
@@ -34,6 +36,32 @@ _TIED = ("gemma", "cohere", "gpt2", "opt", "bloom", "falcon", "mpt", "smollm3", 
 """Prefixes of the model types whose classes tie input and output embeddings by default."""
 _PERIOD = {"gemma3_text": 6, "gemma3": 6, "gemma2": 2, "gpt_oss": 2, "cohere2": 4, "llama4_text": 4, "llama4": 4}
 """Of model types that mix layers: the last layer of every so many has full attention, the others a window."""
+_LATENT = (
+    "axk1",
+    "deepseek_v2",
+    "deepseek_v3",
+    "deepseek_v32",
+    "glm4_moe_lite",
+    "glm_moe_dsa",
+    "kimi_k2",
+    "kimi_linear",
+    "longcat_flash",
+    "pangu_ultra_moe",
+)
+"""Model types that vLLM serves with multi-head latent attention: a `kv_lora_rank` alone does not make one (MiniCPM 3).
+
+Source: `is_deepseek_mla` in `transformers_utils/model_arch_config_convertor.py` of vLLM 0.26."""
+_CHECKED = (
+    *("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text", "gemma3", "olmo2", "granite"),
+    *("glm4", "cohere", "cohere2", "smollm3", "starcoder2", "stablelm", "nemotron", "phi", "gpt_neox", "mixtral"),
+    *("qwen2_moe", "qwen3_moe", "olmoe", "gpt_oss", "deepseek_v2", "deepseek_v3"),
+)
+"""Model types whose parameters were held against transformers' own classes (tests/data/planner/parameters)."""
+_NOT_FOLLOWED = (
+    *("num_kv_shared_layers", "vocab_size_per_layer_input", "altup_num_inputs", "block_configs", "index_topk"),
+    *("compress_ratios", "cross_attention_layers", "is_encoder_decoder"),
+)
+"""Fields of known meaning that change weights or cache in ways that the formulas do not follow."""
 _RECURRENT = ("mamba", "jamba", "bamba", "zamba", "nemotron_h", "falcon_h1", "granitemoehybrid", "rwkv", "plamo2")
 """Prefixes of the model types with layers that keep a state of fixed size, or nothing but that."""
 
@@ -161,11 +189,29 @@ class ModelConfig(BaseModel):
     shared_expert_intermediate_size: int | None = None
     first_k_dense_replace: int = 0
 
+    decoder_sparse_step: int = 1
+    mlp_only_layers: tuple[int, ...] = ()
+    moe_layer_freq: int | tuple[int, ...] | None = None
+    interleave_moe_layer_step: int | None = None
+    intermediate_size_mlp: int | None = None
+
+    layers_block_type: tuple[str, ...] | None = None
+    hybrid_override_pattern: str | None = None
+    full_attention_interval: int | None = None
+    attn_layer_period: int | None = None
+    attn_layer_offset: int = 0
+    attn_layer_indices: tuple[int, ...] | None = None
+
     kv_lora_rank: int | None = None
     q_lora_rank: int | None = None
     qk_rope_head_dim: int = 0
     qk_nope_head_dim: int = 0
     v_head_dim: int = 0
+
+    not_followed: tuple[str, ...] = ()
+    """Fields of the file that change memory in ways that the formulas do not follow."""
+    stored_bytes: int | None = None
+    """What the files of the weights hold, as their index says; None: not known. Of no field of `config.json`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -173,13 +219,31 @@ class ModelConfig(BaseModel):
         """The text model's fields at the top, older names for newer ones, and what the architecture implies."""
         if not isinstance(data, dict):
             return data
-        outer = cast("dict[str, Any]", data)
-        inner = cast("dict[str, Any]", outer.get("text_config") or {})
-        fields = {**outer, **inner} if "num_hidden_layers" not in outer else dict(outer)
-        fields = {**_IMPLIED.get(str(fields.get("model_type")), {}), **fields}
-        if "dtype" in fields:
-            fields = {"torch_dtype": fields["dtype"], **fields}
-        return {key: value for key, value in fields.items() if value is not None}
+        fields = canonical_fields(cast("dict[str, Any]", data))
+        present = tuple(it for it in _NOT_FOLLOWED if fields.get(it))
+        return {**_IMPLIED.get(str(fields.get("model_type")), {}), **fields, "not_followed": present}
+
+    @property
+    def is_latent(self) -> bool:
+        """Whether a layer keeps one latent for all heads of a token instead of a key and a value for each."""
+        return self.kv_lora_rank is not None and self.model_type.startswith(_LATENT)
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether the weights of its architecture were held against another count."""
+        return self.model_type in _CHECKED
+
+    def is_mixture(self, layer: int) -> bool:
+        """Whether a layer's feed-forward is a mixture of experts."""
+        if not self.experts or layer < self.first_k_dense_replace or layer in self.mlp_only_layers:
+            return False
+        if self.interleave_moe_layer_step:
+            return (layer + 1) % self.interleave_moe_layer_step == 0
+        if isinstance(self.moe_layer_freq, tuple):
+            return layer < len(self.moe_layer_freq) and bool(self.moe_layer_freq[layer])
+        if self.moe_layer_freq:
+            return layer % self.moe_layer_freq == 0
+        return (layer + 1) % self.decoder_sparse_step == 0
 
     @property
     def kv_heads(self) -> int:
@@ -224,6 +288,8 @@ class ModelConfig(BaseModel):
         """Every layer's kind of attention, in their order."""
         if self.layer_types is not None:
             return tuple(self._layer(it) for it in self.layer_types[: self.num_hidden_layers])
+        if (mixed := self._mixed()) is not None:
+            return tuple(Layer(Attention.FULL if it else Attention.RECURRENT) for it in mixed)
         if self.model_type.startswith(_RECURRENT):
             return (Layer(Attention.RECURRENT),) * self.num_hidden_layers
         period = self.sliding_window_pattern or _PERIOD.get(self.model_type, 0)
@@ -241,6 +307,21 @@ class ModelConfig(BaseModel):
     def has_states(self) -> bool:
         """Whether any layer keeps a state of fixed size."""
         return any(it.attention is Attention.RECURRENT for it in self.layers)
+
+    def _mixed(self) -> tuple[bool, ...] | None:
+        """Which layers have attention, of a model in which others keep a state; None: the file says nothing of it."""
+        every = range(self.num_hidden_layers)
+        if self.layers_block_type is not None:
+            return tuple(it != "mamba" for it in self.layers_block_type)
+        if self.hybrid_override_pattern is not None:
+            return tuple(it == "*" for it in self.hybrid_override_pattern)
+        if self.full_attention_interval:
+            return tuple((it + 1) % self.full_attention_interval == 0 for it in every)
+        if self.attn_layer_period:
+            return tuple(it % self.attn_layer_period == self.attn_layer_offset for it in every)
+        if self.attn_layer_indices is not None:
+            return tuple(it in self.attn_layer_indices for it in every)
+        return None
 
     def _windowed(self) -> Layer | None:
         if self.attention_chunk_size:
@@ -262,15 +343,40 @@ class ModelConfig(BaseModel):
                 return Layer(Attention.RECURRENT)
 
 
-def read_model_config(text: str | bytes) -> ModelConfig:
+def read_model_config(text: str | bytes, stored_bytes: int | None = None) -> ModelConfig:
     """Parse a `config.json`; of a multimodal model, the part that is its language model.
+
+    Args:
+        text: the file.
+        stored_bytes: what the files of the weights hold, if that is known.
 
     Raises:
         ModelConfigError: it is not one, or lacks what memory depends on.
     """
     try:
-        return ModelConfig.model_validate_json(text)
+        config = ModelConfig.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(it) for it in first["loc"]) or "config.json"
         raise ModelConfigError(f"{where}: {first['msg']}") from error
+    return config if stored_bytes is None else config.model_copy(update={"stored_bytes": stored_bytes})
+
+
+def read_weights_index(text: str | bytes) -> int:
+    """What the files of a model hold, in bytes: `metadata.total_size` of its `model.safetensors.index.json`.
+
+    Raises:
+        ModelConfigError: it is none.
+    """
+    try:
+        return _Index.model_validate_json(text).metadata.total_size
+    except ValidationError as error:
+        raise ModelConfigError("model.safetensors.index.json: no metadata.total_size of more than 0 bytes") from error
+
+
+class _IndexMetadata(BaseModel):
+    total_size: int = Field(gt=0)
+
+
+class _Index(BaseModel):
+    metadata: _IndexMetadata

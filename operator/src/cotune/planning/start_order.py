@@ -31,16 +31,33 @@ def orders(components: Sequence[str], depends_on: Mapping[str, Sequence[str]]) -
 
 
 def better_order(
-    components: Sequence[str], depends_on: Mapping[str, Sequence[str]], fitting: Callable[[tuple[str, ...]], int]
+    components: Sequence[str],
+    depends_on: Mapping[str, Sequence[str]],
+    fitting: Callable[[tuple[str, ...]], int],
+    fitting_now: int,
 ) -> tuple[str, ...] | None:
-    """The order in which more fits than in the declared one, the first of the best; None: there is none.
+    """The order, one after the other, in which more fits than now, the first of the best; None: there is none.
 
     Args:
         components: in their declared order.
         depends_on: component to those that must be ready before it starts.
-        fitting: how many candidates fit in an order.
+        fitting: how many candidates fit where each service waits for the one before it.
+        fitting_now: how many fit as `depends_on` starts them, some of them perhaps at the same time.
     """
-    declared, *others = islice(orders(components, depends_on), _ORDERS)
-    counts = {it: fitting(it) for it in (declared, *others)}
+    counts = {it: fitting(it) for it in islice(orders(components, depends_on), _ORDERS)}
     best = max(counts, key=lambda it: counts[it])
-    return best if counts[best] > counts[declared] else None
+    return best if counts[best] > fitting_now else None
+
+
+def beside(depends_on: Mapping[str, Sequence[str]]) -> Mapping[str, frozenset[str]]:
+    """Component to those that may start at the same time: neither waits for the other, by whatever detour."""
+    before = {it: _before(it, depends_on) for it in depends_on}
+    return {
+        one: frozenset(it for it in depends_on if it != one and it not in before[one] and one not in before[it])
+        for one in depends_on
+    }
+
+
+def _before(component: str, depends_on: Mapping[str, Sequence[str]]) -> frozenset[str]:
+    direct = depends_on.get(component, ())
+    return frozenset(direct).union(*(_before(it, depends_on) for it in direct))

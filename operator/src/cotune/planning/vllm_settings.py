@@ -17,6 +17,15 @@ LONGEST_THAT_FITS = -1
 """`--max-model-len -1` or `auto`."""
 
 
+Version = tuple[int, ...]
+"""Of vLLM: `(0, 26, 0)`."""
+WRITTEN_ON: Version = (0, 26, 0)
+"""The version whose source the formulas follow; what differs in another one is said where it does."""
+_COMBINES_KERNELS: Version = (0, 11, 1)
+"""Since then with torch 2.9, and so with `combo_kernels` (vllm-project/vllm pull request 26682)."""
+_VERSION = re.compile(r"v?(\d{1,2})\.(\d{1,3})(?:\.(\d+))?(?!\d)")
+
+
 class ArgumentError(ValueError):
     """The command line is not one that the planner understands."""
 
@@ -57,6 +66,13 @@ class VllmSettings:
     speculative_config: str | None = None
     compile_cache: CompileCache = CompileCache.UNKNOWN
     """No argument: it depends on the container's volumes. Without meaning for `--enforce-eager`."""
+    version: Version = WRITTEN_ON
+    """No argument: of the server."""
+
+    @property
+    def combines_kernels(self) -> bool:
+        """Whether inductor is asked to combine kernels that do not depend on each other, and to try what that gains."""
+        return self.version >= _COMBINES_KERNELS
 
     def batched_tokens(self, card: Card) -> int:
         """Tokens of one step: what the profile run is made with."""
@@ -98,6 +114,12 @@ def settings_from_arguments(arguments: Sequence[str]) -> VllmSettings:
         found = settings.gpu_memory_utilization
         raise ArgumentError(f"--gpu-memory-utilization must be over 0 and at most 1, not {found:g}")
     return settings
+
+
+def read_version(text: str) -> Version | None:
+    """The version that a text begins with, such as `0.26.0` or an image's tag `v0.11.0-x86_64`; None: with none."""
+    found = _VERSION.match(text)
+    return tuple(int(it or 0) for it in found.groups()) if found is not None else None
 
 
 @cache

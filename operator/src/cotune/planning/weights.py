@@ -19,6 +19,9 @@ _VOCABULARY_STEP = 64
 _FLOAT32 = 4
 _UNGATED = ("gpt2", "gpt_neox", "gptj", "gpt_bigcode", "opt", "bloom", "falcon", "mpt", "phi", "starcoder2", "nemotron")
 """Model types whose feed-forward has no gate."""
+_LEARNED_POSITIONS = ("gpt2", "gpt_bigcode", "opt", "xglm")
+"""Model types with a table of positions among their weights."""
+_WITHOUT_ROTARY = (*_LEARNED_POSITIONS, "bloom", "mpt")
 _NO_ADAPTED_TABLES = ("qwen2", "mistral")
 """Model types whose class names no `embedding_modules`: adapters of others may change both tables."""
 
@@ -43,6 +46,8 @@ class Weights:
     """Norms and biases."""
     rotary: int
     """Cosines and sines of every position."""
+    absorbed: int
+    """Of latent attention, a 16-bit copy of the quantised projection that its decoding works with."""
     adapters: int
     """Slots for LoRA."""
     unsplit: int
@@ -58,13 +63,13 @@ class Weights:
     @property
     def total(self) -> int:
         """All that vLLM logs as weights."""
-        return self.parameters + self.rotary + self.adapters + self.unsplit
+        return self.parameters + self.rotary + self.absorbed + self.adapters + self.unsplit
 
 
 @dataclass(frozen=True)
 class _Tensor:
     kind: str
-    """`linear`, `embeddings`, `other` or `rotary`."""
+    """`linear`, `embeddings`, `other`, `rotary` or `absorbed`."""
     size: int
 
 
@@ -82,20 +87,40 @@ def weights(config: ModelConfig, tensor_parallel: int = 1, value_bytes: int = 2,
         ModelConfigError: the quantisation is not known.
     """
     allocator = CachingAllocator(LOADING_MAX_SPLIT)
-    sums: dict[str, int] = dict.fromkeys(("linear", "embeddings", "other", "rotary"), 0)
-    for tensor in _tensors(config, tensor_parallel, value_bytes):
+    sums: dict[str, int] = dict.fromkeys(("linear", "embeddings", "other", "rotary", "absorbed"), 0)
+    taken = 0
+    for tensor in (
+        *_tensors(config, tensor_parallel, value_bytes),
+        _not_computed(config, tensor_parallel, value_bytes),
+    ):
         sums[tensor.kind] += tensor.size
+        if tensor.size <= 0:
+            continue
         if tensor.kind == "rotary":
             _take_rotary_table(allocator, tensor.size, value_bytes)
         else:
             allocator.take(tensor.size)
+        taken += tensor.size
     adapters = _adapter_bytes(config, tensor_parallel, lora) if lora is not None else 0
     return Weights(
         **sums,
         adapters=adapters,
-        unsplit=allocator.allocated - sum(sums.values()),
+        unsplit=allocator.allocated - taken,
         reserved=allocator.reserved + adapters,
     )
+
+
+def computed_bytes(config: ModelConfig, value: int = 2) -> int:
+    """What the files of the weights hold by the formulas."""
+    return sum(it.size for it in _tensors(config, 1, value) if it.kind not in {"rotary", "absorbed"})
+
+
+def stored_bytes(config: ModelConfig) -> int | None:
+    """What vLLM loads of what the files hold: weights that were published in float32 are served in 16 bits."""
+    if config.stored_bytes is None:
+        return None
+    is_halved = config.torch_dtype == "float32" and config.quantization_config is None
+    return config.stored_bytes // 2 if is_halved else config.stored_bytes
 
 
 def padded_vocabulary(config: ModelConfig) -> int:
@@ -106,6 +131,14 @@ def padded_vocabulary(config: ModelConfig) -> int:
 def has_gate(config: ModelConfig) -> bool:
     """Whether the feed-forward multiplies its product with a gate, as nearly all models since Llama do."""
     return config.model_type not in _UNGATED
+
+
+def shared_width(config: ModelConfig) -> int:
+    """Of the expert that every token of a mixture goes to; 0 without one."""
+    if config.model_type.startswith("llama4"):
+        return config.intermediate_size
+    size = config.moe_intermediate_size or config.intermediate_size
+    return config.shared_expert_intermediate_size or (config.n_shared_experts or 0) * size
 
 
 def _take_rotary_table(allocator: CachingAllocator, size: int, value_bytes: int) -> None:
@@ -122,19 +155,31 @@ def _take_rotary_table(allocator: CachingAllocator, size: int, value_bytes: int)
     allocator.give_back(joined)
 
 
+def _not_computed(config: ModelConfig, cards: int, value: int) -> _Tensor:
+    """What the files hold beyond the formulas, biases and encoders say; negative: the formulas say more."""
+    stored = stored_bytes(config)
+    return _Tensor("other", 0 if stored is None else (stored - computed_bytes(config, value)) // cards)
+
+
 def _tensors(config: ModelConfig, cards: int, value: int) -> Iterator[_Tensor]:
     quantized = config.quantization_config.bytes_per_weight() if config.quantization_config else value
     only_experts = config.quantization_config is not None and config.quantization_config.is_for_experts_only
     attention = value if only_experts else quantized
     hidden, table = config.hidden_size, padded_vocabulary(config) * config.hidden_size * value // cards
     yield _Tensor("embeddings", table)
+    if config.model_type in _LEARNED_POSITIONS:
+        yield _Tensor("embeddings", config.max_position_embeddings * hidden * value)
     for layer in range(config.num_hidden_layers):
-        for count in _attention_weights(config):
-            yield _Tensor("linear", round(count * attention / cards))
-        if layer == 0:
+        for count in _attention_weights(config, cards):
+            yield _Tensor("linear", round(count * attention))
+        if config.is_latent and attention != value:
+            # `MLAAttention.process_weights_after_loading`; an unquantised projection is looked at, not copied.
+            size = config.num_attention_heads * (config.qk_nope_head_dim + config.v_head_dim)
+            yield _Tensor("absorbed", (config.kv_lora_rank or 0) * size * value // cards)
+        if layer == 0 and config.model_type not in _WITHOUT_ROTARY:
             yield from (_Tensor("rotary", it * value) for it in _rotary_values(config))
-        for count in _feed_forward_weights(config, layer):
-            yield _Tensor("linear", round(count * quantized / cards))
+        for count in _feed_forward_weights(config, layer, cards):
+            yield _Tensor("linear", round(count * quantized))
         yield _Tensor("other", hidden * value)
         yield _Tensor("other", hidden * value)
     yield _Tensor("other", hidden * value)
@@ -142,11 +187,15 @@ def _tensors(config: ModelConfig, cards: int, value: int) -> Iterator[_Tensor]:
         yield _Tensor("embeddings", table)
 
 
-def _attention_weights(config: ModelConfig) -> Iterator[int]:
-    """Weights of the projections around attention, one number for every fused matrix."""
-    hidden, heads = config.hidden_size, config.num_attention_heads
+def _attention_weights(config: ModelConfig, cards: int) -> Iterator[float]:
+    """Weights of the projections around attention on each card, one number for every fused matrix.
+
+    With fewer key-value heads than cards, heads are repeated (`QKVParallelLinear`); what latent attention projects down
+    to is whole on each card (`ReplicatedLinear`).
+    """
+    hidden, heads = config.hidden_size, config.num_attention_heads / cards
     if config.kv_lora_rank is None:
-        yield hidden * config.head_size * (heads + 2 * config.kv_heads)
+        yield hidden * config.head_size * (heads + 2 * max(1, config.kv_heads / cards))
         yield heads * config.head_size * hidden
         return
     query_size = config.qk_nope_head_dim + config.qk_rope_head_dim
@@ -158,15 +207,19 @@ def _attention_weights(config: ModelConfig) -> Iterator[int]:
     yield heads * config.v_head_dim * hidden
 
 
-def _feed_forward_weights(config: ModelConfig, layer: int) -> Iterator[int]:
-    """Gate with up, and down; of all experts together where there are experts, after the router."""
+def _feed_forward_weights(config: ModelConfig, layer: int, cards: int) -> Iterator[float]:
+    """Gate with up, and down, on each card; of all experts together where there are experts, after the router.
+
+    The router is whole on each card.
+    """
     hidden, into = config.hidden_size, 2 if has_gate(config) else 1
-    if not config.experts or layer < config.first_k_dense_replace:
-        yield into * hidden * config.intermediate_size
-        yield hidden * config.intermediate_size
+    if not config.is_mixture(layer):
+        wide = (config.intermediate_size_mlp or config.intermediate_size) / cards
+        yield into * hidden * wide
+        yield hidden * wide
         return
-    size = config.moe_intermediate_size or config.intermediate_size
-    shared = config.shared_expert_intermediate_size or (config.n_shared_experts or 0) * size
+    size = (config.moe_intermediate_size or config.intermediate_size) / cards
+    shared = shared_width(config) / cards
     yield hidden * config.experts
     yield into * hidden * config.experts * size
     yield hidden * config.experts * size

@@ -17,6 +17,10 @@ class UnknownSizeError(KeyError):
     """There is no such model."""
 
 
+class UnsupportedPrecisionError(ValueError):
+    """The backend does not compute in it."""
+
+
 class Backend(StrEnum):
     """Which library runs the model."""
 
@@ -46,6 +50,10 @@ class Precision(StrEnum):
     def cache_bytes(self) -> int:
         """Of one cached value; plain `int8` computes in the type that the model was published in, float16."""
         return 4 if self.endswith("float32") else 2
+
+
+_OF_TORCH = (Precision.FLOAT16, Precision.FLOAT32)
+"""What openai-whisper knows (`fp16`)."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +178,10 @@ def plan_whisper(
 
     Raises:
         UnknownSizeError: no size has this name.
+        UnsupportedPrecisionError: the backend does not have this precision.
     """
+    if backend is Backend.OPENAI and precision not in _OF_TORCH:
+        raise UnsupportedPrecisionError(f"{backend} has {' and '.join(_OF_TORCH)}, not {precision}")
     working = _WORKING[backend]
     hypotheses = working.beams if beams is None else beams
     return WhisperPlan(

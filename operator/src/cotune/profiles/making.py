@@ -5,8 +5,9 @@ import json
 from dataclasses import dataclass
 
 from cotune.api.experiment import ExperimentSpec
-from cotune.api.profile import Change, ProfileSpec, Provenance, Rollout
+from cotune.api.profile import Change, Expect, ProfileSpec, Provenance, Rollout
 from cotune.api.quantities import canonical
+from cotune.api.sharing import Sharing
 from cotune.search.space import Candidate
 
 
@@ -19,19 +20,30 @@ class NamedProfile:
 
 
 def changes(spec: ExperimentSpec, winner: Candidate) -> tuple[Change, ...]:
-    """The parameters whose winning value differs from the baseline, in the order of the experiment."""
+    """The variables whose winning value differs from the baseline, in the order of the experiment.
+
+    How the card is shared is none of them: a profile changes workloads, and no node.
+    """
     values = winner.values
     return tuple(
-        Change(component=it.bind.component, env=it.bind.env, from_=it.baseline, to=values[it.name])
+        Change(component=at[0], env=at[1], from_=it.baseline, to=values[it.name])
         for it in spec.parameters
-        if canonical(values[it.name]) != canonical(it.baseline)
+        if (at := it.bind.variable) is not None and canonical(values[it.name]) != canonical(it.baseline)
     )
 
 
 def make_profile(
-    spec: ExperimentSpec, experiment: str, namespace: str, winner: Candidate, trial: str, digest: str
+    spec: ExperimentSpec,
+    experiment: str,
+    namespace: str,
+    winner: Candidate,
+    trial: str,
+    digest: str,
+    artifact: str | None = None,
 ) -> NamedProfile | None:
-    """The profile of a winner, named by the hash of its changes; None when there is nothing to change or to roll out.
+    """The profile of a winner, named by the hash of its changes and of how it shares the card.
+
+    None when there is nothing to change in workloads, or to roll out.
 
     Args:
         spec: the experiment.
@@ -40,19 +52,25 @@ def make_profile(
         winner: the winning candidate.
         trial: the name of its trial.
         digest: what that trial ran, as `sha256:<64 hexadecimal digits>`.
+        artifact: the record of that trial, written in the same way; None: it has none.
     """
     changed = changes(spec, winner)
     if not changed or spec.profile_template is None:
         return None
+    sharing = spec.sharing(winner.values)
     profile = ProfileSpec(
         changes=changed,
+        expect=Expect(sharing=sharing) if sharing is not None else None,
         start_order=tuple(it.name for it in spec.stack.components),
-        provenance=Provenance(experiment=f"{namespace}/{experiment}", trial=trial, digest=digest),
+        provenance=Provenance(experiment=f"{namespace}/{experiment}", trial=trial, digest=digest, artifact=artifact),
         rollout=Rollout(stages=spec.profile_template.rollout.stages),
     )
-    return NamedProfile(f"{experiment[:56].rstrip('-.')}-{_hash(changed)[:6]}", profile)
+    return NamedProfile(f"{experiment[:56].rstrip('-.')}-{_hash(changed, sharing)[:6]}", profile)
 
 
-def _hash(changed: tuple[Change, ...]) -> str:
-    text = json.dumps(sorted((it.component, it.env, canonical(it.to)) for it in changed), separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+def _hash(changed: tuple[Change, ...], sharing: Sharing | None) -> str:
+    """Time-slicing, the most usual, is not said: profiles that were made before it was recorded keep their names."""
+    said = sorted((it.component, it.env, canonical(it.to)) for it in changed)
+    if sharing not in {None, Sharing.TIME_SLICING}:
+        said.append(("gpu", "sharing", str(sharing)))
+    return hashlib.sha256(json.dumps(said, separators=(",", ":")).encode()).hexdigest()

@@ -6,7 +6,7 @@ when those it depends on are ready.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -14,7 +14,7 @@ from cotune.api.experiment import Component, Workload
 from cotune.api.trial import TrialPhase
 from cotune.measurement.contract import GRACE_SECONDS
 from cotune.trials.pod_failure import PodFailure
-from cotune.trials.root_cause import root_cause
+from cotune.trials.root_cause import Cause, root_cause
 
 
 class PodState(StrEnum):
@@ -36,6 +36,8 @@ class ObservedPod:
     """The end of its log, for a pod that ended; None: the kubelet does not give it at the moment."""
     hindrance: PodFailure | None = None
     """What keeps a waiting pod from starting that the candidate is not to blame for."""
+    oom_killed: tuple[str, ...] = ()
+    """Containers that the kernel has ended for want of the machine's memory."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Observed:
     """The pods that exist, by component."""
     refused: PodFailure | None = None
     """Why the last pass could not create a pod, where that may pass."""
+    lost_node: str = ""
+    """Why nothing more is heard from the trial's node; empty: it is there."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +67,19 @@ class Deadlines:
 _LEAST_SLACK, _MOST_SLACK = timedelta(seconds=60), timedelta(minutes=15)
 
 
-def measuring_deadline(workload: Workload) -> timedelta:
+def measuring_deadline(workload: Workload, rounds: timedelta = timedelta()) -> timedelta:
     """How long a probe may take for a workload.
 
     The load, with the answers that are waited for before and after it; and for its own start and the first request
     with every clip, which a slow server takes longer for, half as long again, within bounds.
+
+    Args:
+        workload: the load on all services.
+        rounds: what the rounds of the interference matrix take at most.
     """
     load = timedelta(seconds=workload.load_seconds)
     slack = min(max(load / 2, _LEAST_SLACK), _MOST_SLACK)
-    return load + 2 * timedelta(seconds=GRACE_SECONDS) + slack
+    return load + 2 * timedelta(seconds=GRACE_SECONDS) + slack + rounds
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,8 @@ class Step:
 
     Only ever in a finished phase: the result must be stored before the pods that have it go.
     """
+    blames_the_card: bool = False
+    """The next trial on the card would fare no better: its node is left alone for a while."""
 
 
 def decide(
@@ -102,6 +112,10 @@ def decide(
     """The next step of a trial in `phase` since `phase_since`."""
     elapsed = now - phase_since
     is_run = phase in {TrialPhase.DRAINING, TrialPhase.STARTING, TrialPhase.MEASURING}
+    if is_run and observed.lost_node:
+        # Before all else: of pods on such a node the API server only knows what was. The candidate is not to blame that
+        # they are not ready, and no waiting is worth it: another node may run it meanwhile.
+        return _invalid("NodeLost", observed.lost_node)
     if is_run and observed.holds_card and (unread := _unread(observed)):
         return log_unreadable(phase, elapsed, deadlines, unread)
     match phase:
@@ -144,7 +158,7 @@ def _draining(observed: Observed, elapsed: timedelta, deadline: timedelta) -> St
         case PodState.READY:
             return Step(TrialPhase.STARTING)
         case PodState.FAILED | PodState.SUCCEEDED:
-            return _invalid("ProbeEnded", root_cause(observed.probe.log or "").line)
+            return _probe_ended(observed.probe.log or "")
         case PodState.WAITING:
             if (why := observed.probe.hindrance) is not None:
                 message = f"the probe: {why.message}"
@@ -152,7 +166,8 @@ def _draining(observed: Observed, elapsed: timedelta, deadline: timedelta) -> St
                     return _invalid(why.reason, message)
                 return Step(TrialPhase.DRAINING, why.reason, message)
             if elapsed > deadline:
-                return _invalid("NotDrained", f"the card was not drained within {deadline.total_seconds():g} s")
+                message = f"the card was not drained within {deadline.total_seconds():g} s"
+                return replace(_invalid("NotDrained", message), blames_the_card=True)
             return Step(TrialPhase.DRAINING, "WaitingForCard", "the card is not drained yet")
 
 
@@ -207,14 +222,29 @@ def _broken(components: Sequence[Component], observed: Observed) -> Step | None:
             cause = root_cause(pod.log or "")
             if cause.cause.blames_the_candidate():
                 return _failed(cause.cause, f"{component.name}: {cause.line}")
+            if cause.cause is Cause.CARD_ERROR:
+                return _card_error(f"{component.name}: {cause.line}")
+            if cause.cause is Cause.UNKNOWN and pod.oom_killed:
+                names = ", ".join(pod.oom_killed)
+                words = f"{component.name}: the kernel ended container {names} for want of memory of the machine"
+                return _failed(Cause.OOM_KILLED, words)
             return _invalid(f"ComponentEnded{cause.cause}", f"{component.name}: {cause.line}")
     if not observed.holds_card:
         return _invalid("CardLost", "the card's Lease was lost")
     if observed.probe is None:
         return _invalid("PodVanished", "the probe's pod is gone")
     if observed.probe.state is PodState.FAILED:
-        return _invalid("ProbeEnded", root_cause(observed.probe.log or "").line)
+        return _probe_ended(observed.probe.log or "")
     return None
+
+
+def _probe_ended(log: str) -> Step:
+    cause = root_cause(log)
+    return _card_error(cause.line) if cause.cause is Cause.CARD_ERROR else _invalid("ProbeEnded", cause.line)
+
+
+def _card_error(message: str) -> Step:
+    return replace(_invalid(Cause.CARD_ERROR, message), blames_the_card=True)
 
 
 def _failed(reason: str, message: str) -> Step:

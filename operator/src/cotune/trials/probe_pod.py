@@ -1,19 +1,22 @@
 """The probe's pod: the first of a trial. It sees the card drained, holds its share of it, and loads the stack."""
 
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cotune.api.experiment import Component, ExperimentSpec, FileRef, Protocol, Stream
+from cotune.api.experiment import Component, ExperimentSpec, Protocol, Stream
+from cotune.measurement.agent.contract import NODE_VARIABLE
 from cotune.measurement.contract import (
     CONFIGURATION_VARIABLE,
     DRAINED_PATH,
     HEALTH_PORT,
     LARGEST_ALLOCATION,
     ProbeConfiguration,
+    ProbeInterference,
     ProbeStream,
 )
+from cotune.trials.interference import rounds
 from cotune.trials.placement import GPU_RESOURCE
+from cotune.trials.probe_files import ProbeFiles
 from cotune.trials.render import Manifest, TrialIdentity, child_metadata, on_node, with_digest
 
 PROBE = "probe"
@@ -28,12 +31,35 @@ class ProbeImage:
     pull_policy: str
 
 
-def probe_pod(trial: TrialIdentity, spec: ExperimentSpec, node: str, image: ProbeImage) -> Manifest:
-    """The probe of one trial on the trial's node."""
-    folders = spec.workload.config_maps
-    share = {GPU_RESOURCE: "1"} if spec.gpu is not None else {}
+def probe_pod(
+    trial: TrialIdentity,
+    spec: ExperimentSpec,
+    node: str,
+    image: ProbeImage,
+    node_agent: str | None = None,
+    *,
+    is_exclusive: bool = False,
+    interference: bool = False,
+) -> Manifest:
+    """The probe of one trial on the trial's node.
+
+    Args:
+        trial: whose it is.
+        spec: the experiment.
+        node: the trial's.
+        image: of the probe.
+        node_agent: host name and port behind which the agents of all nodes are found; None: there are none.
+        is_exclusive: the card has no shares: the service has it as a whole, and the probe only watches it.
+        interference: whether it measures interference after the window.
+    """
+    files = ProbeFiles.of(spec.workload)
+    share = {GPU_RESOURCE: "1"} if spec.gpu is not None and not is_exclusive else {}
+    # Without a share the runtime is asked for the card by name; the trial holds the Lease of it all the same.
+    card = [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}] if spec.gpu is not None and is_exclusive else []
     # NVML is in what the runtime mounts by default, CUDA's own library is not everywhere.
-    driver = [{"name": "NVIDIA_DRIVER_CAPABILITIES", "value": "compute,utility"}] if _asks_for_largest(spec) else []
+    capabilities = "compute,utility" if _asks_for_largest(spec) else "utility" if card else ""
+    driver = [{"name": "NVIDIA_DRIVER_CAPABILITIES", "value": capabilities}] if capabilities else []
+    node_name = {"name": NODE_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}
     container: Manifest = {
         "name": PROBE,
         "image": image.name,
@@ -41,8 +67,12 @@ def probe_pod(trial: TrialIdentity, spec: ExperimentSpec, node: str, image: Prob
         "env": [
             {
                 "name": CONFIGURATION_VARIABLE,
-                "value": configuration(trial, spec).model_dump_json(by_alias=True, exclude_none=True),
+                "value": configuration(trial, spec, node_agent, interference).model_dump_json(
+                    by_alias=True, exclude_none=True
+                ),
             },
+            *card,
+            *([node_name] if node_agent else []),
             *driver,
         ],
         "ports": [{"name": "health", "containerPort": HEALTH_PORT}],
@@ -53,10 +83,7 @@ def probe_pod(trial: TrialIdentity, spec: ExperimentSpec, node: str, image: Prob
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": [
-            {"name": f"files-{index}", "mountPath": _folder(folders, name), "readOnly": True}
-            for index, name in enumerate(folders)
-        ],
+        "volumeMounts": files.mounts(),
     }
     return with_digest(
         {
@@ -67,9 +94,7 @@ def probe_pod(trial: TrialIdentity, spec: ExperimentSpec, node: str, image: Prob
                 {
                     "containers": [container],
                     "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-                    "volumes": [
-                        {"name": f"files-{index}", "configMap": {"name": name}} for index, name in enumerate(folders)
-                    ],
+                    "volumes": files.volumes(),
                     "terminationGracePeriodSeconds": 5,
                 },
                 node,
@@ -83,18 +108,27 @@ def seed_of(experiment: str) -> int:
     return zlib.crc32(experiment.encode())
 
 
-def configuration(trial: TrialIdentity, spec: ExperimentSpec) -> ProbeConfiguration:
-    """What the probe of a trial does."""
-    folders = spec.workload.config_maps
+def configuration(
+    trial: TrialIdentity, spec: ExperimentSpec, node_agent: str | None = None, interference: bool = False
+) -> ProbeConfiguration:
+    """What the probe of a trial does; with `interference` also after the window."""
+    asked = spec.workload.interference if interference else None
+    files = ProbeFiles.of(spec.workload)
     components = {it.name: it for it in spec.stack.components}
     return ProbeConfiguration(
         gpu=spec.gpu is not None,
         largest_allocation=True if _asks_for_largest(spec) else None,
+        node_agent=node_agent if spec.gpu is not None else None,
         seed=seed_of(trial.experiment),
         warmup_seconds=spec.workload.warmup_seconds,
         duration_seconds=spec.workload.duration_seconds,
         cooldown_seconds=spec.workload.cooldown_seconds,
-        streams=tuple(_stream(trial, it, components[it.component], folders) for it in spec.workload.streams),
+        streams=tuple(_stream(trial, it, components[it.component], files) for it in spec.workload.streams),
+        interference=ProbeInterference(
+            duration_seconds=asked.duration_seconds, warmup_seconds=asked.warmup_seconds, rounds=rounds(spec)
+        )
+        if asked is not None
+        else None,
     )
 
 
@@ -103,10 +137,9 @@ def _asks_for_largest(spec: ExperimentSpec) -> bool:
     return LARGEST_ALLOCATION in {it.metric for it in (*spec.objectives, *spec.constraints)}
 
 
-def _stream(trial: TrialIdentity, stream: Stream, component: Component, folders: Sequence[str]) -> ProbeStream:
-    def file(reference: FileRef | None) -> str | None:
-        return None if reference is None else f"{_folder(folders, reference.config_map)}/{reference.key}"
-
+def _stream(trial: TrialIdentity, stream: Stream, component: Component, files: ProbeFiles) -> ProbeStream:
+    is_language_model = component.protocol.is_language_model
+    corpus = stream.corpus_ref if component.protocol is Protocol.OPENAI_TRANSCRIPTIONS else None
     return ProbeStream(
         component=component.name,
         protocol=component.protocol,
@@ -117,16 +150,13 @@ def _stream(trial: TrialIdentity, stream: Stream, component: Component, folders:
         output_tokens=stream.output_tokens,
         length_spread=float(stream.length_spread or 0),
         shared_prefix_tokens=stream.shared_prefix_tokens,
-        trace=file(stream.arrivals.trace_ref),
-        dataset=file(stream.dataset_ref) if component.protocol.is_language_model else None,
+        trace=files.file(stream.arrivals.trace_ref),
+        dataset=files.file(stream.dataset_ref) if is_language_model else None,
+        questions=files.file(stream.quality_ref) if is_language_model else None,
         timeout_seconds=stream.timeout_seconds,
         warmup_seconds=stream.warmup_seconds,
-        corpus=_folder(folders, stream.corpus_ref.config_map)
-        if stream.corpus_ref and component.protocol is Protocol.OPENAI_TRANSCRIPTIONS
-        else None,
+        corpus=files.corpus(corpus),
+        corpus_url=corpus.url if corpus is not None else None,
+        noise=corpus.noise if corpus is not None else None,
         path=stream.path or "/",
     )
-
-
-def _folder(folders: Sequence[str], name: str) -> str:
-    return f"/files/{folders.index(name)}"

@@ -67,7 +67,8 @@ class TrialIdentity:
 def environment(component: str, parameters: Sequence[Parameter], candidate: Candidate) -> Mapping[str, str]:
     """The variables that a candidate sets in one component, with the values as the user spelt them."""
     values = candidate.values
-    return {it.bind.env: values[it.name] for it in parameters if it.bind.component == component}
+    bound = ((it.name, it.bind.variable) for it in parameters)
+    return {at[1]: values[name] for name, at in bound if at is not None and at[0] == component}
 
 
 def component_pod(trial: TrialIdentity, component: Component, variables: Mapping[str, str], node: str) -> Manifest:

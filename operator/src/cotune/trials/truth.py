@@ -3,21 +3,23 @@
 Each gate is a small function from the evidence to what is wrong. A trial that breaks one is Invalid: it says nothing
 about its candidate, is repeated, and never scores. The exception is what the candidate itself has done.
 
-Only what is known is judged. NVML does not say whose a process is, so a share of the card is matched with the
-components by size; where it does not list all processes, the card's memory as a whole is all that can be compared.
+Only what is known is judged. Where a node agent has seen whose the processes on the card are, that decides. NVML itself
+does not say it: without an agent a share of the card is matched with the components by size, and where it does not list
+all processes, the card's memory as a whole is all that can be compared.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, cast
 
-from cotune.api.experiment import Component, ExperimentSpec
+from cotune.api.experiment import ExperimentSpec
+from cotune.api.sharing import Sharing
 from cotune.api.trial import Measurement, Prediction
-from cotune.measurement.contract import CardConduct, Conduct
-from cotune.trials.placement import GPU_RESOURCE
+from cotune.measurement.contract import CardConduct, Conduct, InterferenceCell, Punctuality
+from cotune.trials.holdings import wanted_holdings
 from cotune.trials.root_cause import root_cause
+from cotune.trials.tenancy import PodIdentity, Tenancy, words
 
 _THROTTLED_SHARE = 0.05
 """Of the readings: a single one may fall into a change of the clocks."""
@@ -25,9 +27,12 @@ _LATE_MS, _LATE_SHARE = 50.0, 0.1
 """A probe is starved that sends later than both: so many milliseconds, and such a share of the p95 that it measures."""
 _FEW_REQUESTS, _LATE_MS_OF_FEW = 100, 250.0
 """With fewer, the p99 is a single request, and one that is late is no starvation yet."""
-_SOMETHING_MIB = 1.0
-"""What a component holds at least that is not planned, and asks for a card."""
-_RESTS_ON_ANSWERS = re.compile(r"\.(p50|p95|p99|wer|errorRate)$")
+_XIDS_OF_PROGRAMS = frozenset({13, 31, 43, 45, 68, 109})
+"""What a faulty program brings about on a sound card: NVIDIA's device plugin does not count them against it either."""
+_MPS_SERVER = "nvidia-cuda-mps"
+"""The server that shares a card by MPS has a context of its own on it; the kernel cuts names to 15 characters."""
+_RESTS_ON_ANSWERS = re.compile(r"\.(p50|p95|p99|wer(\.[A-Za-z0-9]+)?|errorRate)$")
+"""Not a quality: its questions are a fixed set, and all of them are asked."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class Breach:
     message: str
     blames_the_candidate: bool = False
     """It has failed, and would again."""
+    blames_the_card: bool = False
+    """The next trial on it would fare no better: its node is left alone for a while."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,7 @@ class ComponentEvidence:
     moments: Sequence[datetime] = ()
     """When containers of it have started or ended, to the second."""
     log: str = ""
+    identity: PodIdentity = field(default_factory=PodIdentity)
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,35 @@ class Evidence:
     """The probe's pod among them."""
     measurements: Mapping[str, Measurement]
     prediction: Prediction | None = None
+    interference: Sequence[InterferenceCell] = ()
+    """Empty: it was not asked for."""
+    tenancy: Tenancy | None = None
+    """Whose the memory on the card was; None: no node agent has seen it."""
+    sharing: Sharing | None = None
+    """How the trial has shared its card; None: without a card."""
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """The window, or a round of the interference matrix after it."""
+
+    words: str
+    """Which of them, to be put behind a message; empty for the window."""
+    punctuality: Sequence[Punctuality]
+    card: CardConduct | None
+    p95: Mapping[str, float]
+    """Of each component that has one, in ms."""
+
+
+def _watched(evidence: Evidence) -> Iterator[_Watched]:
+    conduct, measured = evidence.conduct, evidence.measurements
+    names = [it.component for it in conduct.punctuality]
+    latencies = {it: measured[f"{it}.latency.p95"] for it in names if f"{it}.latency.p95" in measured}
+    yield _Watched("", conduct.punctuality, conduct.card, {name: float(it.value) for name, it in latencies.items()})
+    for it in conduct.rounds:
+        cells = [cell for cell in evidence.interference if cell.loaded == it.loaded and cell.latency is not None]
+        p95 = {cell.component: cell.latency.p95 for cell in cells if cell.latency is not None}
+        yield _Watched(f", in the round of {' and '.join(it.loaded)}", it.punctuality, it.card, p95)
 
 
 Gate = Callable[[Evidence], Breach | None]
@@ -69,6 +106,24 @@ Gate = Callable[[Evidence], Breach | None]
 def breach(evidence: Evidence) -> Breach | None:
     """The first gate that the trial breaks; None: its figures may count."""
     return next((found for gate in GATES if (found := gate(evidence)) is not None), None)
+
+
+def card_error(evidence: Evidence) -> Breach | None:
+    """The driver tells of no critical error, and no memory of the card has lost what was written to it."""
+    card = evidence.conduct.card
+    if card is None:
+        return None
+    told: list[str] = []
+    if card.xids:
+        told.append(f"Xid {', '.join(str(it) for it in card.xids)} within the window")
+    if card.uncorrected_ecc_errors:
+        told.append(f"{card.uncorrected_ecc_errors} new uncorrected ECC errors within the window")
+    if not told:
+        return None
+    if card.needs_reset:
+        told.append("it waits for a reset to replace the memory concerned")
+    blames_the_card = bool(card.uncorrected_ecc_errors) or not _XIDS_OF_PROGRAMS.issuperset(card.xids or ())
+    return Breach("CardError", f"{card.uuid}: {'; '.join(told)}", blames_the_card=blames_the_card)
 
 
 def not_colocated(evidence: Evidence) -> Breach | None:
@@ -86,28 +141,53 @@ def not_colocated(evidence: Evidence) -> Breach | None:
 
 
 def second_tenant(evidence: Evidence) -> Breach | None:
-    """Nobody comes to the card while it is measured."""
-    card = evidence.conduct.card
-    if card is None or not card.newcomers:
+    """Nobody else is on the card while it is measured; without an agent, and after the window, nobody comes to it."""
+    first = evidence.conduct.card
+    if first is None:
         return None
-    words = ", ".join(f"process {it.pid} with {it.least_mib:g} MiB" for it in card.newcomers)
-    return Breach("SecondTenant", f"came to the card within the window: {words}")
+    if evidence.tenancy is not None and (found := _stranger(evidence.sharing, evidence.tenancy)):
+        return found
+    known = {it.pid for it in first.processes}
+    for watched in _watched(evidence):
+        if not watched.words and evidence.tenancy is not None:
+            continue
+        card = watched.card or first
+        # Who came between two rounds is no newcomer of the second; none of the stack's own comes so late.
+        strangers = [it for it in card.processes if watched.words and it.pid not in known]
+        if newcomers := [*card.newcomers, *strangers]:
+            came = ", ".join(f"process {it.pid} with {it.least_mib:g} MiB" for it in newcomers)
+            return Breach("SecondTenant", f"came to the card within the window{watched.words}: {came}")
+    return None
+
+
+def _stranger(sharing: Sharing | None, tenancy: Tenancy) -> Breach | None:
+    found = [
+        words(it)
+        for it in tenancy.strangers
+        if not (sharing is Sharing.MPS and all(process.name == _MPS_SERVER for process in it.processes))
+    ]
+    if tenancy.lost:
+        lost = ", ".join(str(it) for it in tenancy.lost[:4])
+        found.append(f"process {lost}, which ended before it could be read whose it was")
+    return Breach("SecondTenant", f"not of this trial: {'; '.join(found)}") if found else None
 
 
 def device_fallback(evidence: Evidence) -> Breach | None:
     """Every component that asks for a card holds on it what it was planned to hold at least."""
     card = evidence.conduct.card
-    wanted = _wanted(evidence)
+    wanted = wanted_holdings(evidence.spec, evidence.prediction)
     if card is None or not wanted:
         return None
+    if evidence.tenancy is not None:
+        return _absent(wanted, evidence.tenancy)
     if not card.are_all_listed:
         least = sum(wanted.values())
         if card.rise_mib >= least:
             return None
         return Breach(
             "DeviceFallback",
-            f"the card holds {card.rise_mib:.0f} MiB more than when it was drained, and {_words(wanted)} should hold "
-            f"{least:.0f} MiB at least",
+            f"the card holds {card.rise_mib:.0f} MiB more than when it was drained, and {_least_words(wanted)} should "
+            f"hold {least:.0f} MiB at least",
         )
     if _all_have_a_share(card, wanted):
         return None
@@ -117,24 +197,39 @@ def device_fallback(evidence: Evidence) -> Breach | None:
     there = ", ".join(f"{it.least_mib:.0f}" for it in card.processes) or "none"
     return Breach(
         "DeviceFallback",
-        f"{who} share of the card: wanted at least {_words(wanted)}; processes on the card, MiB: {there}",
+        f"{who} share of the card: wanted at least {_least_words(wanted)}; processes on the card, MiB: {there}",
     )
+
+
+def _absent(wanted: Mapping[str, float], tenancy: Tenancy) -> Breach | None:
+    held = {name: tenancy.shares[name].least_mib for name in wanted if name in tenancy.shares}
+    absent = [
+        f"{name} held {held.get(name, 0.0):.0f} MiB of the card, and should hold {least:.0f} MiB at least"
+        for name, least in wanted.items()
+        if held.get(name, 0.0) < least
+    ]
+    return Breach("DeviceFallback", "; ".join(absent)) if absent else None
 
 
 def throttled(evidence: Evidence) -> Breach | None:
     """The clocks are the card's own, not those of a hot day or a weak supply."""
-    card = evidence.conduct.card
-    if card is None or card.throttled is None or card.throttled <= _THROTTLED_SHARE * card.readings:
-        return None
-    clock = f", down to {card.sm_clock_mhz} MHz" if card.sm_clock_mhz is not None else ""
-    heat = f", up to {card.temperature_celsius} C" if card.temperature_celsius is not None else ""
-    reasons = ", ".join(card.throttle_reasons)
-    return Breach("Throttled", f"{reasons} in {card.throttled} of {card.readings} readings{clock}{heat}")
+    for watched in _watched(evidence):
+        card = watched.card
+        if card is None or card.throttled is None or card.throttled <= _THROTTLED_SHARE * card.readings:
+            continue
+        clock = f", down to {card.sm_clock_mhz} MHz" if card.sm_clock_mhz is not None else ""
+        heat = f", up to {card.temperature_celsius} C" if card.temperature_celsius is not None else ""
+        reasons = ", ".join(card.throttle_reasons)
+        words = f"{reasons} in {card.throttled} of {card.readings} readings{watched.words}{clock}{heat}"
+        return Breach("Throttled", words)
+    return None
 
 
 def component_restarted(evidence: Evidence) -> Breach | None:
-    """No container starts or ends within the window."""
-    start, end = evidence.conduct.started_at, evidence.conduct.ended_at
+    """No container starts or ends from the beginning of the window to the end of the last round after it."""
+    # Kubernetes cuts its times to the second: one of the window's first second may seem to lie before it.
+    start = evidence.conduct.started_at.replace(microsecond=0)
+    end = max([evidence.conduct.ended_at, *(it.ended_at for it in evidence.conduct.rounds)])
     for component in evidence.spec.stack.components:
         it = evidence.components.get(component.name, ComponentEvidence())
         if not any(start <= moment <= end for moment in it.moments):
@@ -148,16 +243,16 @@ def component_restarted(evidence: Evidence) -> Breach | None:
 
 def probe_starved(evidence: Evidence) -> Breach | None:
     """The probe sends in time: what it sends late, it measures of itself."""
-    for it in evidence.conduct.punctuality:
-        latency = evidence.measurements.get(f"{it.component}.latency.p95")
-        least = _LATE_MS if it.requests >= _FEW_REQUESTS else _LATE_MS_OF_FEW
-        bound = max(least, _LATE_SHARE * float(latency.value) if latency is not None else 0.0)
-        if it.late_p99_ms > bound:
-            return Breach(
-                "ProbeStarved",
-                f"requests to {it.component} were sent up to {it.late_p99_ms:.1f} ms late (p99), and at most "
-                f"{bound:.1f} ms count as in time",
-            )
+    for watched in _watched(evidence):
+        for it in watched.punctuality:
+            least = _LATE_MS if it.requests >= _FEW_REQUESTS else _LATE_MS_OF_FEW
+            bound = max(least, _LATE_SHARE * watched.p95.get(it.component, 0.0))
+            if it.late_p99_ms > bound:
+                return Breach(
+                    "ProbeStarved",
+                    f"requests to {it.component} were sent up to {it.late_p99_ms:.1f} ms late (p99){watched.words}, "
+                    f"and at most {bound:.1f} ms count as in time",
+                )
     return None
 
 
@@ -169,9 +264,12 @@ def sample_too_small(evidence: Evidence) -> Breach | None:
         found = evidence.measurements.get(metric)
         component = metric.split(".", 1)[0]
         sent = requests.get(component)
+        if is_slowdown(metric):
+            sent = min((it for it in (sent, _sent_alone(evidence, component)) if it is not None), default=None)
         samples = found.samples if found is not None else 0
         if sent is None or samples >= least:
             continue
+        sent //= conditions_beside(evidence.spec, metric)
         if sent < least:
             return Breach("SampleTooSmall", f"{metric} rests on {samples} of {least} samples: {sent} were due")
         if found is None:
@@ -190,7 +288,27 @@ def metrics_that_rest_on_answers(spec: ExperimentSpec) -> list[str]:
     return sorted(it for it in named if _RESTS_ON_ANSWERS.search(it))
 
 
+def is_slowdown(metric: str) -> bool:
+    """Whether it rests on a round of its component alone, beside the window."""
+    return ".slowdown." in metric
+
+
+def _sent_alone(evidence: Evidence, component: str) -> int | None:
+    """Requests that were due in the round of a component alone; None: there was none."""
+    alone = (it for it in evidence.conduct.rounds if it.loaded == (component,))
+    return next((one.requests for it in alone for one in it.punctuality), None)
+
+
+def conditions_beside(spec: ExperimentSpec, metric: str) -> int:
+    """Among how many conditions the requests are split of which a metric names one; 1 for all others."""
+    component, _, name = metric.partition(".")
+    corpora = (it.corpus_ref for it in spec.workload.streams if it.component == component)
+    noises = (it.noise.conditions for it in corpora if it is not None and it.noise is not None)
+    return max((len(it) for it in noises if name.removeprefix("wer.") in it), default=1)
+
+
 GATES: tuple[Gate, ...] = (
+    card_error,
     not_colocated,
     second_tenant,
     device_fallback,
@@ -200,21 +318,6 @@ GATES: tuple[Gate, ...] = (
     sample_too_small,
 )
 """In the order in which they are asked: what explains the others comes first."""
-
-
-def _wanted(evidence: Evidence) -> dict[str, float]:
-    """The least that each component which asks for a card holds on it, in MiB."""
-    planned = {it.component: float(it.least_mib) for it in evidence.prediction.holdings} if evidence.prediction else {}
-    asking = [it.name for it in evidence.spec.stack.components if evidence.spec.gpu is not None and _asks_for_card(it)]
-    return {it: planned.get(it, _SOMETHING_MIB) for it in asking}
-
-
-def _asks_for_card(component: Component) -> bool:
-    spec = cast("Mapping[str, Any]", component.template.get("spec") or {})
-    containers = cast("Sequence[Mapping[str, Any]]", spec.get("containers") or ())
-    resources = (cast("Mapping[str, Any]", it.get("resources") or {}) for it in containers)
-    limits = (cast("Mapping[str, Any]", it.get("limits") or {}) for it in resources)
-    return any(str(it.get(GPU_RESOURCE, "0")) != "0" for it in limits)
 
 
 def _all_have_a_share(card: CardConduct, wanted: Mapping[str, float]) -> bool:
@@ -229,5 +332,5 @@ def _all_have_a_share(card: CardConduct, wanted: Mapping[str, float]) -> bool:
     return True
 
 
-def _words(wanted: Mapping[str, float]) -> str:
+def _least_words(wanted: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {mib:.0f} MiB" for name, mib in wanted.items())

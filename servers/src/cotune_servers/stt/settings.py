@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 _DEVICES = ("cuda", "cpu")
+_MODES = ("whisper", "hybrid")
 
 
 class SettingsError(ValueError):
@@ -27,6 +28,12 @@ class Settings:
     """`ASR_LANGUAGE`, as Whisper spells it."""
     queue: int
     """`ASR_QUEUE`: so many requests may wait for the one that is being transcribed; more are answered 429."""
+    mode: Literal["whisper", "hybrid"]
+    """`ASR_MODE`: Whisper alone, or VOSK first and Whisper to correct it."""
+    vosk_model: Path
+    """`ASR_VOSK_MODEL`: the folder of VOSK's model, for instance a volume."""
+    correct_below: float
+    """`ASR_CORRECT_BELOW`: Whisper's text is answered where the two are less alike than that."""
     port: int
     """`PORT`."""
 
@@ -50,12 +57,18 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     device = environment.get("ASR_DEVICE") or "cuda"
     if device not in _DEVICES:
         raise SettingsError(f"ASR_DEVICE: {device!r} is none of {', '.join(_DEVICES)}")
+    mode = environment.get("ASR_MODE") or "whisper"
+    if mode not in _MODES:
+        raise SettingsError(f"ASR_MODE: {mode!r} is none of {', '.join(_MODES)}")
     return Settings(
         size=size,
         models=models,
         device=device,
         language=environment.get("ASR_LANGUAGE") or "en",
         queue=_number(environment, "ASR_QUEUE", default=16, low=0, high=10_000),
+        mode=mode,
+        vosk_model=Path(environment.get("ASR_VOSK_MODEL") or models / "vosk"),
+        correct_below=_share(environment, "ASR_CORRECT_BELOW", default=0.75),
         port=_number(environment, "PORT", default=9000, low=1, high=65_535),
     )
 
@@ -69,3 +82,14 @@ def _number(environment: Mapping[str, str], name: str, default: int, low: int, h
     if not low <= number <= high:
         raise SettingsError(f"{name}: {number} is not within {low} and {high}")
     return number
+
+
+def _share(environment: Mapping[str, str], name: str, default: float) -> float:
+    text = environment.get(name) or str(default)
+    try:
+        share = float(text)
+    except ValueError:
+        raise SettingsError(f"{name}: {text!r} is no number") from None
+    if not 0 <= share <= 1:
+        raise SettingsError(f"{name}: {text} is not within 0 and 1")
+    return share

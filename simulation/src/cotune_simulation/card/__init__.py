@@ -11,6 +11,7 @@ JSON object per line each way; a reply carries the `id` of its request, replies 
     {"id": 6, "op": "memory"}                                -> {"free": bytes, "held": bytes by this connection}
     {"id": 7, "op": "restore", "bytes": 1048576}             what a process says again after the daemon was restarted
     {"id": 8, "op": "throttle", "reasons": 32}               NVML's clock event reasons, shown until told otherwise
+    {"id": 9, "op": "fail", "xid": 48, "uncorrected": 1}     a critical error that the driver tells, and lost memory
 
 An error is `{"id": 3, "error": "out_of_memory", "free": bytes, "total": bytes}` or `{"error": "bad_request", ...}`.
 

@@ -93,6 +93,13 @@ class CardClient:
         """Have the card show these clock event reasons (NVML's bits) from now on; 0: none."""
         await self._call("throttle", reasons=reasons)
 
+    async def fail(self, xid: int = 0, uncorrected: int = 0) -> None:
+        """Have the driver tell a critical error (NVIDIA's Xid number; 0: none), and memory lose what was in it.
+
+        :raises ValueError: memory errors of a card that does not count them.
+        """
+        await self._call("fail", xid=xid, uncorrected=uncorrected)
+
     @property
     def held_bytes(self) -> int:
         """What this process holds."""

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from cotune_simulation.card.ledger import MemoryLedger, OutOfMemoryError
+from cotune_simulation.card.mps import ConcurrentProcessor
 from cotune_simulation.card.products import CardProduct
 from cotune_simulation.card.timeslicing import Job, TimeSlicedProcessor
 from cotune_simulation.card.utilisation import UtilisationSampler
-from cotune_simulation.figures import Entry
+from cotune_simulation.figures import MIB, Entry
 
 Number = TypeVar("Number", int, float)
 
@@ -26,17 +27,28 @@ SETTLING_SECONDS = 0.5
 class CardDaemon:
     """One card, its clients and its clock."""
 
-    def __init__(self, product: CardProduct, uuid: str, settling_seconds: float = SETTLING_SECONDS) -> None:
+    def __init__(
+        self, product: CardProduct, uuid: str, settling_seconds: float = SETTLING_SECONDS, mps_replicas: int = 0
+    ) -> None:
         now = time.monotonic()
+        self._mps_replicas = mps_replicas
+        # As NVIDIA's device plugin sets it: whole MiB of what NVML counts.
+        limit = product.memory_bytes // mps_replicas // MIB * MIB if mps_replicas else None
         self._product = product
         self._uuid = uuid
-        self._ledger = MemoryLedger(product.memory_bytes, product.idle_used_bytes)
+        self._ledger = MemoryLedger(product.memory_bytes, product.idle_used_bytes, limit)
         self._sampler = UtilisationSampler()
-        self._processor = TimeSlicedProcessor(product.time_slice_seconds, now, self._record_busy)
+        self._processor = (
+            ConcurrentProcessor(now, self._record_busy)
+            if mps_replicas
+            else TimeSlicedProcessor(product.time_slice_seconds, now, self._record_busy)
+        )
         self._settled_at = now + settling_seconds
         self._epoch_offset = time.time() - now
         self._numbers = count(1)
         self._throttle_reasons = 0
+        self._xids: list[int] = []
+        self._uncorrected_errors = 0
         self._pids: dict[int, int] = {}
         self._waiting: dict[Job, asyncio.Future[None]] = {}
         self._wake_up: asyncio.TimerHandle | None = None
@@ -99,7 +111,7 @@ class CardDaemon:
             case "read":
                 return self._reading()
             case "memory":
-                return {"free": self._ledger.free_bytes, "held": self._ledger.held_bytes(client)}
+                return {"free": self._ledger.free_for(client), "held": self._ledger.held_bytes(client)}
             case "allocate":
                 return {"allocation": self._ledger.allocate(client, _not_negative(request.integer("bytes")))}
             case "restore":
@@ -110,10 +122,20 @@ class CardDaemon:
             case "throttle":
                 self._throttle_reasons = _not_negative(request.integer("reasons"))
                 return {}
+            case "fail":
+                self._fail(_not_negative(request.integer("xid")), _not_negative(request.integer("uncorrected")))
+                return {}
             case "run":
                 return self._start(client, request)
             case operation:
                 raise ValueError(f"no operation {operation}")
+
+    def _fail(self, xid: int, uncorrected: int) -> None:
+        if uncorrected and not self._product.has_ecc:
+            raise ValueError(f"{self._product.product} has no error-correcting memory")
+        self._uncorrected_errors += uncorrected
+        if xid:
+            self._xids.append(xid)
 
     def _start(self, client: int, request: Entry) -> Job:
         self._advance()
@@ -195,8 +217,14 @@ class CardDaemon:
             "power": round(product.idle_milliwatts + load * (product.busy_milliwatts - product.idle_milliwatts)),
             "power_limit": product.limit_milliwatts,
             "temperature": round(product.idle_celsius + load * (product.busy_celsius - product.idle_celsius)),
+            "has_ecc": int(self._product.has_ecc),
+            "ecc_uncorrected": self._uncorrected_errors,
+            "xids": self._xids,
             "process_pids": list(held),
             "process_bytes": list(held.values()),
+            # The server of MPS, which NVML shows as a process of its own, is not simulated.
+            "mps_pids": list(held) if self._mps_replicas else [],
+            "mps_bytes": list(held.values()) if self._mps_replicas else [],
             "sample_microseconds": [int((sample.ended_at + self._epoch_offset) * 1e6) for sample in samples],
             "sample_pids": [sample.pid for sample in samples],
             "sample_percents": [sample.percent for sample in samples],

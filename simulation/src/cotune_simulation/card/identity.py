@@ -13,10 +13,12 @@ _NAMESPACE = uuid.UUID("b9a6f3f2-6f0e-4a57-9b3e-2d0a6f0c7d11")
 
 @dataclass(frozen=True)
 class CardIdentity:
-    """A card's product and UUID."""
+    """A card's product and UUID, and how it is shared."""
 
     product: str
     uuid: str
+    mps_replicas: int = 0
+    """Into how many shares MPS divides it; 0: it is shared by time-slicing, or not at all."""
 
 
 def card_uuid(node: str) -> str:
@@ -34,4 +36,4 @@ def write_identity(path: Path, identity: CardIdentity) -> None:
 def read_identity(path: Path) -> CardIdentity:
     """What `write_identity` wrote."""
     values = Entry(json.loads(path.read_text()))
-    return CardIdentity(values.text("product"), values.text("uuid"))
+    return CardIdentity(values.text("product"), values.text("uuid"), values.integer("mps_replicas"))

@@ -22,10 +22,12 @@ class _Allocation:
 class MemoryLedger:
     """All allocations on one card, by client (a CUDA context) and process.
 
-    No client is kept from taking what is free. What a client holds is given back by that client, or when it ends.
+    No client is kept from taking what is free, but for a limit that MPS sets. What a client holds is given back by that
+    client, or when it ends.
     """
 
-    def __init__(self, total_bytes: int, idle_used_bytes: int) -> None:
+    def __init__(self, total_bytes: int, idle_used_bytes: int, client_limit: int | None = None) -> None:
+        self._client_limit = client_limit
         self._total = total_bytes
         self._idle = idle_used_bytes
         self._allocations: dict[int, _Allocation] = {}
@@ -46,9 +48,15 @@ class MemoryLedger:
 
         :raises OutOfMemoryError: so much is not free; nothing was taken.
         """
-        if size > self.free_bytes:
-            raise OutOfMemoryError(self.free_bytes, self._total)
+        if size > (free := self.free_for(client)):
+            raise OutOfMemoryError(free, self._total)
         return self.restore(client, size)
+
+    def free_for(self, client: int) -> int:
+        """What one client may still take: under a limit the card looks as large as ever, and less of it is free."""
+        if self._client_limit is None:
+            return self.free_bytes
+        return max(0, min(self.free_bytes, self._client_limit - self.held_bytes(client)))
 
     def restore(self, client: int, size: int) -> int:
         """Record what a client already held before this ledger began."""

@@ -20,6 +20,8 @@ class CardProduct:
     """What the driver keeps for itself, part of `memory_bytes`."""
     torch_total_bytes: int
     """All memory as torch counts it."""
+    has_ecc: bool
+    """Whether its memory corrects errors, and counts those that it cannot."""
     compute_capability: tuple[int, int]
     driver_version: str
     cuda_version: tuple[int, int]
@@ -60,6 +62,7 @@ def card_product(product: str) -> CardProduct:
         memory_bytes=card.integer("memoryMiB") * MIB,
         idle_used_bytes=card.integer("idleUsedMiB") * MIB,
         torch_total_bytes=card.integer("torchTotalMiB") * MIB,
+        has_ecc=card.integer("ecc") > 0,
         compute_capability=_major_minor(card.text("computeCapability")),
         driver_version=card.text("driverVersion"),
         cuda_version=_major_minor(card.text("cudaVersion")),

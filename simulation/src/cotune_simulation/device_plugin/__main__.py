@@ -18,6 +18,8 @@ from cotune_simulation.device_plugin.registration import keep_registered
 from cotune_simulation.termination import end_at_sigterm
 
 CARD_LABEL = "simulation.cotune.dev/card"
+SHARING_LABEL = "simulation.cotune.dev/sharing"
+"""`mps`, where the card is shared so; else by time-slicing."""
 _RETRY_SECONDS = 2.0
 _LABEL_SECONDS = 60.0
 
@@ -32,7 +34,8 @@ def main() -> None:
     prepare.add_argument("--library", type=Path, default=Path("/opt/cotune/lib") / NVML_LIBRARY)
     serve = commands.add_parser("serve", help="register with the kubelet and label the node")
     serve.add_argument("--resource", default="nvidia.com/gpu")
-    serve.add_argument("--replicas", type=int, default=int(os.environ.get("REPLICAS") or 8))
+    for command in (prepare, serve):
+        command.add_argument("--replicas", type=int, default=int(os.environ.get("REPLICAS") or 8))
     serve.add_argument("--plugins", type=Path, default=Path("/var/lib/kubelet/device-plugins"))
     commands.add_parser("unhealthy", help="let the card fail")
     commands.add_parser("healthy", help="let it recover")
@@ -43,7 +46,7 @@ def main() -> None:
     folder = NodeFolder(options.folder / options.node)
     match options.command:
         case "prepare":
-            asyncio.run(_prepare(options.node, folder, options.library))
+            asyncio.run(_prepare(options.node, folder, options.library, options.replicas))
         case "serve":
             asyncio.run(_serve(options.node, folder, options.resource, options.replicas, options.plugins))
         case "unhealthy":
@@ -52,8 +55,9 @@ def main() -> None:
             folder.unhealthy_mark.unlink(missing_ok=True)
 
 
-async def _prepare(node: str, folder: NodeFolder, library: Path) -> None:
-    product = (await node_labels(node))[CARD_LABEL]
+async def _prepare(node: str, folder: NodeFolder, library: Path, replicas: int) -> None:
+    labels = await node_labels(node)
+    product, mps_replicas = labels[CARD_LABEL], replicas if labels.get(SHARING_LABEL) == "mps" else 0
     card_product(product)
     folder.socket.parent.mkdir(parents=True, exist_ok=True)
     beginning = folder.library.with_name(f".{folder.library.name}")
@@ -61,7 +65,7 @@ async def _prepare(node: str, folder: NodeFolder, library: Path) -> None:
     shutil.copyfile(library, beginning)
     beginning.chmod(0o755)
     beginning.rename(folder.library)
-    write_identity(folder.identity, CardIdentity(product, card_uuid(node)))
+    write_identity(folder.identity, CardIdentity(product, card_uuid(node), mps_replicas))
     print(f"node {node} has a simulated {product}", flush=True)
 
 
@@ -69,9 +73,10 @@ async def _serve(node: str, folder: NodeFolder, resource: str, replicas: int, pl
     if replicas < 1:
         raise ValueError(f"replicas must be at least 1, found {replicas}")
     identity = read_identity(folder.identity)
-    plugin = SharedCard(identity.uuid, replicas, folder)
+    replicas, mps = identity.mps_replicas or replicas, identity.mps_replicas > 0
+    plugin = SharedCard(identity.uuid, replicas, folder, mps)
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(_keep_labelled(node, feature_labels(card_product(identity.product), replicas)))
+        tasks.create_task(_keep_labelled(node, feature_labels(card_product(identity.product), replicas, mps)))
         tasks.create_task(keep_registered(plugin, plugins, "cotune-simulation.sock", resource))
 
 

@@ -47,9 +47,10 @@ class NodeFolder:
 
 
 class SharedCard:
-    """One card, advertised as so many devices as there are replicas (time-slicing), or as itself with one."""
+    """One card, advertised as so many devices as there are replicas (time-slicing, MPS), or as itself with one."""
 
-    def __init__(self, uuid: str, replicas: int, folder: NodeFolder) -> None:
+    def __init__(self, uuid: str, replicas: int, folder: NodeFolder, mps: bool = False) -> None:
+        self._mps = mps
         self._uuid = uuid
         self._folder = folder
         self._ids = [uuid] if replicas == 1 else [f"{uuid}::{number}" for number in range(replicas)]
@@ -82,4 +83,7 @@ class SharedCard:
             container_path=str(DEFAULT_SOCKET.parent), host_path=str(self._folder.socket.parent), read_only=True
         )
         library = api.Mount(container_path=str(NVML_IN_CONTAINERS), host_path=str(self._folder.library), read_only=True)
-        return api.ContainerAllocateResponse(envs={"NVIDIA_VISIBLE_DEVICES": self._uuid}, mounts=[socket, library])
+        # NVIDIA's plugin mounts the folder of the pipe and /dev/shm, too: nobody here would open them.
+        pipe = {"CUDA_MPS_PIPE_DIRECTORY": "/mps/nvidia.com/gpu/pipe"} if self._mps else {}
+        envs = {"NVIDIA_VISIBLE_DEVICES": self._uuid, **pipe}
+        return api.ContainerAllocateResponse(envs=envs, mounts=[socket, library])

@@ -10,6 +10,7 @@ from cotune_simulation.serving import serve
 from cotune_simulation.startup_time import startup_scale
 from cotune_simulation.termination import end_at_sigterm
 from cotune_simulation.torch_memory import NO_CARD, TorchOutOfMemoryError
+from cotune_simulation.vllm.answers import damage
 from cotune_simulation.vllm.arguments import ServeArguments, parse_arguments
 from cotune_simulation.vllm.engine import Engine
 from cotune_simulation.vllm.figures import model_figures
@@ -46,7 +47,8 @@ async def _run(arguments: ServeArguments) -> int:
         return _failed(f"{type(error).__name__}: {error}")
     metrics = EngineMetrics(arguments.served_model_names[0], started, arguments.gpu_memory_utilization)
     engine = Engine(card, figures, started, metrics)
-    api = Api(engine, metrics, arguments.served_model_names, started.sizes.max_model_len)
+    harm = damage(arguments.kv_cache_dtype, arguments.quantization)
+    api = Api(engine, metrics, arguments.served_model_names, started.sizes.max_model_len, harm)
     log.info("api_server.py:1912", f"Starting vLLM API server 0 on http://{arguments.host}:{arguments.port}")
     try:
         async with asyncio.TaskGroup() as tasks:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _UNUSED = (
-    *("--dtype", "--quantization", "--load-format", "--tensor-parallel-size", "--tokenizer", "--download-dir"),
+    *("--dtype", "--load-format", "--tensor-parallel-size", "--tokenizer", "--download-dir"),
     *("--seed", "--swap-space", "--revision", "--hf-token", "--uvicorn-log-level", "--max-log-len", "--api-key"),
 )
 """Options with a value that change nothing here."""
@@ -27,6 +27,7 @@ class ServeArguments:
     max_num_batched_tokens: int | None
     block_size: int
     kv_cache_dtype: str
+    quantization: str | None
     enforce_eager: bool
 
 
@@ -46,6 +47,7 @@ def parse_arguments(arguments: Sequence[str]) -> ServeArguments:
     serve.add_argument(
         "--kv-cache-dtype", choices=("auto", "fp8", "fp8_e4m3", "fp8_e5m2", "float16", "bfloat16"), default="auto"
     )
+    serve.add_argument("--quantization", default=None)
     serve.add_argument("--enforce-eager", action="store_true")
     for option in _UNUSED:
         serve.add_argument(option, help=argparse.SUPPRESS)
@@ -63,6 +65,7 @@ def parse_arguments(arguments: Sequence[str]) -> ServeArguments:
         max_num_batched_tokens=options.max_num_batched_tokens,
         block_size=options.block_size,
         kv_cache_dtype=options.kv_cache_dtype,
+        quantization=options.quantization,
         enforce_eager=options.enforce_eager,
     )
 

@@ -3,13 +3,15 @@
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import cast
 
 from aiohttp import web
 
+from cotune_simulation.faults import Fault, has
+from cotune_simulation.vllm.answers import Token, answer
 from cotune_simulation.vllm.engine import Engine
 from cotune_simulation.vllm.metrics import EngineMetrics
 from cotune_simulation.vllm.text import count_tokens, generated_text
@@ -36,6 +38,16 @@ class Completion:
     finish_reason: str
     stream: bool
     include_usage: bool
+    answer: Sequence[Token] | None = None
+    """Of a question that is known to have one; else the text is made up."""
+    shows_tokens: bool = False
+    """With their log-probabilities."""
+
+    def text(self, first: int, last: int) -> str:
+        """The text of the generated tokens number `first` to `last` (from 1, both included)."""
+        if self.answer is None:
+            return generated_text(first, last)
+        return "".join(it.text for it in self.answer[first - 1 : last])
 
     def usage(self, generated: int) -> dict[str, object]:
         """OpenAI's `usage` field."""
@@ -51,12 +63,18 @@ class Api:
     """Routes of one server."""
 
     def __init__(
-        self, engine: Engine, metrics: EngineMetrics, model_names: tuple[str, ...], max_model_len: int
+        self,
+        engine: Engine,
+        metrics: EngineMetrics,
+        model_names: tuple[str, ...],
+        max_model_len: int,
+        damage: float = 0.0,
     ) -> None:
         self._engine = engine
         self._metrics = metrics
         self._names = model_names
         self._max_model_len = max_model_len
+        self._damage = damage
         self._created = int(time.time())
 
     def application(self) -> web.Application:
@@ -135,22 +153,32 @@ class Api:
         options = body.get("stream_options")
         include_usage = isinstance(options, dict) and bool(cast("dict[str, object]", options).get("include_usage"))
         default = _CHAT_ANSWER_TOKENS if chat else _COMPLETION_DEFAULT_TOKENS
+        max_tokens = wanted or min(default, room)
+        # A prompt's sum is answered; whoever wants tokens beyond the end of it gets made-up ones, as ever.
+        known = None if body.get("ignore_eos") else answer(_text(body, chat=chat), self._damage)
+        is_stopped = (known is not None and len(known) <= max_tokens) or (chat and wanted is None)
         return Completion(
             chat=chat,
             model=str(model),
             prompt_tokens=prompt_tokens,
-            max_tokens=wanted or min(default, room),
-            finish_reason="stop" if chat and wanted is None else "length",
+            max_tokens=max_tokens if known is None else min(max_tokens, len(known)),
+            finish_reason="stop" if is_stopped else "length",
             stream=bool(body.get("stream")),
             include_usage=include_usage,
+            answer=known,
+            shows_tokens=body.get("logprobs") not in {None, False},
         )
 
     async def _whole(self, identity: str, completion: Completion, counts: AsyncIterator[int]) -> web.Response:
         generated = 0
         async for count in counts:
             generated = count
-        text = generated_text(1, generated)
-        choice: dict[str, object] = {"index": 0, "logprobs": None, "finish_reason": completion.finish_reason}
+        text = completion.text(1, generated)
+        choice: dict[str, object] = {
+            "index": 0,
+            "logprobs": _shown(completion) if completion.shows_tokens else None,
+            "finish_reason": completion.finish_reason,
+        }
         if completion.chat:
             choice["message"] = {"role": "assistant", "content": text.lstrip()}
         else:
@@ -172,7 +200,7 @@ class Api:
             await event([{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}])
         generated = 0
         async for count in counts:
-            text = generated_text(generated + 1, count)
+            text = completion.text(generated + 1, count)
             generated = count
             finish = completion.finish_reason if count == completion.max_tokens else None
             choice: dict[str, object] = {"index": 0, "logprobs": None, "finish_reason": finish}
@@ -181,6 +209,9 @@ class Api:
             else:
                 choice["text"] = text
             await event([choice])
+            if has(request, Fault.TRUNCATED) and 2 * count >= completion.max_tokens:
+                await response.write_eof()
+                return response
         if completion.include_usage:
             await event([], usage=completion.usage(generated))
         await response.write(b"data: [DONE]\n\n")
@@ -225,6 +256,42 @@ def _chat_tokens(body: dict[str, object]) -> int:
         raise BadRequestError("messages: Field required")
     # A role and its marks take about four tokens a message in Qwen's template.
     return sum(4 + count_tokens(_content(message)) for message in cast("list[object]", messages))
+
+
+def _text(body: dict[str, object], *, chat: bool) -> str:
+    if chat:
+        return _content(cast("list[object]", body["messages"])[-1])
+    prompt = body["prompt"]
+    parts = cast("list[object]", prompt) if isinstance(prompt, list) else [prompt]
+    return parts[0] if isinstance(parts[0], str) else ""
+
+
+def _shown(completion: Completion) -> dict[str, object] | None:
+    """Log-probabilities as the two interfaces have them; there are none of a text that is made up."""
+    tokens = (completion.answer or ())[: completion.max_tokens]
+    if not tokens:
+        return None
+    if completion.chat:
+        return {
+            "content": [
+                {
+                    "token": it.text,
+                    "logprob": it.logprob,
+                    "bytes": list(it.text.encode()),
+                    "top_logprobs": [
+                        {"token": text, "logprob": value, "bytes": list(text.encode())}
+                        for text, value in ((it.text, it.logprob), it.instead)
+                    ],
+                }
+                for it in tokens
+            ]
+        }
+    return {
+        "tokens": [it.text for it in tokens],
+        "token_logprobs": [it.logprob for it in tokens],
+        "top_logprobs": [{it.text: it.logprob, it.instead[0]: it.instead[1]} for it in tokens],
+        "text_offset": [sum(len(it.text) for it in tokens[:place]) for place in range(len(tokens))],
+    }
 
 
 def _content(message: object) -> str:

@@ -3,6 +3,7 @@
 from aiohttp import BodyPartReader, web
 
 from cotune_simulation.clips import read_clip
+from cotune_simulation.faults import NOBODY_SAID, Fault, has
 from cotune_simulation.whisper.transcriber import Transcriber
 
 _FORMATS = ("json", "text", "verbose_json")
@@ -46,6 +47,8 @@ class Api:
         except ValueError as error:
             return _refused(str(error))
         text = await self._transcriber.transcribe(clip)
+        if has(request, Fault.WRONG_TRANSCRIPT):
+            text = NOBODY_SAID
         if response_format == "text":
             return web.Response(text=f"{text}\n")
         if response_format == "json":

@@ -1,0 +1,185 @@
+"""How the winner gets into production and out of it again: commands with the real names, to be copied."""
+
+import json
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from cotune.api.experiment import Outcome
+from cotune.api.profile import Approval, Change, ProfilePhase, Stage
+from cotune.profiles.making import changes
+from cotune.report.resources import Experiment, Profile
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One thing to do."""
+
+    title: str
+    text: str
+    command: str = ""
+    """Empty: there is nothing to type."""
+
+
+@dataclass(frozen=True)
+class StageState:
+    """One stage and how far it is."""
+
+    name: str
+    namespace: str
+    approval: str
+    phase: str
+    message: str
+
+
+@dataclass(frozen=True)
+class RolloutGuide:
+    """What to do with the result."""
+
+    state: str
+    stages: tuple[StageState, ...]
+    instructions: tuple[Instruction, ...]
+
+
+def rollout_guide(experiment: Experiment, outcome: Outcome | None) -> RolloutGuide:
+    """What there is to do, from the profile if it was made, else from the winner."""
+    if experiment.profile is not None:
+        return _of_profile(experiment, experiment.profile)
+    if experiment.status.profile is not None:
+        name = experiment.status.profile
+        command = _kubectl("get", "gpp", name, "-n", experiment.namespace, "-o", "yaml")
+        look = Instruction("Look at it", "Give the report its GpuProfile too, and it says more.", command)
+        return RolloutGuide(f"The profile {name} was made; it is not among the objects of this report.", (), (look,))
+    if outcome is Outcome.BETTER and experiment.challenger is not None:
+        changed = changes(experiment.spec, experiment.challenger)
+        if not changed:
+            return RolloutGuide("There is nothing to change.", (), ())
+        own = Instruction(
+            "Make a profile",
+            "The experiment has no profileTemplate, so no profile was made. Put the namespaces of your stages in place "
+            "of NAMESPACE; each must have invited cotune with a GpuTuningGrant.",
+            _apply(_manifest(experiment, f"{experiment.name}-winner", changed, _order(experiment), None)),
+        )
+        return RolloutGuide("The winner is not on its way yet.", (), (own,))
+    return RolloutGuide("There is nothing to roll out: what runs today stays.", (), ())
+
+
+def _of_profile(experiment: Experiment, profile: Profile) -> RolloutGuide:
+    known = {it.name: it for it in profile.status.stages}
+    stages = tuple(
+        StageState(
+            it.name,
+            it.namespace,
+            str(it.approval),
+            str(known[it.name].phase) if it.name in known else "not begun",
+            known[it.name].message if it.name in known else "",
+        )
+        for it in profile.spec.rollout.stages
+    )
+    instructions = tuple(_instructions(experiment, profile))
+    return RolloutGuide(f"The profile {profile.name} is {profile.status.phase}.", stages, instructions)
+
+
+def _instructions(experiment: Experiment, profile: Profile) -> Iterator[Instruction]:
+    namespace, stages = experiment.namespace, profile.spec.rollout.stages
+    promoted = {it.name for it in profile.status.stages if it.phase is ProfilePhase.PROMOTED}
+    yield Instruction(
+        "Watch it",
+        "The rollout goes through its stages by itself, one after the other.",
+        _kubectl("get", "gpp", profile.name, "-n", namespace, "-w"),
+    )
+    for number, it in enumerate(stages):
+        if it.approval is Approval.MANUAL and it.name not in promoted:
+            patch = [{"op": "replace", "path": f"/spec/rollout/stages/{number}/approval", "value": "Auto"}]
+            yield Instruction(
+                f"Approve {it.name}",
+                f"The stage {it.name} in {it.namespace} waits as AwaitingApproval until this is said.",
+                _kubectl("patch", "gpp", profile.name, "-n", namespace, "--type=json", "-p", json.dumps(patch)),
+            )
+    pause = json.dumps({"spec": {"rollout": {"paused": True}}})
+    yield Instruction(
+        "Pause",
+        "No further stage begins; one in progress goes on to its end.",
+        _kubectl("patch", "gpp", profile.name, "-n", namespace, "--type=merge", "-p", pause),
+    )
+    yield Instruction(
+        "Roll back a stage in progress",
+        "A stage that fails goes back by itself. By hand: the stage returns to its last good revision, then the "
+        "profile goes. Stages that were promoted keep the new values.",
+        _kubectl("delete", "gpp", profile.name, "-n", namespace),
+    )
+    yield from _undo(experiment, profile, [it for it in stages if it.name in promoted] or list(stages))
+    yield Instruction(
+        "See what was there before",
+        "Every state that cotune applied or found is kept as a revision in the stage's namespace.",
+        "\n".join(
+            _kubectl(
+                "get",
+                "controllerrevisions",
+                "-n",
+                it.namespace,
+                "-l",
+                "app.kubernetes.io/managed-by=cotune",
+                "-o",
+                "yaml",
+            )
+            for it in stages
+        ),
+    )
+
+
+def _undo(experiment: Experiment, profile: Profile, stages: Sequence[Stage]) -> Iterator[Instruction]:
+    """Promoted stages, by a profile of the former values; only where all of those are known."""
+    former = [
+        Change(component=it.component, env=it.env, from_=it.to, to=it.from_)
+        for it in profile.spec.changes
+        if it.from_ is not None
+    ]
+    if len(former) < len(profile.spec.changes):
+        yield Instruction(
+            "Undo promoted stages", "The profile does not say the former values: see the revisions below."
+        )
+        return
+    name = f"{profile.name[:58].rstrip('-.')}-undo"
+    body = _manifest(experiment, name, former, profile.spec.start_order, stages)
+    yield Instruction(
+        "Undo promoted stages",
+        "A profile with the former values, which goes through the same stages.",
+        _apply(body),
+    )
+
+
+def _manifest(
+    experiment: Experiment, name: str, changed: Sequence[Change], order: Sequence[str], stages: Sequence[Stage] | None
+) -> "dict[str, Any]":
+    where: list[dict[str, Any]] = (
+        [{"name": "staging", "namespace": "NAMESPACE"}, {"name": "production", "namespace": "NAMESPACE"}]
+        if stages is None
+        else [{"name": it.name, "namespace": it.namespace} for it in stages]
+    )
+    return {
+        "apiVersion": "cotune.dev/v1alpha1",
+        "kind": "GpuProfile",
+        "metadata": {"name": name, "namespace": experiment.namespace},
+        "spec": {
+            "changes": [it.model_dump(mode="json", by_alias=True, exclude_none=True) for it in changed],
+            "startOrder": list(order),
+            "rollout": {"stages": where},
+        },
+    }
+
+
+def _order(experiment: Experiment) -> tuple[str, ...]:
+    return tuple(it.name for it in experiment.spec.stack.components)
+
+
+def _kubectl(*words: str) -> str:
+    return shlex.join(("kubectl", *words))
+
+
+def _apply(body: "dict[str, Any]") -> str:
+    text = yaml.safe_dump(body, sort_keys=False, default_flow_style=None, width=1000)
+    return f"kubectl apply -f - <<'EOF'\n{text}EOF"

@@ -1,0 +1,116 @@
+"""Commands that can be copied as they stand."""
+
+import shlex
+from dataclasses import replace
+
+import pytest
+import yaml
+from cotune.api.experiment import Outcome
+from cotune.api.profile import ProfilePhase, ProfileSpec, StageStatus
+from cotune.report.resources import Experiment, Profile
+from cotune.report.rollout import Instruction, RolloutGuide, rollout_guide
+from support.played_experiment import Played
+from support.told_report import experiment
+
+
+def test_the_profile_is_watched_approved_paused_and_taken_back_by_its_real_names(voice: Played) -> None:
+    found = rollout_guide(experiment(voice), Outcome.BETTER)
+
+    assert [it.title for it in found.instructions] == [
+        "Watch it",
+        "Approve production",
+        "Pause",
+        "Roll back a stage in progress",
+        "Undo promoted stages",
+        "See what was there before",
+    ]
+    approve = shlex.split(command(found, "Approve production"))
+    assert approve[:5] == ["kubectl", "patch", "gpp", "voice-21c756", "-n"]
+    assert approve[-1] == '[{"op": "replace", "path": "/spec/rollout/stages/1/approval", "value": "Auto"}]'
+    assert command(found, "Roll back a stage in progress") == "kubectl delete gpp voice-21c756 -n voice-lab"
+    assert [(it.name, it.phase) for it in found.stages] == [("staging", "Promoted"), ("production", "AwaitingApproval")]
+
+
+def test_undoing_is_a_valid_profile_of_the_former_values_for_the_promoted_stages(voice: Played) -> None:
+    found = rollout_guide(experiment(voice), Outcome.BETTER)
+
+    spec = applied(command(found, "Undo promoted stages"))
+    assert [(it.env, it.from_, it.to) for it in spec.changes] == [("ASR_WHISPER_SIZE", "tiny", "small")]
+    assert [it.namespace for it in spec.rollout.stages] == ["voice-staging"]
+
+
+def test_a_stage_that_was_promoted_is_not_approved_again(voice: Played) -> None:
+    whole = experiment(voice)
+    promoted = StageStatus(name="production", phase=ProfilePhase.PROMOTED)
+    profile = _profile(whole)
+    status = profile.status.model_copy(update={"stages": (profile.status.stages[0], promoted)})
+
+    found = rollout_guide(replace(whole, profile=replace(profile, status=status)), Outcome.BETTER)
+
+    assert "Approve production" not in [it.title for it in found.instructions]
+
+
+def test_former_values_that_are_not_known_are_not_guessed(voice: Played) -> None:
+    whole = experiment(voice)
+    profile = _profile(whole)
+    changes = tuple(it.model_copy(update={"from_": None}) for it in profile.spec.changes)
+    spec = profile.spec.model_copy(update={"changes": changes})
+
+    found = rollout_guide(replace(whole, profile=replace(profile, spec=spec)), Outcome.BETTER)
+
+    assert command(found, "Undo promoted stages") == ""
+
+
+def test_a_winner_without_a_profile_gets_a_manifest_to_fill_in(voice: Played) -> None:
+    whole = experiment(voice)
+    status = whole.status.model_copy(update={"profile": None})
+
+    found = rollout_guide(replace(whole, profile=None, status=status), Outcome.BETTER)
+
+    spec = applied(command(found, "Make a profile").replace("NAMESPACE", "somewhere", 1).replace("NAMESPACE", "else"))
+    assert {it.to for it in spec.changes} == {"0.60", "tiny"}
+    assert spec.start_order == ("neighbour", "judge", "stt")
+
+
+@pytest.mark.parametrize("outcome", [Outcome.NOT_BETTER, Outcome.CANNOT_TELL, None])
+def test_without_a_winner_there_is_nothing_to_roll_out(voice: Played, outcome: Outcome | None) -> None:
+    whole = experiment(voice)
+    status = whole.status.model_copy(update={"profile": None})
+
+    found = rollout_guide(replace(whole, profile=None, status=status), outcome)
+
+    assert (found.stages, found.instructions) == ((), ())
+
+
+def test_a_profile_that_is_not_among_the_objects_is_said_to_be_missing(voice: Played) -> None:
+    found = rollout_guide(replace(experiment(voice), profile=None), Outcome.BETTER)
+
+    assert "not among the objects" in found.state
+
+
+def test_a_malicious_name_stays_one_word_of_the_command(voice: Played) -> None:
+    whole = experiment(voice)
+    evil = "x; rm -rf / #'\nEOF\ntouch owned"
+
+    found = rollout_guide(replace(whole, namespace=evil, profile=replace(_profile(whole), name=evil)), Outcome.BETTER)
+
+    assert shlex.split(command(found, "Watch it")) == ["kubectl", "get", "gpp", evil, "-n", evil, "-w"]
+    lines = command(found, "Undo promoted stages").splitlines()
+    assert [number for number, it in enumerate(lines) if it == "EOF"] == [len(lines) - 1]
+
+
+def command(guide: RolloutGuide, title: str) -> str:
+    found: list[Instruction] = [it for it in guide.instructions if it.title == title]
+    assert len(found) == 1, title
+    return found[0].command
+
+
+def applied(text: str) -> ProfileSpec:
+    first, *manifest, last = text.splitlines()
+    assert (first, last) == ("kubectl apply -f - <<'EOF'", "EOF")
+    return ProfileSpec.model_validate(yaml.safe_load("\n".join(manifest))["spec"])
+
+
+def _profile(whole: Experiment) -> Profile:
+    assert whole.profile is not None
+    return whole.profile
