@@ -9,7 +9,7 @@ export PYTHONPATH := operator/src:local-cluster/src:simulation/src:demo/src:benc
 LOCAL_CLUSTER = $(BIN)/python -m localcluster
 
 .PHONY: help demo demo-real setup programs requirements lint crds crds-check docs docs-check test-fast test-helm test-apiserver test \
-        bench-planner bench-plan-scale bench-load bench-verdict browser test-browser gpu-bundle cluster-up cluster-status cluster-down images clean
+        bench-planner bench-plan-scale bench-load bench-verdict browser test-browser gpu-bundle gpu-stack gpu-cluster gpu-code cluster-up cluster-status cluster-down images clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -56,9 +56,11 @@ requirements: setup ## compile requirements/*.in again (needs uv)
 	uv pip compile requirements/bench-load.in --generate-hashes --no-emit-index-url --no-emit-find-links --quiet \
 	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 -o requirements/bench-load.txt \
 	  --custom-compile-command 'make requirements'
-	uv pip compile requirements/gpu.in --no-deps --generate-hashes --no-emit-index-url --no-emit-find-links --quiet \
-	  --python-version 3.12 --python-platform x86_64-manylinux_2_28 -o requirements/gpu.txt \
-	  --custom-compile-command 'make requirements'
+	for name in gpu gpu-stack gpu-cluster; do \
+	  uv pip compile requirements/$$name.in --no-deps --generate-hashes --no-emit-index-url --no-emit-find-links --quiet \
+	    --python-version 3.12 --python-platform x86_64-manylinux_2_28 -o requirements/$$name.txt \
+	    --custom-compile-command 'make requirements'; \
+	done
 
 crds: setup ## generate crds/ and the chart's copy from the pydantic models
 	@$(BIN)/python -m cotune.api.crds crds
@@ -116,6 +118,16 @@ bench-load: setup build/bench/aiperf/.complete ## the probe and aiperf against o
 
 gpu-bundle: setup ## a real vLLM for a machine with an NVIDIA H100 and no network, in build/gpu-bundle (tests/gpu/README.md)
 	@PYTHONPATH=tests $(BIN)/python -m gpu.bundle
+
+gpu-stack: setup ## Whisper's weights, speech and the probe's packages for the same machine, in build/gpu-stack-1 and -2
+	@PYTHONPATH=$(PYTHONPATH):tests $(BIN)/python -m gpu.stack_bundle
+
+gpu-cluster: setup programs ## the local cluster for the same machine, in build/gpu-cluster-1 and -2, and this code in build/gpu-code
+	@PYTHONPATH=$(PYTHONPATH):tests $(BIN)/python -m gpu.cluster_bundle
+	@PYTHONPATH=$(PYTHONPATH):tests $(BIN)/python -m gpu.code_bundle
+
+gpu-code: setup programs ## this code alone
+	@PYTHONPATH=$(PYTHONPATH):tests $(BIN)/python -m gpu.code_bundle
 
 cluster-up: setup ## a real local Kubernetes with three nodes (as root; NODES=1 for one)
 	@$(LOCAL_CLUSTER) up $(if $(filter 1,$(NODES)),--nodes lab)

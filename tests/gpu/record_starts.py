@@ -315,8 +315,8 @@ def write_models(models: Mapping[str, Json], tokenizer: Path, folder: Path) -> "
     return folders
 
 
-def server_environment(scratch: Path, site: Path | None) -> "dict[str, str]":
-    """Offline, without telemetry, caches in `scratch`; debug messages, for they have the profile's figures."""
+def server_environment(scratch: Path, site: Path | None, logging: str = "DEBUG") -> "dict[str, str]":
+    """Offline, without telemetry, caches in `scratch`; debug messages have the profile's figures, and slow it."""
     paths = [str(site)] if site else []
     paths += [str(Path(__file__).parents[1]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     return os.environ | {
@@ -330,7 +330,7 @@ def server_environment(scratch: Path, site: Path | None) -> "dict[str, str]":
         "TRITON_CACHE_DIR": str(scratch / "triton"),
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_USE_FLASHINFER_SAMPLER": "0",
-        "VLLM_LOGGING_LEVEL": "DEBUG",
+        "VLLM_LOGGING_LEVEL": logging,
     }
 
 
@@ -380,7 +380,7 @@ def main(arguments: "list[str] | None" = None) -> int:
     def say(words: str) -> None:
         print(f"{time.monotonic() - begin:6.1f} s  {words}", flush=True)
 
-    wheels = install(options.bundle, scratch / "site", scratch / "tokenizer") if options.bundle else []
+    wheels = install([options.bundle], scratch) if options.bundle else []
     say(f"installed {len(wheels)} wheels; {len(chosen)} starts to record")
     environment = server_environment(scratch, scratch / "site" if options.bundle else None)
     launcher = Launcher(environment, scratch, options.ahead if options.start_method == WARM else 0)

@@ -29,7 +29,10 @@ WARM = "warm"
 class Launcher:
     """Starts servers; keeps processes ready that have imported vLLM while another one is measured."""
 
-    def __init__(self, environment: Mapping[str, str], folder: Path, ahead: int) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], folder: Path, ahead: int, module: str = "vllm.entrypoints.cli.main"
+    ) -> None:
+        self._module = module
         self._environment = dict(environment)
         self._folder = folder
         self._ahead = ahead
@@ -56,8 +59,8 @@ class Launcher:
             return Server(warm.process, warm.log)
         self._count += 1
         log = self._folder / f"cold-{self._count}.log"
-        command = [sys.executable, "-m", "vllm.entrypoints.cli.main", *arguments]
-        return Server(_process(command, self._environment, log), log)
+        command = [sys.executable, "-m", self._module, *arguments]
+        return Server(start_process(command, self._environment, log), log)
 
     def close(self) -> None:
         """End the processes that nothing was asked of."""
@@ -72,7 +75,7 @@ class _WarmProcess:
         self._ready, told = os.pipe()
         forking = {**environment, "VLLM_WORKER_MULTIPROC_METHOD": "fork"}
         command = [sys.executable, "-m", "gpu.warm_vllm", str(told)]
-        self.process = _process(command, forking, log, stdin=subprocess.PIPE, pass_fds=(told,))
+        self.process = start_process(command, forking, log, stdin=subprocess.PIPE, pass_fds=(told,))
         os.close(told)
 
     def tell(self, arguments: Sequence[str]) -> None:
@@ -86,13 +89,14 @@ class _WarmProcess:
         self.process.stdin.close()
 
 
-def _process(
+def start_process(
     command: Sequence[str],
     environment: Mapping[str, str],
     log: Path,
     stdin: int = subprocess.DEVNULL,
     pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
+    """A process in a session of its own; everything it says goes to the log."""
     with log.open("wb") as output:
         return subprocess.Popen(
             command,

@@ -20,6 +20,7 @@ MODULES = (
     "vllm.v1.worker.gpu.model_runner",
     "vllm.v1.attention.backends.flash_attn",
     "vllm.model_executor.models.llama",
+    "vllm.model_executor.models.qwen2",
     "vllm.model_executor.models.qwen3",
     "vllm.model_executor.models.gemma3",
 )

@@ -58,16 +58,24 @@ class Status:
     pods: list[dict[str, Any]]
 
 
-def up(instance: Instance, topology: Topology, cache: Cache) -> None:
+def up(
+    instance: Instance,
+    topology: Topology,
+    cache: Cache,
+    patience_seconds: float = _START_TIMEOUT_SECONDS,
+    is_failure_kept: bool = False,
+) -> None:
     """Start an instance, or find it running as asked.
 
+    :param patience_seconds: how long each wait in it may last.
+    :param is_failure_kept: leave what does not become ready as it is, to be looked at; else only its logs are kept.
     :raises LocalClusterError: it runs with other nodes, or some part does not start.
     """
     with _changing(instance):
         if supervisor_is_running(instance):
             _require_same(instance, topology)
-            _load_pause_image(instance, topology, cache)
-            _wait_until_usable(instance, topology)
+            _load_pause_image(instance, topology, cache, patience_seconds)
+            _wait_until_usable(instance, topology, patience_seconds)
             say(f"{instance.name} is running; kubeconfig: {instance.kubeconfig}")
             return
         if instance.root.exists():
@@ -78,11 +86,12 @@ def up(instance: Instance, topology: Topology, cache: Cache) -> None:
             try:
                 _create(instance, topology)
                 _start_supervisor(instance, programs)
-                _load_pause_image(instance, topology, cache)
-                _wait_until_usable(instance, topology)
+                _load_pause_image(instance, topology, cache, patience_seconds)
+                _wait_until_usable(instance, topology, patience_seconds)
             except BaseException:
                 _keep_logs_aside(instance)
-                _remove(instance)
+                if not is_failure_kept:
+                    _remove(instance)
                 raise
         say(f"kubeconfig: {instance.kubeconfig}")
 
@@ -273,13 +282,19 @@ def _start_supervisor(instance: Instance, programs: Programs) -> None:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd="/",
-                env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+                env={**os.environ, "PYTHONPATH": _own_path()},
                 pass_fds=(listening.fileno(),),
                 start_new_session=True,
             )
 
 
-def _load_pause_image(instance: Instance, topology: Topology, cache: Cache) -> None:
+def _own_path() -> str:
+    """Where this package and, after it, everything that this process was told of is found."""
+    own = str(Path(__file__).resolve().parents[1])
+    return os.pathsep.join(filter(None, (own, os.environ.get("PYTHONPATH"))))
+
+
+def _load_pause_image(instance: Instance, topology: Topology, cache: Cache, patience_seconds: float) -> None:
     """Give every node the image of the pods' first container as soon as its runtime listens."""
     image = single_program_image(configuration.PAUSE_IMAGE, ensure_built(PAUSE, cache) / "pause")
     ctr = ensure_built(CONTAINERD, cache) / "ctr"
@@ -288,12 +303,13 @@ def _load_pause_image(instance: Instance, topology: Topology, cache: Cache) -> N
         _wait_for(
             instance,
             lambda name=name: [] if _is_ready(read_records(instance).get(name)) else [name],
+            patience_seconds,
         )
         images = NodeImages(ctr, instance.node(node.name))
         images.load(images.missing([image]))
 
 
-def _wait_until_usable(instance: Instance, topology: Topology) -> None:
+def _wait_until_usable(instance: Instance, topology: Topology, patience_seconds: float) -> None:
     """Wait until every process and node is ready and pods can be created."""
     api = Api(instance, api_port(instance))
 
@@ -314,10 +330,10 @@ def _wait_until_usable(instance: Instance, topology: Topology) -> None:
             return ["the service account of namespace default"]
         return []
 
-    _wait_for(instance, unready)
+    _wait_for(instance, unready, patience_seconds)
 
 
-def _wait_for(instance: Instance, unready: Callable[[], list[str]]) -> None:
+def _wait_for(instance: Instance, unready: Callable[[], list[str]], patience_seconds: float) -> None:
     """Poll until `unready` names nothing any more, and say what is waited for.
 
     :raises LocalClusterError: a process keeps ending, the supervisor ended, or time is up.
@@ -331,8 +347,8 @@ def _wait_for(instance: Instance, unready: Callable[[], list[str]]) -> None:
                 raise LocalClusterError(f"{name} keeps ending: {_last_words(instance, name)}")
         if now - started > _WAIT_REPORT_SECONDS and not supervisor_is_running(instance):
             raise LocalClusterError(f"the supervisor ended: {_last_words(instance, 'supervisor')}")
-        if now - started > _START_TIMEOUT_SECONDS:
-            raise LocalClusterError(f"not ready after {_START_TIMEOUT_SECONDS:.0f} s: {', '.join(waiting)}")
+        if now - started > patience_seconds:
+            raise LocalClusterError(f"not ready after {patience_seconds:.0f} s: {', '.join(waiting)}")
         if now - last_report > _WAIT_REPORT_SECONDS:
             say(f"waiting for {', '.join(waiting)}")
             last_report = now

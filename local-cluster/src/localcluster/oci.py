@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -45,8 +45,8 @@ def single_program_image(reference: str, program: Path) -> Image:
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as archive:
         _add(archive, program.name, program.read_bytes(), mode=0o755)
-    return _assemble(
-        reference, layer.getvalue(), {"Entrypoint": [f"/{program.name}"], "User": "65535:65535", "WorkingDir": "/"}
+    return assemble(
+        reference, [layer.getvalue()], {"Entrypoint": [f"/{program.name}"], "User": "65535:65535", "WorkingDir": "/"}
     )
 
 
@@ -110,13 +110,14 @@ def write_archive(stream: IO[bytes], images: Iterable[Image]) -> None:
             _add(archive, f"blobs/{digest.replace(':', '/')}", blob)
 
 
-def _assemble(reference: str, layer: bytes, process: dict[str, Any]) -> Image:
+def assemble(reference: str, layers: Sequence[bytes], process: Mapping[str, Any]) -> Image:
+    """An image of uncompressed layers, the lowest first, that runs `process`."""
     config = json.dumps(
         {
             "architecture": "amd64",
             "os": "linux",
-            "config": process,
-            "rootfs": {"type": "layers", "diff_ids": [digest_of(layer)]},
+            "config": dict(process),
+            "rootfs": {"type": "layers", "diff_ids": [digest_of(it) for it in layers]},
         }
     ).encode()
     manifest = json.dumps(
@@ -124,10 +125,10 @@ def _assemble(reference: str, layer: bytes, process: dict[str, Any]) -> Image:
             "schemaVersion": 2,
             "mediaType": _MANIFEST,
             "config": {"mediaType": _CONFIG, "digest": digest_of(config), "size": len(config)},
-            "layers": [{"mediaType": _LAYER, "digest": digest_of(layer), "size": len(layer)}],
+            "layers": [{"mediaType": _LAYER, "digest": digest_of(it), "size": len(it)} for it in layers],
         }
     ).encode()
-    blobs: dict[str, Blob] = {digest_of(blob): blob for blob in (manifest, config, layer)}
+    blobs: dict[str, Blob] = {digest_of(blob): blob for blob in (manifest, config, *layers)}
     return Image(reference, digest_of(manifest), blobs)
 
 

@@ -256,7 +256,8 @@ def _view_commands(instance: Instance, programs: Programs, node: Node) -> Iterat
         yield f"mount --bind --options ro {_quoted(source)} {_quoted(target)}"
     for setting in KERNEL_SETTINGS:
         value = files.configuration / "sys" / setting
-        yield f"mount --bind {_quoted(value)} /proc/sys/{setting}"
+        # A kernel that was built without a feature has no setting for it.
+        yield f"test ! -e /proc/sys/{setting} || mount --bind {_quoted(value)} /proc/sys/{setting}"
     yield f"mount --rbind {_quoted(files.root)} /mnt"
     yield f"mount --rbind /mnt/{files.var_lib.name} /var/lib"
     yield f"mount --rbind /mnt/{files.var_log.name} /var/log"

@@ -99,6 +99,19 @@ def _split(found: State, to: str, parts: "tuple[str, ...]", variables: Variables
             raise ValueError(f"{name}: the key projection has a bias")
 
 
+def write_checkpoint(fields: dict[str, int], arrays: State, checkpoint: Path) -> int:
+    """Write what `whisper.load_model` reads; returns the number of parameters. A missing or surplus tensor shows."""
+    # Both are only where the weights are used.
+    torch: Any = importlib.import_module("torch")
+    whisper: Any = importlib.import_module("whisper.model")
+    model = whisper.Whisper(whisper.ModelDimensions(**fields))
+    tensors = {"encoder.positional_embedding": model.encoder.positional_embedding}
+    tensors |= {name: torch.from_numpy(np.array(it)).half() for name, it in arrays.items()}
+    model.load_state_dict(tensors, strict=True)
+    torch.save({"dims": fields, "model_state_dict": tensors}, checkpoint)
+    return sum(it.numel() for it in tensors.values())
+
+
 def main() -> None:
     """Convert, and load the result into the model once, so that a missing or a surplus tensor shows here."""
     parser = argparse.ArgumentParser(prog="python -m cotune_servers.weights.whisper_checkpoint", description=__doc__)
@@ -106,16 +119,9 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     options = parser.parse_args()
     variables = read_variables(b"".join(it.read_bytes() for it in options.source))
-    # Both are only in the image.
-    torch: Any = importlib.import_module("torch")
-    whisper: Any = importlib.import_module("whisper.model")
     fields = dimensions(variables)
-    model = whisper.Whisper(whisper.ModelDimensions(**fields))
-    tensors = {"encoder.positional_embedding": model.encoder.positional_embedding}
-    tensors |= {name: torch.from_numpy(np.array(it)).half() for name, it in state(variables).items()}
-    model.load_state_dict(tensors, strict=True)
-    torch.save({"dims": fields, "model_state_dict": tensors}, options.checkpoint)
-    print(f"{options.checkpoint}: {sum(it.numel() for it in tensors.values()):,} parameters, {fields}")
+    count = write_checkpoint(fields, state(variables), options.checkpoint)
+    print(f"{options.checkpoint}: {count:,} parameters, {fields}")
 
 
 if __name__ == "__main__":
