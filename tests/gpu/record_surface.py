@@ -30,7 +30,8 @@ from pathlib import Path
 from typing import Any
 
 from cotune.measurement.card import Card, Reading
-from cotune.measurement.probe import DrainedCard, read_inputs, run_probe
+from cotune.measurement.inputs import read_inputs
+from cotune.measurement.probe import DrainedCard, run_probe
 
 from gpu.install import SPEECH, TOKENIZER, installed
 from gpu.record_starts import server_environment, write_models
@@ -307,7 +308,7 @@ class Recorder:
         configuration = self._case.probe(speech.size, repeat, self._corpus)
         preemptions = _counter(LLM_PORT, "vllm:num_preemptions_total")
         lines: list[str] = []
-        card = DrainedCard(self._card, idle)
+        card = DrainedCard(self._card, idle, self._card.listen())
         result = asyncio.run(run_probe(configuration, read_inputs(configuration), card, lines.append))
         seconds = time.monotonic() - begin
         held = self._held()
