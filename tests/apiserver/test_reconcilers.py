@@ -1398,21 +1398,25 @@ def test_a_stage_that_is_not_let_on_turns_back_and_gets_there_once_it_is_let(
     within(api_server, scenario)
 
 
-def test_a_trial_left_without_its_experiment_gives_its_card_back(api_server: ApiServer) -> None:
+@pytest.mark.parametrize("reason", ["ExperimentGone", "ExperimentFailed"])
+def test_a_trial_left_without_its_experiment_or_its_use_gives_its_card_back(api_server: ApiServer, reason: str) -> None:
     async def scenario(objects: PlayedObjects, namespace: str) -> None:
         name = await create_trial(objects, namespace)
         cards = Cards(objects, namespace)
         one_pass = trial_reconciler(objects, namespace).reconcile
         await one_pass(await objects.get(TRIAL, namespace, name), datetime.now(UTC))
         assert await cards.holder("lab") is not None
-        orphan: Object = {"metadata": {"ownerReferences": None}}
-        await objects.merge(TRIAL, namespace, name, orphan)
+        if reason == "ExperimentGone":
+            await objects.merge(TRIAL, namespace, name, {"metadata": {"ownerReferences": None}})
+        else:
+            failed: Object = {"status": {"phase": "Failed"}}
+            await objects.merge(EXPERIMENT, namespace, "voice", failed, subresource="status")
 
         async def is_free() -> bool:
             await one_pass(await objects.get(TRIAL, namespace, name), datetime.now(UTC))
             return await cards.holder("lab") is None
 
         await eventually(is_free, "the card given back")
-        assert (await objects.get(TRIAL, namespace, name))["status"]["reason"] == "ExperimentGone"
+        assert (await objects.get(TRIAL, namespace, name))["status"]["reason"] == reason
 
     within(api_server, scenario)

@@ -88,6 +88,11 @@ class TrialReconciler:
             # As a rule the garbage collector takes the trial with it; an orphan must not keep its card.
             step = Step(TrialPhase.INVALID, "ExperimentGone", "the experiment that owned this trial does not exist")
             return await self._write(body, status, step, now)
+        if ExperimentStatus.model_validate(status_of(experiment)).phase is ExperimentPhase.FAILED:
+            step = Step(
+                TrialPhase.INVALID, "ExperimentFailed", "the experiment has failed meanwhile: see its conditions"
+            )
+            return await self._write(body, status, step, now)
         if _digest_or_none(experiment) != body["metadata"].get("annotations", {}).get(ANNOTATION_DIGEST):
             step = Step(TrialPhase.INVALID, "SpecChanged", "the experiment's spec is not what this trial was made for")
             return await self._write(body, status, step, now)
