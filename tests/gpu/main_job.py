@@ -230,7 +230,8 @@ class MainJob:
 
     def _are_trials_over(self) -> bool:
         listed = json.loads(self._cluster.kubectl("get", "gputrials", "-n", _LAB, "-o", "json"))["items"]
-        return all((it.get("status") or {}).get("phase") in _TRIAL_OVER for it in listed)
+        statuses: list[Json] = [it.get("status") or {} for it in listed]
+        return all(it.get("phase") in _TRIAL_OVER for it in statuses)
 
     def _tell(self, subject: str, words: str) -> None:
         if self._told.get(subject) != words:
