@@ -161,9 +161,12 @@ async def worker_killed(commands: Commands, objects: PlayedObjects, outcome: Out
     [agent] = [it["metadata"]["name"] for it in agents if it["spec"]["nodeName"] == "lab"]
     path = f"/api/v1/namespaces/{NODE_AGENTS}/pods/{agent}:9402/proxy/metrics"
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while "worker ended" not in await objects.log(LAB, "greedy", "greedy", 10):
-        assert time.monotonic() < deadline, await objects.get(POD, LAB, "greedy")
-        await asyncio.sleep(0.25)
+    while True:
+        _, said = await commands.run(commands.kubectl, "logs", "--namespace", LAB, "greedy", "--tail=10")
+        if "worker ended" in said:
+            break
+        assert time.monotonic() < deadline, said
+        await asyncio.sleep(0.5)
     outcome.agents_metrics = await commands.do("get", "--raw", path)
     outcome.greedy = await objects.get(POD, LAB, "greedy")
 

@@ -100,7 +100,7 @@ PLAN = PlanSummary(
     wrong_does_not_fit=0,
     gpu_seconds_saved=57.6,
 )
-RECORDS = RecordsSummary(records=19, recomputed=260, resources=20, faults=(), faults_when_edited=("Differs",))
+RECORDS = RecordsSummary(records=22, recomputed=300, resources=26, faults=(), faults_when_edited=("Differs",))
 NOTHING = NothingFeasibleSummary(
     name="nothing-fits",
     phase="Failed",

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import pytest
+from cotune.api.trial import InterferenceFigure
 from cotune.measurement.contract import InterferenceCell, Spread
 from cotune.measurement.latency import LatencyRecorder
 from cotune.report.candidates import Role
@@ -10,6 +11,7 @@ from cotune.report.card_memory import readings
 from cotune.report.interference import interference_matrix
 from cotune.report.latencies import latency_figures
 from cotune.report.raw import RawResultError
+from cotune.trials.interference import figures
 from support.played_experiment import Played
 from support.told_report import PlayedResults, experiment, told, told_without_raw_results
 
@@ -82,7 +84,7 @@ def test_a_matrix_has_each_service_alone_beside_every_other_and_among_all() -> N
 
 
 def test_a_slowdown_is_unknown_without_the_figure_alone_and_a_service_that_answered_nothing_has_none() -> None:
-    silent = InterferenceCell(loaded=("a", "b"), component="b")
+    silent = InterferenceFigure(loaded=("a", "b"), component="b")
 
     found = interference_matrix(Role.BASELINE, "t", (*_cells({"ab": 30.0}, "a"), silent))
 
@@ -100,10 +102,10 @@ def test_without_raw_results_nothing_is_made_up(voice: Played) -> None:
     assert found.interference, "the trials' statuses have it"
 
 
-def _cells(p95: dict[str, float], component: str) -> tuple[InterferenceCell, ...]:
+def _cells(p95: dict[str, float], component: str) -> tuple[InterferenceFigure, ...]:
     def spread(it: float) -> Spread:
         return Spread(p50=it, p95=it, p99=it, largest=it, samples=200)
 
     cells = [InterferenceCell(loaded=tuple(load), component=component, latency=spread(it)) for load, it in p95.items()]
     others = sorted({it for load in p95 for it in load} - {component})
-    return (*cells, *(InterferenceCell(loaded=(it,), component=it, latency=spread(1.0)) for it in others))
+    return figures((*cells, *(InterferenceCell(loaded=(it,), component=it, latency=spread(1.0)) for it in others)))

@@ -18,7 +18,7 @@ def test_trials_and_profile_are_found_with_what_only_later_releases_say(voice: P
     assert found.profile is not None
     assert found.challenger is not None
     assert sum(it.artifact is not None for it in found.trials) == 14
-    assert any(it.interference for it in found.trials)
+    assert any(it.status.interference for it in found.trials)
 
 
 def test_trials_of_an_earlier_experiment_of_the_same_name_are_not_its_own(voice: Played) -> None:

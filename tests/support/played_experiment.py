@@ -39,6 +39,7 @@ from cotune.measurement.latency import LatencyRecorder
 from cotune.planning.model_config import read_model_config
 from cotune.profiles.making import NamedProfile, make_profile
 from cotune.search.space import Candidate, Space
+from cotune.trials.interference import figures
 
 from support import examples
 
@@ -167,8 +168,8 @@ class _Player:
             body = self._body("GpuTrial", planned.name, spec, status)
             if digest is not None:
                 body["status"]["artifact"] = {"digest": digest, "bytes": len(self.records[digest])}
-                cells = [it.model_dump(mode="json", by_alias=True) for it in self._cells[digest]]
-                body["status"]["interference"] = cells
+                cells = figures(self._cells[digest])
+                body["status"]["interference"] = [it.model_dump(mode="json", by_alias=True) for it in cells]
             found.append(body)
         return found
 

@@ -464,7 +464,12 @@ def test_a_process_of_which_nobody_knows_whose_it_was_spoils_the_window() -> Non
 def test_the_server_of_mps_is_no_tenant_where_the_card_is_shared_by_it(sharing: str, expected: str | None) -> None:
     spec = WELL.spec.model_copy(update={"gpu": Gpu(product="NVIDIA-L4", sharing=Sharing(sharing))})
 
-    assert reason(seen_by_agent(replace(WELL, spec=spec), strangers=(stranger("nvidia-cuda-mps"),))) == expected
+    assert (
+        reason(
+            seen_by_agent(replace(WELL, spec=spec, sharing=Sharing(sharing)), strangers=(stranger("nvidia-cuda-mps"),))
+        )
+        == expected
+    )
 
 
 # --- The card itself.

@@ -66,6 +66,7 @@ def make_record(ended: Ended) -> TrialRecord:
             candidate=spec.candidate,
             repeat=spec.repeat,
             purpose=spec.purpose,
+            series=spec.series,
             generation=spec.generation,
             parents=tuple(ended.parents),
         ),

@@ -121,6 +121,8 @@ class Lineage(ApiModel):
     candidate: tuple[Assignment, ...]
     repeat: Annotated[int, Field(ge=0)]
     purpose: Purpose
+    series: Annotated[int, Field(ge=0)] = 0
+    """Which comparison of its purpose the trial belongs to."""
     generation: Annotated[int, Field(ge=0)]
     parents: tuple[Parent, ...] = ()
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cotune.measurement.contract import InterferenceCell
+from cotune.api.trial import InterferenceFigure
 from cotune.report.candidates import Role
 
 
@@ -29,12 +29,12 @@ class InterferenceMatrix:
     """As rows: beside each component in turn, where beside itself is alone; last with all of them loaded."""
 
 
-def interference_matrix(role: Role, trial: str, cells: Sequence[InterferenceCell]) -> InterferenceMatrix | None:
+def interference_matrix(role: Role, trial: str, cells: Sequence[InterferenceFigure]) -> InterferenceMatrix | None:
     """None: none was measured."""
     if not cells:
         return None
     components = tuple(dict.fromkeys(it.component for it in cells))
-    known = {(frozenset(it.loaded), it.component): it.latency.p95 for it in cells if it.latency is not None}
+    known = {(frozenset(it.loaded), it.component): float(it.latency.p95) for it in cells if it.latency is not None}
 
     def slowdown(component: str, load: frozenset[str]) -> Slowdown:
         p95, alone = (known.get((it, component)) for it in (load, frozenset({component})))

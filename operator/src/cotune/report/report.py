@@ -6,7 +6,6 @@ from datetime import datetime
 
 from cotune.api.experiment import Outcome
 from cotune.api.trial import TrialPhase
-from cotune.measurement.contract import ProbeResult
 from cotune.report.candidates import Role, summaries
 from cotune.report.card_memory import CardMemory, card_memory
 from cotune.report.comparison import Comparison, comparison, confirming
@@ -83,7 +82,7 @@ def report(experiment: Experiment, raw: RawResults, now: datetime) -> Report:
         table=trial_table(experiment, candidates),
         latencies=latency_figures({role: [result for _, result in it] for role, it in found.items()}),
         card_memory=card_memory(found),
-        interference=_interference(runs, found),
+        interference=_interference(runs),
         skipped=skipped(experiment),
         failed=endings(experiment, TrialPhase.FAILED),
         invalid=endings(experiment, TrialPhase.INVALID),
@@ -110,15 +109,10 @@ def _compared(experiment: Experiment) -> Mapping[Role, tuple[Trial, ...]]:
     }
 
 
-def _interference(
-    runs: Mapping[Role, Sequence[Trial]], raw: Mapping[Role, Sequence[tuple[Trial, ProbeResult]]]
-) -> tuple[InterferenceMatrix, ...]:
-    """Of each side the first run that has one, by its status or else by its raw result."""
+def _interference(runs: Mapping[Role, Sequence[Trial]]) -> tuple[InterferenceMatrix, ...]:
+    """Of each side the first run that has one."""
     found: list[InterferenceMatrix] = []
     for role, trials in runs.items():
-        told = [(it.name, it.interference) for it in trials] + [
-            (it.name, result.interference) for it, result in raw[role]
-        ]
-        matrices = (interference_matrix(role, name, cells) for name, cells in told)
+        matrices = (interference_matrix(role, it.name, it.status.interference) for it in trials)
         found += [it for it in matrices if it is not None][:1]
     return tuple(found)

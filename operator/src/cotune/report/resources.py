@@ -7,11 +7,9 @@ from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
-from cotune.api.base import ApiModel
 from cotune.api.experiment import ExperimentSpec, ExperimentStatus
 from cotune.api.profile import ProfileSpec, ProfileStatus
 from cotune.api.trial import TrialSpec, TrialStatus
-from cotune.measurement.contract import InterferenceCell
 from cotune.search.space import Candidate, Space
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -31,9 +29,11 @@ class Trial:
     name: str
     spec: TrialSpec
     status: TrialStatus
-    artifact: str | None = None
-    """The digest under which its raw result is stored; None: it has none."""
-    interference: tuple[InterferenceCell, ...] = ()
+
+    @property
+    def artifact(self) -> str | None:
+        """The digest under which its record is stored; None: it has none."""
+        return self.status.artifact.digest if self.status.artifact is not None else None
 
     @cached_property
     def candidate(self) -> Candidate:
@@ -83,17 +83,6 @@ class Experiment:
         return next((it.candidate for it in self.trials if it.name == name), None)
 
 
-class _Artifact(ApiModel):
-    digest: str | None = None
-
-
-class _FurtherStatus(ApiModel):
-    """Fields of a trial's status that not every release has."""
-
-    artifact: _Artifact | None = None
-    interference: tuple[InterferenceCell, ...] = ()
-
-
 def find_experiment(bodies: Iterable[Body], name: str, namespace: str | None = None) -> Experiment:
     """The experiment of that name among the objects, with the trials and the profile that are its own.
 
@@ -130,14 +119,7 @@ def find_experiment(bodies: Iterable[Body], name: str, namespace: str | None = N
 
 
 def _trial(body: Body) -> Trial:
-    further = _read(_FurtherStatus, body, "status")
-    return Trial(
-        str(_metadata(body)["name"]),
-        _read(TrialSpec, body, "spec"),
-        _read(TrialStatus, body, "status"),
-        further.artifact.digest if further.artifact is not None else None,
-        further.interference,
-    )
+    return Trial(str(_metadata(body)["name"]), _read(TrialSpec, body, "spec"), _read(TrialStatus, body, "status"))
 
 
 def _of_kind(objects: Sequence[Body], kind: str, namespace: str | None) -> Iterable[Body]:
