@@ -9,7 +9,7 @@ export PYTHONPATH := operator/src:local-cluster/src:simulation/src:demo/src:benc
 LOCAL_CLUSTER = $(BIN)/python -m localcluster
 
 .PHONY: help demo demo-real setup programs requirements lint crds crds-check docs docs-check test-fast test-helm test-apiserver test \
-        bench-planner bench-plan-scale bench-load bench-verdict browser test-browser gpu-bundle gpu-stack gpu-cluster gpu-code cluster-up cluster-status cluster-down images clean
+        bench-planner bench-plan-scale bench-load bench-verdict browser test-browser gpu-bundle gpu-stack gpu-cluster gpu-code gpu-run cluster-up cluster-status cluster-down images clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -125,6 +125,9 @@ gpu-stack: setup ## Whisper's weights, speech and the probe's packages for the s
 gpu-cluster: setup programs ## the local cluster for the same machine, in build/gpu-cluster-1 and -2, and this code in build/gpu-code
 	@PYTHONPATH=$(PYTHONPATH):tests $(BIN)/python -m gpu.cluster_bundle
 	@PYTHONPATH=$(PYTHONPATH):tests $(BIN)/python -m gpu.code_bundle
+
+gpu-run: ## on the GPU machine: Kubernetes on its card and the job with the speech server, from build/gpu-cluster-1 and -2
+	@bash tests/gpu/run.sh speech
 
 gpu-code: setup programs ## this code alone
 	@PYTHONPATH=$(PYTHONPATH):tests $(BIN)/python -m gpu.code_bundle

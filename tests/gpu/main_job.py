@@ -25,6 +25,7 @@ _MANIFESTS = Path(__file__).parent / "manifests"
 _LAB, _STAGING, _PRODUCTION = "voice-lab", "voice-staging", "voice-prod"
 _FALLBACK = "fallback"
 _OVER = ("Succeeded", "Failed")
+_TRIAL_OVER = ("Succeeded", "Failed", "Skipped", "Invalid")
 _ROLLOUT_OVER = ("Promoted", "RolledBack", "Degraded")
 _HELD_GIB, _HELD_SECONDS = 4, 12
 _POLL_SECONDS = 1.0
@@ -76,7 +77,8 @@ class MainJob:
                 self._tell_trials()
                 body = self._get("gae", self._job.name)
                 status: Json = (body or {}).get("status") or {}
-                if status.get("phase") in _OVER:
+                # A trial that was made already goes on when its experiment is over, and holds the card.
+                if status.get("phase") in _OVER and self._are_trials_over():
                     self._cluster.say(f"experiment {status['phase']}: {json.dumps(status.get('verdict'))[:1500]}")
                     self._cluster.say(f"winner {json.dumps(status.get('winner'))}, profile {status.get('profile')}")
                     return
@@ -225,6 +227,11 @@ class MainJob:
                 figures = {it["metric"]: it["value"] for it in status.get("measurements", ())}
                 words += f", fitness {status['fitness']} {json.dumps(figures)[:700]}"
             self._tell(body["metadata"]["name"], words)
+
+    def _are_trials_over(self) -> bool:
+        listed = json.loads(self._cluster.kubectl("get", "gputrials", "-n", _LAB, "-o", "json"))["items"]
+        statuses: list[Json] = [it.get("status") or {} for it in listed]
+        return all(it.get("phase") in _TRIAL_OVER for it in statuses)
 
     def _tell(self, subject: str, words: str) -> None:
         if self._told.get(subject) != words:

@@ -161,7 +161,7 @@ class Recorder:
             self._say(f"{mode}: {len(missing)} starts are missing, and left out" if missing else f"{mode}: all there")
             return
         scratch: Path = self._options.scratch
-        idle = self._card.read()
+        idle = DrainedCard(self._card, self._card.read(), self._card.listen())
         with sharing(mode, scratch) as shared:
             site = scratch / "site"
             environment = server_environment(scratch, site if site.is_dir() else None, "INFO") | dict(shared)
@@ -187,9 +187,10 @@ class Recorder:
             finally:
                 launcher.close()
                 end_speech(speech)
+                idle.errors.close()
                 for it in speech:
                     self._record.keep(f"logs/{mode}-stt-{it.size}.log", it.log.read_bytes())
-        self._record.document["sharing"].append({"mode": mode, "idleMiB": round(idle.used_mib)})
+        self._record.document["sharing"].append({"mode": mode, "idleMiB": round(idle.drained.used_mib)})
         self._record.write()
 
     def _inspect(self, environment: Mapping[str, str]) -> None:
@@ -221,7 +222,7 @@ class Recorder:
         model: Path,
         launcher: Launcher,
         speech: "list[SpeechServer]",
-        idle: Reading,
+        idle: DrainedCard,
     ) -> None:
         method: str = self._options.start_method
         before = self._card.read().used_mib
@@ -280,7 +281,7 @@ class Recorder:
         record: Json,
         server: Server,
         speech: "list[SpeechServer]",
-        idle: Reading,
+        idle: DrainedCard,
         sampler: Sampler,
     ) -> None:
         for repeat in range(1, self._case.repeats + 1):
@@ -301,15 +302,19 @@ class Recorder:
         start: Json,
         server: Server,
         speech: SpeechServer,
-        idle: Reading,
+        idle: DrainedCard,
         sampler: Sampler,
     ) -> Json:
         begin = time.monotonic()
         configuration = self._case.probe(speech.size, repeat, self._corpus)
         preemptions = _counter(LLM_PORT, "vllm:num_preemptions_total")
         lines: list[str] = []
+<<<<<<< HEAD
+        result = asyncio.run(run_probe(configuration, read_inputs(configuration), idle, lines.append))
+=======
         card = DrainedCard(self._card, idle, self._card.listen())
         result = asyncio.run(run_probe(configuration, read_inputs(configuration), card, lines.append))
+>>>>>>> merge
         seconds = time.monotonic() - begin
         held = self._held()
         self._wait_until_idle(speech.port)

@@ -53,4 +53,12 @@ cluster() {
   python3 -m gpu.cluster_on_card --scratch "$SCRATCH" --out "$OUT" "$@" 2>&1 | tee -a "$OUT/cluster.log"
 }
 
+# Everything that needs no vLLM, on a machine that has this checkout with build/gpu-cluster-1 and -2: run.sh speech
+speech() {
+  report
+  install build/gpu-cluster-1 build/gpu-cluster-2
+  models
+  cluster --job speech "$@"
+}
+
 "$@"
