@@ -172,8 +172,8 @@ def test_what_a_start_has_taught_is_not_lost_with_the_operator_and_skips_the_nex
         assert {"0.40", "0.50"} <= skipped <= {"0.40", "0.50", "0.55"}
         assert status["trials"]["skipped"] == len(skipped)
         assert trials["0.50"]["spec"]["prediction"]["reason"] == "NoCacheBlocks"
-        # The measured trials' minute, less the three seconds of their window.
-        assert (status["phase"], float(status["gpuSecondsSaved"])) == ("Succeeded", 57.0 * len(skipped))
+        # The measured trials' minute, less the two seconds of their window.
+        assert (status["phase"], float(status["gpuSecondsSaved"])) == ("Succeeded", 58.0 * len(skipped))
 
     within(api_server, scenario)
 
