@@ -309,12 +309,7 @@ class Recorder:
         configuration = self._case.probe(speech.size, repeat, self._corpus)
         preemptions = _counter(LLM_PORT, "vllm:num_preemptions_total")
         lines: list[str] = []
-<<<<<<< HEAD
         result = asyncio.run(run_probe(configuration, read_inputs(configuration), idle, lines.append))
-=======
-        card = DrainedCard(self._card, idle, self._card.listen())
-        result = asyncio.run(run_probe(configuration, read_inputs(configuration), card, lines.append))
->>>>>>> merge
         seconds = time.monotonic() - begin
         held = self._held()
         self._wait_until_idle(speech.port)
