@@ -2,7 +2,7 @@
 
 `python -m support.played_experiment FOLDER` writes `voice.yaml`, as `kubectl get gae,gt,gpp -o yaml` would give it, and
 the raw results of its confirming runs under `artifacts/`. Means are those that `make demo` has measured on its
-simulated card (docs/results/demo-2026-11-24.json), the windows are played as longer ones, with noise.
+simulated card (tests/data/report/demo-2026-11-24.json), the windows are played as longer ones, with noise.
 """
 
 import gzip
@@ -46,7 +46,7 @@ from support import examples
 Body = dict[str, Any]
 
 NAME, NAMESPACE = "voice", "voice-lab"
-_MEASURED = Path(__file__).parents[2] / "docs" / "results" / "demo-2026-11-24.json"
+_MEASURED = Path(__file__).parents[1] / "data" / "report" / "demo-2026-11-24.json"
 _BEGIN = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
 _WINDOW_SECONDS, _SPEC_DIGEST = 240, "sha256:" + hashlib.sha256(b"played").hexdigest()
 _CARD_MIB = 12_288.0
