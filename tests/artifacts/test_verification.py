@@ -10,6 +10,7 @@ from cotune.artifacts.directory import DirectoryStore
 from cotune.artifacts.making import make_record
 from cotune.artifacts.record import Parent, TrialRecord, canonical_bytes, digest_of
 from cotune.artifacts.verification import FaultKind, Verification, verify
+from cotune.measurement.agent.contract import NodeReport, Tenant
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.records import SPEC_DIGEST, as_resource, counted, ended, record, result
@@ -321,3 +322,40 @@ def test_a_profile_that_names_no_record_and_other_kinds_are_passed_over(tmp_path
     del without["spec"]["provenance"]["artifact"]
 
     assert verify(stored(tmp_path, RECORD), [without, {"kind": "ConfigMap"}]).holds
+
+
+def with_memory(value: str, node: NodeReport | None) -> TrialRecord:
+    """A record in which speech to text held so much of the card."""
+    assert RECORD.result is not None
+    held = Measurement(metric="stt.gpuMemoryMiB", value=value, samples=20)
+    return RECORD.model_copy(
+        update={
+            "measurements": (*RECORD.measurements, held),
+            "result": RECORD.result.model_copy(update={"node": node}),
+        }
+    )
+
+
+SEEN = NodeReport(
+    node="lab",
+    card="GPU-1",
+    readings=20,
+    tenants=(Tenant(pod="uid-stt", processes=(), least_mib=1_500, most_mib=1_536.25),),
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "node", "is_right"),
+    [
+        ("1536.25", SEEN, True),
+        ("0", SEEN, True),
+        ("1536.5", SEEN, False),
+        ("1536.25", None, False),
+    ],
+)
+def test_what_a_component_held_is_what_the_nodes_agent_saw(
+    tmp_path: Path, value: str, node: NodeReport | None, is_right: bool
+) -> None:
+    found = verify(stored(tmp_path, with_memory(value, node)))
+
+    assert [it.startswith("stt.gpuMemoryMiB is") for it in figures(found)] == ([] if is_right else [True])

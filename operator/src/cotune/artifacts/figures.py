@@ -6,12 +6,15 @@ from statistics import fmean
 
 from cotune.api.trial import Measurement
 from cotune.artifacts.record import TrialRecord
+from cotune.measurement.agent.contract import Tenant
 from cotune.measurement.contract import ProbeResult, RawHistogram, Spread, StreamReport
 from cotune.measurement.latency import LatencyRecorder
 from cotune.measurement.stated import PERCENTILES, measurement, percentiles
 
 _FROM_LOGS = (".kvCache.tokens", ".kvCache.concurrency", ".restarts", ".startup")
 """The operator knows these better than the probe."""
+_OF_THE_AGENT = ".gpuMemoryMiB"
+"""The operator takes it from what the node's agent has seen, for only it knows whose the pods are."""
 _OF_THE_STACK = frozenset({"stability", "gpu.oomEvents"})
 _HISTOGRAM_OF = {"latency": "latency", "ttft": "firstToken", "itl": "betweenTokens"}
 """Metric to the histogram that it is computed from."""
@@ -41,6 +44,7 @@ class Recomputed:
             if _rests_on_a_histogram(it) and it not in expected
         ]
         self._judged(record, said)
+        self._of_the_agent(record)
 
     def _all(self, result: ProbeResult) -> Iterator[Measurement]:
         by_component: defaultdict[str, list[StreamReport]] = defaultdict(list)
@@ -83,12 +87,23 @@ class Recomputed:
         if not record.measurements:
             return
         counted = {it.metric: it for it in record.measurements}
-        theirs = {it for it in counted.keys() | said.keys() if it.endswith(_FROM_LOGS) or it in _OF_THE_STACK}
+        operators = (*_FROM_LOGS, _OF_THE_AGENT)
+        theirs = {it for it in counted.keys() | said.keys() if it.endswith(operators) or it in _OF_THE_STACK}
         self.faults += [
             f"{it} counts as {_words(counted.get(it))}, and the probe said {_words(said.get(it))}"
             for it in sorted((counted.keys() | said.keys()) - theirs)
             if counted.get(it) != said.get(it)
         ]
+
+    def _of_the_agent(self, record: TrialRecord) -> None:
+        """What a component held is what the agent saw of one of the pods; one without a process there held nothing."""
+        node = record.result.node if record.result is not None else None
+        held = {0.0, *_most_by_pod(node.tenants)} if node is not None else set[float]()
+        for it in record.measurements:
+            if it.metric.endswith(_OF_THE_AGENT):
+                self.metrics += 1
+                if round(float(it.value), 3) not in held:
+                    self.faults.append(f"{it.metric} is {_words(it)}, and the node's agent saw no pod with so much")
 
     def _decoded(self, stream: StreamReport, raw: RawHistogram) -> LatencyRecorder | None:
         try:
@@ -96,6 +111,13 @@ class Recomputed:
         except ValueError as error:
             self.faults.append(f"stream {stream.stream}: {raw.name}: {error}")
             return None
+
+
+def _most_by_pod(tenants: Sequence[Tenant]) -> Iterator[float]:
+    most: defaultdict[str, float] = defaultdict(float)
+    for it in tenants:
+        most[it.pod or ",".join(it.containers)] += it.most_mib
+    return (round(it, 3) for it in most.values())
 
 
 def _rests_on_a_histogram(metric: str) -> bool:
