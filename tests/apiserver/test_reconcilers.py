@@ -566,6 +566,10 @@ async def a_starved_probe(objects: PlayedObjects, namespace: str) -> Object:
 
 
 async def a_restart_within_the_window(objects: PlayedObjects, namespace: str) -> Object:
+    for pod in await objects.list(POD, namespace, {LABEL_COMPONENT: "stt"}):
+        if statuses := pod.get("status", {}).get("containerStatuses"):
+            patch: Object = {"status": {"containerStatuses": [it | {"restartCount": 1} for it in statuses]}}
+            await objects.merge(POD, namespace, pod["metadata"]["name"], patch, subresource="status")
     return {"startedAt": "2020-01-01T12:00:00Z"}
 
 

@@ -139,6 +139,9 @@ def test_what_a_container_said_and_how_it_ended_before_it_started_again_is_not_l
         assert (run.log, run.previous_logs, run.restarts) == ("up again", ("its last words",), 1)
         assert run.ends == Ends(messages=("no memory",), killed=("first",))
         assert run.evidence.identity == PodIdentity(pod["metadata"]["uid"], frozenset({"first", "second"}))
+        assert {moment, status["state"]["running"]["startedAt"]} == {
+            f"{it:%Y-%m-%dT%H:%M:%SZ}" for it in run.evidence.moments
+        }
 
     within(api_server, scenario)
 
@@ -154,6 +157,7 @@ def test_a_container_that_never_ended_is_not_asked_for_an_earlier_log(api_server
         run = (await stacks.runs(await stacks.observe(mine)))["stt"]
 
         assert (run.previous_logs, run.ends, run.restarts) == ((), Ends(), 0)
+        assert run.evidence.moments == (), "a first start was before the pod was ready"
 
     within(api_server, scenario)
 

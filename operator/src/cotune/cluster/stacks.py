@@ -259,12 +259,18 @@ def _ends(pod: Object) -> Ends:
 
 
 def _moments(pod: Object) -> tuple[datetime, ...]:
-    """When its containers have started or ended."""
-    states = [
-        state for it in _containers(pod) for which in ("state", "lastState") for state in it.get(which, {}).values()
-    ]
-    times = [state.get(which) for state in states for which in ("startedAt", "finishedAt")]
-    return tuple(_time(it) for it in times if it is not None)
+    """When its containers have ended, or started again; sidecars (init containers that restart) among them.
+
+    A first start is none of them: the pod was ready before anything was measured, and these times are cut to the
+    second, so that one shortly before the window could be taken for one in it.
+    """
+    moments: list[str | None] = []
+    for it in _containers(pod):
+        states = [state for which in ("state", "lastState") for state in it.get(which, {}).values()]
+        moments += [state.get("finishedAt") for state in states]
+        if it.get("restartCount", 0) > 0:
+            moments += [state.get("startedAt") for state in states]
+    return tuple(_time(it) for it in moments if it is not None)
 
 
 def _time(text: str) -> datetime:
