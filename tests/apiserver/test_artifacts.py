@@ -3,7 +3,6 @@
 import asyncio
 import functools
 import os
-import subprocess
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -36,6 +35,7 @@ from support.api_server import ApiServer
 from support.played_cluster import PlayedObjects, play_ended, play_kubelet, within
 from support.records import record, result
 from support.resources import manifest
+from support.small_disk import small_disk
 
 pytestmark = pytest.mark.apiserver
 
@@ -163,19 +163,10 @@ def test_between_the_store_and_the_status_a_pass_has_died(api_server: ApiServer,
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
     """A real file system without room, but for what takes the file `filler` away."""
-    mount = tmp_path / "full"
-    mount.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "full", mount], capture_output=True, text=True, check=False
-    )
-    if made.returncode != 0:
-        pytest.skip(f"no file system can be mounted here: {made.stderr.strip()}")
-    try:
+    with small_disk(tmp_path / "full", kib=256) as mount:
         (mount / "filler").write_bytes(bytes(256 << 10))
         assert os.statvfs(mount).f_bavail == 0
         yield mount
-    finally:
-        subprocess.run(["umount", mount], check=True)
 
 
 async def measured_on_a_full_disk(objects: PlayedObjects, namespace: str, disk: Path) -> tuple[str, datetime, Object]:

@@ -10,6 +10,7 @@ import pytest
 from cotune.artifacts.directory import DirectoryStore
 from cotune.artifacts.record import digest_of
 from cotune.artifacts.store import DamagedError, Entry, NotStoredError, StoreError
+from support.small_disk import small_disk
 
 CONTENT = b"what was measured"
 DIGEST = digest_of(CONTENT)
@@ -111,30 +112,20 @@ def test_a_volume_that_is_not_mounted_is_not_written_beside(tmp_path: Path) -> N
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 64 KiB."""
-    mount = tmp_path / "small"
-    mount.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "small", mount], capture_output=True, text=True, check=False
-    )
-    if made.returncode != 0:
-        pytest.skip(f"no file system can be mounted here: {made.stderr.strip()}")
-    try:
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "small", kib=64) as mount:
         yield mount
-    finally:
-        subprocess.run(["umount", mount], check=True)
 
 
-def test_a_full_disk_is_told_leaves_nothing_half_written_and_serves_again_when_there_is_room(small_disk: Path) -> None:
-    store = DirectoryStore(small_disk)
+def test_a_full_disk_is_told_leaves_nothing_half_written_and_serves_again_when_there_is_room(disk: Path) -> None:
+    store = DirectoryStore(disk)
     kept = store.put(os.urandom(40 * 1024))
     large = os.urandom(40 * 1024)
     with pytest.raises(StoreError, match="No space left on device"):
         store.put(large)
 
     assert [it.digest for it in store.list()] == [kept]
-    assert [it.suffix for it in small_disk.rglob("*") if it.is_file()] == [".gz"]
+    assert [it.suffix for it in disk.rglob("*") if it.is_file()] == [".gz"]
     store.delete(kept)
     assert store.get(store.put(large)) == large
 

@@ -2,12 +2,10 @@
 
 import asyncio
 import copy
-import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,11 +29,10 @@ from cotune_demo.progress import Progress
 from cotune_demo.records import verified
 from cotune_demo.scenes import SIMULATED
 from cotune_demo.summary import RecordsSummary
-from localcluster import cluster
 from localcluster.locations import Instance
 from support.api_server import ApiServer
 from support.examples import documents
-from support.leftovers import interfaces, wait_until_gone
+from support.leftovers import passing_instance
 from support.played_cluster import PlayedObjects, connected
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -173,17 +170,8 @@ async def worker_killed(commands: Commands, objects: PlayedObjects, outcome: Out
 
 @pytest.fixture(scope="module")
 def instance() -> Iterator[Instance]:
-    """A cluster of the test's own, which is gone afterwards with all that belonged to it."""
-    made = Instance.named(f"e2e-operator-{os.getpid()}")
-    before = interfaces()
-    try:
+    with passing_instance("e2e-operator") as made:
         yield made
-    finally:
-        cluster.down(made)
-    wait_until_gone(made)
-    assert str(made.root) not in Path("/proc/mounts").read_text()
-    assert interfaces() == before
-    assert not made.root.exists()
 
 
 @pytest.fixture(scope="module")

@@ -31,11 +31,10 @@ from cotune_demo.preparation import (
 )
 from cotune_demo.progress import Progress
 from cotune_demo.scenes import SIMULATED
-from localcluster import cluster
 from localcluster.binaries import CONTAINERD, ensure_built
 from localcluster.locations import Cache, Instance
 from localcluster.topology import NODE_NAMES
-from support.leftovers import interfaces, wait_until_gone
+from support.leftovers import passing_instance
 from support.node_faults import NodeFaults, held_up, hold, kill
 from support.small_stacks import container, experiment, language_model, neighbour, speech_to_text
 from support.watched_experiment import FINISHED, Intervene, WatchedExperiment
@@ -251,16 +250,8 @@ async def played(commands: Commands, faults: NodeFaults) -> Scene:
 
 @pytest.fixture(scope="module")
 def instance() -> Iterator[Instance]:
-    """A cluster of the test's own, which is gone afterwards with all that belonged to it."""
-    made = Instance.named(f"lies-{os.getpid()}")
-    before = interfaces()
-    try:
+    with passing_instance("lies") as made:
         yield made
-    finally:
-        cluster.down(made)
-    wait_until_gone(made)
-    assert interfaces() == before
-    assert not made.root.exists()
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,27 @@
 
 import os
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
+from localcluster import cluster
 from localcluster.locations import Instance
+
+
+@contextmanager
+def passing_instance(name: str) -> Generator[Instance]:
+    """An instance of a test's own, which is gone afterwards with all that belonged to it."""
+    made = Instance.named(f"{name}-{os.getpid()}")
+    before = interfaces()
+    try:
+        yield made
+    finally:
+        cluster.down(made)
+    wait_until_gone(made)
+    assert str(made.root) not in Path("/proc/mounts").read_text()
+    assert interfaces() == before
+    assert not made.root.exists()
 
 
 def interfaces() -> set[str]:
