@@ -177,7 +177,7 @@ class Scene:
         with_sidecar["template"]["spec"]["initContainers"] = [sidecar]
         end = self.kill_in_the_window
         runs = [
-            self.run("disk-full", small(5, streams=8), self.fill_the_disk, times=1),
+            self.run("disk-full", small(8, streams=8), self.fill_the_disk, times=1),
             self.run("answers", experiment(language_model(), 3, ("error-body", "truncated"))),
             self.run("starved", small(6, arrivals={"type": "Constant", "ratePerSecond": "15"}), self.no_processor),
             self.run("transcripts", experiment(speech_to_text(), 3, ("wrong-transcript",))),

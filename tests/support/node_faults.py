@@ -37,12 +37,17 @@ class NodeFaults:
 
     @contextmanager
     def full_disk(self, node: str) -> Generator[None]:
-        """Not one page is left for the logs of the node's pods."""
-        try:
-            self._inside(node, "sh", "-c", f"! cat /dev/zero > {_BALLAST} 2>/dev/null")
-            yield
-        finally:
-            self._inside(node, "rm", "-f", _BALLAST)
+        """Not one page is left for the logs of the node's pods, nor comes free while the kubelet removes old ones."""
+        fill = f"cat /dev/zero >> {_BALLAST} 2>/dev/null"
+        self._inside(node, "sh", "-c", f"! {fill}")
+        again = cluster.inside_node(self.instance, node, ["sh", "-c", f"while :; do {fill}; sleep 0.01; done"])
+        with subprocess.Popen(again, start_new_session=True) as filling:
+            try:
+                yield
+            finally:
+                os.killpg(filling.pid, signal.SIGKILL)
+                filling.wait()
+                self._inside(node, "rm", "-f", _BALLAST)
 
     def said(self, pod: dict[str, Any], container: str) -> str:
         """What a pod's container has written, read from the node's disk: sooner than any kubelet answers."""
