@@ -2,7 +2,8 @@
 
 The context of every build is the repository's root, as in `docker build -f images/<name>/Dockerfile .`, and a
 Dockerfile starts with `ARG BASE_IMAGE=python:3.11-slim-bookworm` and `FROM ${BASE_IMAGE}`: docker pulls
-that image, the local cluster puts its own in its place. What was built lies in the cache under a key of its inputs,
+that image, the local cluster puts its own in its place, with the Debian packages of images/<name>/local-base.txt in it
+where there is such a file: it has no apt. What was built lies in the cache under a key of its inputs,
 so that unchanged images are neither built nor handed to a node again.
 """
 
@@ -10,7 +11,7 @@ import hashlib
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -63,17 +64,18 @@ class ImageBuilder:
         """
         packages.ensure(packages.IMAGE_PROGRAMS)
         with held(self._cache / ".lock"):
-            base_key = self._base_key()
-            return [self._build(name, base_key) for name in names]
+            return [self._build(name) for name in names]
 
-    def _build(self, name: str, base_key: str) -> Image:
+    def _build(self, name: str) -> Image:
         dockerfile = self._repository / "images" / name / "Dockerfile"
         if not dockerfile.is_file() or name == BASE:
             raise LocalClusterError(f"no image {name}: choose from {', '.join(self.available()) or 'none yet'}")
+        debian_packages = (*_BASE_PACKAGES, *self._more_packages(name))
+        base_key = self._base_key(debian_packages)
         tag = f"{name}-{inputs_key(dockerfile, self._repository, base_key)}"
         if image := self._store.get(tag, reference(name)):
             return image
-        self._ensure_base(base_key)
+        self._ensure_base(base_key, debian_packages)
         with step(f"building image {name}"):
             self._run_build(dockerfile, self._repository, tag, f"BASE_IMAGE={_local_name(f'{BASE}-{base_key}')}")
             self._keep(tag)
@@ -81,12 +83,16 @@ class ImageBuilder:
         assert image is not None
         return image
 
-    def _base_key(self) -> str:
+    def _more_packages(self, name: str) -> list[str]:
+        listed = self._repository / "images" / name / "local-base.txt"
+        return listed.read_text().split() if listed.exists() else []
+
+    def _base_key(self, debian_packages: Sequence[str]) -> str:
         dockerfile = (self._repository / "images" / BASE / "Dockerfile").read_text()
-        recipe = "\0".join((dockerfile, _BASE_SUITE, *_BASE_PACKAGES, *_BASE_LEFT_OUT, _BASE_HOOK))
+        recipe = "\0".join((dockerfile, _BASE_SUITE, *debian_packages, *_BASE_LEFT_OUT, _BASE_HOOK))
         return hashlib.sha256(recipe.encode()).hexdigest()[:16]
 
-    def _ensure_base(self, key: str) -> None:
+    def _ensure_base(self, key: str, debian_packages: Sequence[str]) -> None:
         """Build the base image into the build's storage, from a root file system that is made only once."""
         tag = f"{BASE}-{key}"
         if self._buildah_succeeds("inspect", "--type=image", _local_name(tag)):
@@ -96,7 +102,7 @@ class ImageBuilder:
         archive = folder / "rootfs.tar"
         if not archive.exists():
             with step("making the base root file system from Debian packages (once, about a minute)"):
-                _make_root_file_system(archive)
+                _make_root_file_system(archive, debian_packages)
         with step("building image base"):
             self._run_build(self._repository / "images" / BASE / "Dockerfile", folder, tag)
 
@@ -171,12 +177,12 @@ def _local_name(tag: str) -> str:
     return f"localhost/cotune-build:{tag}"
 
 
-def _make_root_file_system(archive: Path) -> None:
+def _make_root_file_system(archive: Path, debian_packages: Sequence[str]) -> None:
     unfinished = archive.with_suffix(".new.tar")
     command = [
         *("mmdebstrap", "--variant=essential", "--quiet"),
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in _BASE_LEFT_OUT),
-        f"--include={','.join(_BASE_PACKAGES)}",
+        f"--include={','.join(debian_packages)}",
         f"--customize-hook={_BASE_HOOK}",
         *(_BASE_SUITE, str(unfinished)),
     ]
