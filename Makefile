@@ -9,7 +9,7 @@ export PYTHONPATH := operator/src:local-cluster/src:simulation/src:demo/src:benc
 LOCAL_CLUSTER = $(BIN)/python -m localcluster
 
 .PHONY: help demo demo-real setup programs requirements lint crds crds-check docs docs-check test-fast test-helm test-apiserver test \
-        bench-planner bench-plan-scale bench-load bench-verdict browser test-browser gpu-bundle gpu-stack gpu-cluster gpu-code gpu-run cluster-up cluster-status cluster-down images clean
+        bench-planner bench-plan-scale bench-load bench-verdict bench-word-errors browser test-browser gpu-bundle gpu-stack gpu-cluster gpu-code gpu-run cluster-up cluster-status cluster-down images clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -107,6 +107,9 @@ bench-plan-scale: setup ## 10,000 candidates planned, 100,000 surveyed (LARGE=1:
 
 bench-verdict: setup ## false winners of 1,000 A/A experiments; repeats that find a gain of 10 %
 	@$(BIN)/python -m cotune_bench.verdict
+
+bench-word-errors: setup programs ## the real speech server's word errors, clean and in noise, on the local cluster (SEEDS=4)
+	@$(BIN)/python -m cotune_bench.whisper_sizes $(if $(SEEDS),--seeds $(SEEDS))
 
 build/bench/aiperf/.complete: requirements/bench-load.txt
 	@rm -rf build/bench/aiperf && $(PYTHON_FOR_VENV) -m venv build/bench/aiperf
