@@ -135,5 +135,32 @@ def test_a_user_without_the_right_is_forbidden(api_server: ApiServer, tmp_path: 
                 await stranger.list(CONFIG_MAP, namespace)
             with pytest.raises(ForbiddenError, match="cannot create"):
                 await stranger.create(CONFIG_MAP, namespace, config_map(namespace))
+            with pytest.raises(ForbiddenError, match="cannot watch"):
+                await anext(stranger.changes(CONFIG_MAP, namespace, 3))
+
+    within(api_server, scenario)
+
+
+def test_changes_are_told_as_they_come_and_end_when_the_server_ends_them(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await objects.create(CONFIG_MAP, namespace, config_map(namespace, "before"))
+        seen: list[tuple[str, str | None]] = []
+
+        async def watch() -> None:
+            async for metadata in objects.changes(CONFIG_MAP, namespace, 3):
+                seen.append((metadata["name"], metadata.get("labels", {}).get("size")))
+
+        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+            tasks.create_task(watch())
+            while ("before", None) not in seen:
+                await asyncio.sleep(0.01)
+            await objects.create(CONFIG_MAP, namespace, config_map(namespace, "after", {"size": "small"}))
+            while ("after", "small") not in seen:
+                await asyncio.sleep(0.01)
+            before = len(seen)
+            await objects.delete(CONFIG_MAP, namespace, "after")
+            while len(seen) == before:
+                await asyncio.sleep(0.01)
+        assert seen[-1] == ("after", "small")
 
     within(api_server, scenario)

@@ -68,7 +68,7 @@ def test_cluster_wide_the_operator_reads_its_resources_and_nodes_and_writes_only
 
 def test_in_a_lab_it_runs_pods_and_makes_trials(defaults: Rendered) -> None:
     assert rules(defaults.one("ClusterRole", "cotune-trials")) == {
-        "/pods": {"get", "list", "create", "delete"},
+        "/pods": {"get", "list", "watch", "create", "delete"},
         "/services": {"get", "list", "create", "delete"},
         "/pods/log": {"get"},
         "/configmaps": {"get"},
@@ -86,7 +86,7 @@ def test_in_a_tuned_namespace_it_changes_deployments_and_creates_no_pods(default
         "apps/deployments/scale": {"patch"},
         "autoscaling/horizontalpodautoscalers": {"list"},
         "apps/controllerrevisions": {"get", "list", "create", "delete"},
-        "/pods": {"list"},
+        "/pods": {"list", "watch"},
         "/pods/log": {"get"},
     }
 

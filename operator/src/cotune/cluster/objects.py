@@ -4,10 +4,11 @@
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from aiohttp import ClientResponse
 from kubernetes.aio import client, config
 from kubernetes.aio.config.config_exception import ConfigException
 
@@ -25,6 +26,7 @@ _NO_SUCH_LOG = frozenset({400, 404})
 """No such pod, or a container that has not run (yet)."""
 
 _JSON = "application/json"
+_METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _MERGE_PATCH = "application/merge-patch+json"
 _APPLY_PATCH = "application/apply-patch+yaml"
 
@@ -99,6 +101,27 @@ class Objects:
         found = await self._json("GET", kind.path(namespace), query=query)
         # Items of a list lack what the list says for all of them.
         return tuple({"apiVersion": kind.api_version, "kind": kind.name} | item for item in found.get("items") or ())
+
+    async def changes(self, kind: Kind, namespace: str, seconds: int) -> AsyncGenerator[Object]:
+        """The metadata of a namespace's objects whenever one is created, changed or deleted; at first of all there are.
+
+        Args:
+            kind: what they are.
+            namespace: where they are.
+            seconds: after which the server ends the watch.
+        """
+        query = [("watch", "true"), ("timeoutSeconds", str(seconds))]
+        response = await self._send(
+            "GET", kind.path(namespace), None, query, accept=_METADATA, seconds=seconds + self._timeout
+        )
+        try:
+            while line := await response.content.readline():
+                event = cast("Object", json.loads(line))
+                if event["type"] == "ERROR":
+                    raise _error(int(event["object"].get("code", 500)), json.dumps(event["object"]).encode())
+                yield event["object"]["metadata"]
+        finally:
+            response.close()
 
     async def create(self, kind: Kind, namespace: str | None, body: Object) -> Object:
         """Create an object.
@@ -204,19 +227,31 @@ class Objects:
     async def _request(
         self, method: str, path: str, body: Object | None, query: "list[tuple[str, str]]", content_type: str
     ) -> bytes:
+        return await (await self._send(method, path, body, query, content_type)).read()
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        body: Object | None,
+        query: "list[tuple[str, str]]",
+        content_type: str = _JSON,
+        accept: str = "application/json, */*",
+        seconds: float | None = None,
+    ) -> ClientResponse:
         serialized = await self._api.param_serialize(
             method,
             path,
             query_params=query,
-            header_params={"Accept": "application/json, */*", "Content-Type": content_type},
+            header_params={"Accept": accept, "Content-Type": content_type},
             body=body,
             auth_settings=["BearerToken"],
         )
-        response = await self._api.call_api(*serialized, _request_timeout=self._timeout)
-        status, data = cast("int", response.status), cast("bytes", await response.read())
-        if not 200 <= status <= 299:
-            raise _error(status, data)
-        return data
+        answer = await self._api.call_api(*serialized, _request_timeout=seconds or self._timeout)
+        response = cast("ClientResponse", answer.response)
+        if not 200 <= response.status <= 299:
+            raise _error(response.status, await response.read())
+        return response
 
 
 def _dry_run(wanted: bool) -> "list[tuple[str, str]]":

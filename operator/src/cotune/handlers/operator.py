@@ -12,24 +12,27 @@ from prometheus_client import start_http_server
 from cotune.artifacts.directory import DirectoryStore
 from cotune.cluster.cards import Cards
 from cotune.cluster.events import Events
-from cotune.cluster.kinds import EXPERIMENT, PROFILE, TRIAL, Kind
+from cotune.cluster.kinds import EXPERIMENT, POD, PROFILE, TRIAL, Kind
 from cotune.cluster.objects import ConflictError, Object, Objects
 from cotune.cluster.stacks import Stacks
 from cotune.handlers.experiment import ExperimentReconciler
 from cotune.handlers.plans import Plans
-from cotune.handlers.profile import ProfileReconciler
+from cotune.handlers.pod_watches import WATCH_SECONDS, Follower, PodWatches
+from cotune.handlers.profile import ProfileReconciler, namespace_in_work
 from cotune.handlers.records import Records
 from cotune.handlers.settings import Settings
 from cotune.handlers.store_thread import StoreThread
 from cotune.handlers.sweeper import Sweeper
 from cotune.handlers.trial import TrialReconciler
 from cotune.handlers.work_queue import Key, Reconcile, WorkQueue
+from cotune.trials.render import LABEL_TRIAL
 
 _logger = logging.getLogger("cotune")
 
 _SOON = timedelta(seconds=0.5)
 
 _Pass = Callable[[Object, datetime], Awaitable[timedelta | None]]
+_Follow = Callable[[Key, Object], None]
 
 
 def register(registry: kopf.OperatorRegistry, settings: Settings) -> None:
@@ -45,7 +48,9 @@ def register(registry: kopf.OperatorRegistry, settings: Settings) -> None:
         running.push_async_callback(objects.close)
         store = StoreThread(DirectoryStore(settings.artifacts)) if settings.artifacts is not None else None
         records = Records(objects, Stacks(objects), settings.probe.name, store)
-        queues.update(_queues(objects, settings, records))
+        watches = PodWatches(lambda namespace: objects.changes(POD, namespace, WATCH_SECONDS))
+        await running.enter_async_context(watches.running())
+        queues.update(_queues(objects, settings, records, watches))
         for queue in queues.values():
             await running.enter_async_context(queue.running())
         if store is not None:
@@ -101,31 +106,44 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.connect_timeout = 10
 
 
-def _queues(objects: Objects, settings: Settings, records: Records) -> dict[Kind, WorkQueue]:
+def _queues(objects: Objects, settings: Settings, records: Records, watches: PodWatches) -> dict[Kind, WorkQueue]:
     events = Events(objects, reporter="cotune")
     cards = Cards(objects, settings.namespace)
+    experiment = ExperimentReconciler(objects, events, Plans(objects))
     trial = TrialReconciler(objects, cards, records.stacks, events, settings, records)
-    return {
-        EXPERIMENT: WorkQueue(
-            "experiment",
-            _fresh(objects, EXPERIMENT, ExperimentReconciler(objects, events, Plans(objects)).reconcile),
-            2,
-        ),
-        TRIAL: WorkQueue("trial", _fresh(objects, TRIAL, trial.reconcile), 4),
+    profile = ProfileReconciler(objects, events)
+
+    def follow_trial(key: Key, _: Object) -> None:
+        watches.follow(key.namespace, Follower(key, queues[TRIAL].add, (LABEL_TRIAL, key.name)))
+
+    def follow_profile(key: Key, body: Object) -> None:
+        if (namespace := namespace_in_work(body)) is not None:
+            watches.follow(namespace, Follower(key, queues[PROFILE].add))
+
+    queues = {
+        EXPERIMENT: WorkQueue("experiment", _fresh(objects, EXPERIMENT, experiment.reconcile), 2),
+        TRIAL: WorkQueue("trial", _fresh(objects, TRIAL, trial.reconcile, follow_trial), 4),
         # One at a time: which profile goes first in a namespace is read and written in one pass.
-        PROFILE: WorkQueue("profile", _fresh(objects, PROFILE, ProfileReconciler(objects, events).reconcile), 1),
+        PROFILE: WorkQueue("profile", _fresh(objects, PROFILE, profile.reconcile, follow_profile), 1),
     }
+    return queues
 
 
-def _fresh(objects: Objects, kind: Kind, reconcile: _Pass) -> Reconcile:
-    """Every pass reads its resource anew: what a watch has said may be old."""
+def _fresh(objects: Objects, kind: Kind, reconcile: _Pass, follow: _Follow | None = None) -> Reconcile:
+    """Every pass reads its resource anew: what a watch has said may be old.
+
+    One that is to be looked at again follows its pods meanwhile.
+    """
 
     async def one(key: Key) -> timedelta | None:
         body = await objects.find(kind, key.namespace, key.name)
         try:
-            return None if body is None else await reconcile(body, datetime.now(UTC))
+            again = None if body is None else await reconcile(body, datetime.now(UTC))
         except ConflictError as error:
             _logger.debug("%s: read again: %s", key, error)
             return _SOON
+        if follow is not None and body is not None and again is not None:
+            follow(key, body)
+        return again
 
     return one

@@ -42,6 +42,16 @@ _POLL, _LATER = timedelta(seconds=0.5), timedelta(seconds=5)
 STAGES = Counter("cotune_stages_total", "Stages of rollouts that have ended.", ["phase"])
 
 
+def namespace_in_work(body: Object) -> str | None:
+    """Where the profile has a stage in the middle of its change; None: nowhere."""
+    spec = ProfileSpec.model_validate(body["spec"])
+    state = by_name(status := ProfileStatus.model_validate(status_of(body)))
+    stage = current_stage(spec, status)
+    if stage is None or stage.name not in state or state[stage.name].phase not in IN_PROGRESS:
+        return None
+    return stage.namespace
+
+
 @dataclass(frozen=True)
 class ProfileReconciler:
     """Reconciles profiles, one at a time: their order in a namespace is decided by who looks first."""
