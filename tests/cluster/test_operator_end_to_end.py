@@ -24,7 +24,7 @@ from cotune.cluster.objects import Object
 from cotune.trials.probe_pod import PROBE
 from cotune.trials.render import LABEL_COMPONENT, LABEL_TRIAL
 from cotune_demo.cluster import Commands, start
-from cotune_demo.preparation import LAB, NODE_AGENTS, OPERATOR, PRODUCTION, STAGING, prepare
+from cotune_demo.preparation import LAB, NODE_AGENTS, OPERATOR, PRODUCTION, STAGING, prepare, services_ready
 from cotune_demo.progress import Progress
 from cotune_demo.records import verified
 from cotune_demo.scenes import SIMULATED
@@ -96,6 +96,7 @@ async def gone(objects: PlayedObjects, kind: Kind) -> None:
 async def run(commands: Commands) -> Outcome:
     outcome = Outcome()
     await prepare(commands, Progress(), SIMULATED, node_agents=True)
+    await services_ready(commands, Progress(), SIMULATED)
     async with connected(commands.kubeconfig) as objects:
         before = await objects.list(DEPLOYMENT, PRODUCTION)
         outcome.production_before = [it["metadata"]["generation"] for it in before]

@@ -19,13 +19,13 @@ from pydantic import ValidationError
 from cotune_demo.checks import checks, real_checks, same_outcome
 from cotune_demo.cluster import Commands, DemoError, start
 from cotune_demo.killing import Killer
-from cotune_demo.preparation import LAB, prepare
+from cotune_demo.preparation import LAB, prepare, services_ready
 from cotune_demo.progress import Progress
 from cotune_demo.records import verified
 from cotune_demo.report import lines
 from cotune_demo.scenes import REAL, SIMULATED, Scene
 from cotune_demo.story import Story
-from cotune_demo.summary import Summary, TrialSummary
+from cotune_demo.summary import BrokenSummary, Summary, TrialSummary, UninvitedSummary
 
 _BROKEN = ("cannot-start.yaml", "too-much-for-production.yaml")
 
@@ -98,10 +98,10 @@ async def _tell(commands: Commands, scene: Scene, is_kill: bool, begun: float) -
         killer = Killer(commands, progress, is_kill)
         story = Story(commands, objects, progress, killer, scene)
         hopeless = await story.nothing_feasible(scene.hopeless) if scene.hopeless else None
-        experiment = await story.experiment()
+        experiment, (broken, uninvited) = await asyncio.gather(
+            story.experiment(), _meanwhile(commands, objects, progress.beside("meanwhile: "), scene)
+        )
         profile = await story.rollout(experiment.profile) if experiment.profile else None
-        broken = tuple([await story.broken(it) for it in _BROKEN]) if scene.is_simulation else ()
-        uninvited = await story.uninvited() if scene.is_simulation else None
         progress.say("cotune verify: the records of the trials, and the trials beside them")
         records = await verified(commands, LAB)
     finally:
@@ -126,6 +126,18 @@ async def _tell(commands: Commands, scene: Scene, is_kill: bool, begun: float) -
         uninvited=uninvited,
         records=records,
     )
+
+
+async def _meanwhile(
+    commands: Commands, objects: Objects, progress: Progress, scene: Scene
+) -> tuple[tuple[BrokenSummary, ...], UninvitedSummary | None]:
+    """What needs no card of the lab's, while the search has it: profiles by hand in staging and production."""
+    await services_ready(commands, progress, scene)
+    if not scene.is_simulation:
+        return (), None
+    story = Story(commands, objects, progress, Killer(commands, progress, is_ordered=False), scene)
+    broken = tuple([await story.broken(it) for it in _BROKEN])
+    return broken, await story.uninvited()
 
 
 def _gpu_seconds(trials: Sequence[TrialSummary]) -> float:

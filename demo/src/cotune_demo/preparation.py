@@ -59,21 +59,29 @@ async def prepare(commands: Commands, progress: Progress, scene: Scene, node_age
     if node_agents:
         await make_namespace(commands, NODE_AGENTS, _PRIVILEGED)
         options += ["--values", str(repository_root() / "simulation" / "manifests" / "node-agent-values.yaml")]
+    was_there, _ = await commands.run(commands.kubectl, "get", "deployment", "cotune", "--namespace", OPERATOR)
     await install_operator(commands, *options)
-    # The image's tag is the same after every build: only a new pod runs the newest.
-    await commands.do("rollout", "restart", "deployment/cotune", "--namespace", OPERATOR)
+    if was_there:
+        # The image's tag is the same after every build: only a new pod runs the newest.
+        await commands.do("rollout", "restart", "deployment/cotune", "--namespace", OPERATOR)
     if node_agents:
         await commands.do("rollout", "restart", "daemonset/cotune-node-agent", "--namespace", NODE_AGENTS)
         timeout = f"--timeout={scene.ready_seconds}s"
         await commands.do("rollout", "status", "daemonset/cotune-node-agent", "--namespace", NODE_AGENTS, timeout)
-    waits = [
-        ("cotune", OPERATOR),
-        *((it, ns) for ns in (STAGING, PRODUCTION) for it in scene.deployments),
-    ]
-    for deployment, namespace in waits:
-        progress.waiting(f"waiting for {namespace}/{deployment} to be ready")
-        timeout = f"--timeout={scene.ready_seconds}s"
-        await commands.do("rollout", "status", f"deployment/{deployment}", "--namespace", namespace, timeout)
+    await _ready(commands, progress, "cotune", OPERATOR, scene.ready_seconds)
+
+
+async def services_ready(commands: Commands, progress: Progress, scene: Scene) -> None:
+    """Until what the owners of staging and production have there serves: a rollout does not begin before."""
+    for namespace in (STAGING, PRODUCTION):
+        for deployment in scene.deployments:
+            await _ready(commands, progress, deployment, namespace, scene.ready_seconds)
+
+
+async def _ready(commands: Commands, progress: Progress, deployment: str, namespace: str, seconds: int) -> None:
+    progress.waiting(f"waiting for {namespace}/{deployment} to be ready")
+    timeout = f"--timeout={seconds}s"
+    await commands.do("rollout", "status", f"deployment/{deployment}", "--namespace", namespace, timeout)
 
 
 async def apply_cards(commands: Commands) -> None:

@@ -45,7 +45,8 @@ SIMULATED = Scene(
     name="voice",
     candidates=15,
     fresh_runs=10,
-    corpus=(sys.executable, "-m", "cotune_simulation.speech"),
+    # The probe sends every clip once before it measures, in each of the trials.
+    corpus=(sys.executable, "-m", "cotune_simulation.speech", "--clips", "3"),
     longest_seconds=900,
     hopeless="nothing-fits.yaml",
 )

@@ -1,4 +1,4 @@
-"""The story, step by step: experiment, winner, rollout, two broken profiles, a namespace that invited nobody."""
+"""The story, act by act: experiment, winner, rollout, two broken profiles, a namespace that invited nobody."""
 
 import asyncio
 import base64
