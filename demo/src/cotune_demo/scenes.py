@@ -45,8 +45,7 @@ SIMULATED = Scene(
     name="voice",
     candidates=15,
     fresh_runs=10,
-    # The probe sends every clip once before it measures, in each of the trials.
-    corpus=(sys.executable, "-m", "cotune_simulation.speech", "--clips", "3"),
+    corpus=(sys.executable, "-m", "cotune_simulation.speech"),
     longest_seconds=900,
     hopeless="nothing-fits.yaml",
 )

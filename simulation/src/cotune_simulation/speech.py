@@ -7,7 +7,6 @@ same texts. All clips are one second of 8 kHz 8-bit mono, 8 kB each, so that the
 import argparse
 import json
 import math
-from itertools import islice
 from pathlib import Path
 
 from cotune_simulation import announce
@@ -25,13 +24,12 @@ TRANSCRIPTS = {
 }
 
 
-def write_corpus(folder: Path, clips: int = len(TRANSCRIPTS)) -> None:
-    """Write the first so many clips and `transcripts.json`; the same bytes every time."""
+def write_corpus(folder: Path) -> None:
+    """Write the clips and `transcripts.json`; the same bytes every time."""
     folder.mkdir(parents=True, exist_ok=True)
-    written = dict(islice(TRANSCRIPTS.items(), clips))
-    for number, (name, transcript) in enumerate(written.items()):
+    for number, (name, transcript) in enumerate(TRANSCRIPTS.items()):
         (folder / name).write_bytes(write_clip(_tone(220.0 + 55.0 * number), _RATE, transcript))
-    (folder / "transcripts.json").write_text(json.dumps(written, indent=2) + "\n")
+    (folder / "transcripts.json").write_text(json.dumps(TRANSCRIPTS, indent=2) + "\n")
 
 
 def _tone(frequency: float) -> bytes:
@@ -43,10 +41,9 @@ def main() -> None:
     """Write the corpus into the folder named on the command line."""
     parser = argparse.ArgumentParser(prog="cotune_simulation.speech", description="a synthetic corpus of clips")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--clips", type=int, default=len(TRANSCRIPTS), help="how many of them: all (default)")
     options = parser.parse_args()
     announce("speech corpus")
-    write_corpus(options.folder, options.clips)
+    write_corpus(options.folder)
 
 
 if __name__ == "__main__":
