@@ -48,12 +48,16 @@ def test_a_second_trial_is_refused_while_the_first_exists(api_server: ApiServer)
 
 def test_a_released_card_goes_to_the_next(api_server: ApiServer) -> None:
     async def scenario(objects: PlayedObjects, namespace: str) -> None:
-        cards = Cards(objects, namespace)
+        told: list[str] = []
+        cards = Cards(objects, namespace, released=lambda: told.append("released"))
         first, second = await trial(objects, namespace, "first"), await trial(objects, namespace, "second")
         await cards.acquire("lab", first)
 
+        await cards.release("lab", second)
+        assert told == [], "a card that somebody else holds is left alone"
         await cards.release("lab", first)
 
+        assert told == ["released"]
         assert await cards.holder("lab") is None
         assert await cards.acquire("lab", second)
 

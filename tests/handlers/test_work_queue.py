@@ -93,6 +93,31 @@ def test_a_pass_that_asks_for_it_is_repeated_and_an_event_comes_before_the_time(
     assert asyncio.run(scenario()) == 3
 
 
+def test_in_a_hurry_nobody_waits_for_his_time() -> None:
+    async def scenario() -> list[Key]:
+        seen: list[Key] = []
+        both, again = asyncio.Event(), asyncio.Event()
+
+        async def reconcile(key: Key) -> timedelta | None:
+            seen.append(key)
+            (both if len(seen) == 2 else again).set()
+            return timedelta(hours=1) if len(seen) <= 2 else None
+
+        queue = WorkQueue("test", reconcile, workers=1)
+        async with queue.running():
+            queue.add(KEY)
+            queue.add(OTHER)
+            await eventually(both)
+            await asyncio.sleep(0)
+            queue.hurry()
+            while len(seen) < 4:
+                again.clear()
+                await eventually(again)
+        return seen
+
+    assert asyncio.run(scenario()) == [KEY, OTHER, KEY, OTHER]
+
+
 def test_the_back_off_doubles_up_to_a_minute_however_many_failures_there_were() -> None:
     assert [back_off_seconds(it) for it in (1, 2, 3, 8, 100, 100_000)] == [0.5, 1.0, 2.0, 60.0, 60.0, 60.0]
 

@@ -7,6 +7,7 @@ pod of that holder is left: a pass that died before it wrote down which card it 
 A card that was not drained in time is in quarantine for a while: annotations of its Lease say until when, and why.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -50,11 +51,18 @@ class Holder:
 
 
 class Cards:
-    """The Leases of all cards."""
+    """The Leases of all cards.
 
-    def __init__(self, objects: Objects, namespace: str) -> None:
+    Args:
+        objects: of the cluster.
+        namespace: the operator's own, where they are.
+        released: called when a card has been given back.
+    """
+
+    def __init__(self, objects: Objects, namespace: str, released: Callable[[], None] = lambda: None) -> None:
         self._objects = objects
         self._namespace = namespace
+        self._released = released
 
     async def holder(self, node: str) -> Holder | None:
         """Who holds the card of a node."""
@@ -90,6 +98,7 @@ class Cards:
         lease = await self._objects.find(LEASE, self._namespace, _name(node))
         if lease is not None and _holder(lease) == Holder.of(trial):
             await self._objects.replace(LEASE, lease | {"spec": lease["spec"] | {"holderIdentity": ""}})
+            self._released()
 
     async def quarantine(self, node: str, trial: TrialIdentity, until: datetime, why: str) -> None:
         """Have nobody acquire the card for a while; the trial that holds it gives it back as ever.

@@ -108,7 +108,8 @@ def configure(settings: kopf.OperatorSettings) -> None:
 
 def _queues(objects: Objects, settings: Settings, records: Records, watches: PodWatches) -> dict[Kind, WorkQueue]:
     events = Events(objects, reporter="cotune")
-    cards = Cards(objects, settings.namespace)
+    # Who waits for a card looks again when one is free.
+    cards = Cards(objects, settings.namespace, released=lambda: queues[TRIAL].hurry())
     experiment = ExperimentReconciler(objects, events, Plans(objects))
     trial = TrialReconciler(objects, cards, records.stacks, events, settings, records)
     profile = ProfileReconciler(objects, events)

@@ -73,6 +73,11 @@ class WorkQueue:
         loop = asyncio.get_running_loop()
         self._timers[key] = loop.call_later(delay.total_seconds(), self.add, key)
 
+    def hurry(self) -> None:
+        """Look now at whatever was to be looked at after a while."""
+        for key in list(self._timers):
+            self.add(key)
+
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
         """Workers as long as the context lasts."""
