@@ -16,6 +16,12 @@ pytestmark = [pytest.mark.apiserver, pytest.mark.helm]
 LAB, STAGING, PRODUCTION, STRANGE = "voice-lab", "voice-staging", "voice-prod", "elsewhere"
 MORE = [f"stage-{number}" for number in range(13)]
 OPERATOR = "system:serviceaccount:cotune-system:cotune"
+AS_OPERATOR = [
+    f"--as={OPERATOR}",
+    *("--as-user-extra", "authentication.kubernetes.io/pod-name=leader"),
+    *("--as-user-extra", "authentication.kubernetes.io/pod-uid=1234"),
+]
+"""As the pod that leads: the fence is another test's."""
 EXPERIMENT, PROFILE, TRIAL, GRANT = "GpuAllocationExperiment", "GpuProfile", "GpuTrial", "GpuTuningGrant"
 
 # The namespaces of each user, with the cluster role that they have there.
@@ -176,7 +182,7 @@ def test_only_the_operator_makes_trials_and_results(cluster: ApiServer) -> None:
     succeeded = {"status": {"phase": "Succeeded", "fitness": "1"}}
 
     by_administrator = cluster.run("create", "-f", "-", text=yaml.safe_dump(resource(TRIAL)))
-    by_operator = cluster.run("create", "-f", "-", f"--as={OPERATOR}", text=yaml.safe_dump(resource(TRIAL)))
+    by_operator = cluster.run("create", "-f", "-", *AS_OPERATOR, text=yaml.safe_dump(resource(TRIAL)))
     name = resource(TRIAL)["metadata"]["name"]
     forged = _patch(cluster, "", TRIAL, name, succeeded, "--subresource=status")
     true = _patch(cluster, OPERATOR, TRIAL, name, succeeded, "--subresource=status")
@@ -268,8 +274,8 @@ def test_at_home_the_operator_keeps_leases(cluster: ApiServer) -> None:
 def test_an_uninvited_operator_is_refused_and_an_invited_one_is_not(cluster: ApiServer) -> None:
     for namespace in (STAGING, STRANGE):
         _must(cluster.run("create", "deployment", "judge", "--image=judge", "--replicas=0", "-n", namespace))
-    change = ("patch", "deployment", "judge", "--type=merge", "-p", '{"spec": {"paused": true}}', f"--as={OPERATOR}")
-    start = ("run", "trial", "--image=judge", "--restart=Never", "--dry-run=server", f"--as={OPERATOR}")
+    change = ("patch", "deployment", "judge", "--type=merge", "-p", '{"spec": {"paused": true}}', *AS_OPERATOR)
+    start = ("run", "trial", "--image=judge", "--restart=Never", "--dry-run=server", *AS_OPERATOR)
 
     assert cluster.run(*change, "-n", STAGING).accepted
     assert "is forbidden" in cluster.run(*change, "-n", STRANGE).text
@@ -323,10 +329,16 @@ def test_pod_security_restricted_lets_the_operators_pod_in(cluster: ApiServer) -
 
 
 def _surroundings() -> Iterator[dict[str, Any]]:
-    """Namespaces, and users with their roles in them."""
+    """Namespaces, users with their roles in them, and somebody who leads."""
     for namespace in ("cotune-system", LAB, STAGING, PRODUCTION, STRANGE, *MORE):
         labels = {"pod-security.kubernetes.io/enforce": "restricted"} if namespace == "cotune-system" else {}
         yield {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}}
+    yield {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": "cotune-leader", "namespace": "cotune-system"},
+        "spec": {"holderIdentity": "leader_1234"},
+    }
     yield {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "ClusterRole",
@@ -351,6 +363,8 @@ def _surroundings() -> Iterator[dict[str, Any]]:
 
 
 def _as(user: str) -> list[str]:
+    if user == OPERATOR:
+        return AS_OPERATOR
     return [f"--as={user}"] if user else []
 
 

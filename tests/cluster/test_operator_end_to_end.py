@@ -207,8 +207,10 @@ def test_every_trial_has_run_once(outcome: Outcome) -> None:
 
 def test_the_card_is_free_afterwards(outcome: Outcome) -> None:
     holders = {it["metadata"]["name"]: it["spec"].get("holderIdentity") or "" for it in outcome.found[LEASE.name]}
+    leader = holders.pop("cotune-leader")
 
     assert holders == {"card-lab": ""}
+    assert leader.startswith("cotune-")
 
 
 def test_the_profile_is_promoted_in_its_only_stage(outcome: Outcome) -> None:

@@ -210,7 +210,8 @@ class Scene:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
                 leases = await self.objects.list(LEASE, OPERATOR)
-                self.holders = {it["metadata"]["name"]: it["spec"].get("holderIdentity") or "" for it in leases}
+                holders = {it["metadata"]["name"]: it["spec"].get("holderIdentity") or "" for it in leases}
+                self.holders = {name: holder for name, holder in holders.items() if name.startswith("card-")}
                 pods = [it["metadata"] for it in await self.objects.list(POD, LIES)]
                 self.left = [it["name"] for it in pods if LABEL_TRIAL in it.get("labels", {})]
                 if not self.left and not any(self.holders.values()):

@@ -45,3 +45,18 @@ def test_a_missing_variable_is_named(name: str) -> None:
 def test_a_time_that_is_no_time_is_refused(value: str) -> None:
     with pytest.raises(SettingsError, match="COTUNE_START_SECONDS must be a number greater than 0"):
         Settings.from_environment(REQUIRED | {"COTUNE_START_SECONDS": value})
+
+
+def test_a_process_is_named_by_its_pod_and_outside_of_one_as_nobody_else() -> None:
+    in_a_pod = Settings.from_environment(REQUIRED | {"COTUNE_POD_NAME": "cotune-x", "COTUNE_POD_UID": "12"})
+    outside = {Settings.from_environment(REQUIRED).identity for _ in range(2)}
+
+    assert in_a_pod.identity == "cotune-x_12"
+    assert len(outside) == 2
+
+
+def test_a_lease_that_would_let_two_lead_is_refused() -> None:
+    said = {"COTUNE_LEASE_SECONDS": "8", "COTUNE_RENEW_DEADLINE_SECONDS": "8"}
+
+    with pytest.raises(SettingsError, match="the deadline must be shorter than the Lease"):
+        Settings.from_environment(REQUIRED | said)

@@ -150,3 +150,31 @@ def test_a_worker_that_has_ended_and_a_pass_that_does_not_end_are_trouble(monkey
         return troubles
 
     assert asyncio.run(scenario()) == ["", "passes do not end: lab/voice for 0 s", "", "workers have ended: test-0"]
+
+
+@pytest.mark.parametrize(("patience", "ends"), [(10.0, True), (0.01, False)])
+def test_what_is_in_work_may_end_and_nothing_else_begins(patience: float, ends: bool) -> None:
+    async def scenario() -> tuple[bool, list[Key], str]:
+        begun: list[Key] = []
+        entered, release = asyncio.Event(), asyncio.Event()
+
+        async def reconcile(key: Key) -> timedelta | None:
+            begun.append(key)
+            entered.set()
+            await release.wait()
+            return None
+
+        queue = WorkQueue("test", reconcile, workers=1)
+        async with queue.running():
+            queue.add(KEY)
+            await eventually(entered)
+            queue.add(OTHER)
+            finishing = asyncio.create_task(queue.finish(patience))
+            await asyncio.sleep(0.05)
+            release.set()
+            has_ended = await finishing
+            queue.add(KEY)
+            await asyncio.sleep(0.05)
+            return has_ended, begun, queue.trouble()
+
+    assert asyncio.run(scenario()) == (ends, [KEY], "")

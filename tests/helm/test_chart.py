@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 from cotune.api.crds import rendered as rendered_crds
+from cotune.handlers.process import LAST_PASSES_SECONDS
 from support import helm
 from support.helm import Rendered, render
 
@@ -35,7 +36,11 @@ def pod_template(release: Rendered) -> dict[str, Any]:
 
 
 def container(release: Rendered) -> dict[str, Any]:
-    (only,) = pod_template(release)["spec"]["containers"]
+    return container_of(release, "cotune")
+
+
+def container_of(release: Rendered, deployment: str) -> dict[str, Any]:
+    (only,) = release.one("Deployment", deployment)["spec"]["template"]["spec"]["containers"]
     return only
 
 
@@ -145,11 +150,80 @@ def test_the_pod_keeps_to_pod_security_restricted(defaults: Rendered) -> None:
     assert [set(volume) for volume in spec["volumes"]] == [{"name", "emptyDir"}]
 
 
-def test_there_is_never_more_than_one_operator(defaults: Rendered) -> None:
+def test_one_leads_and_one_stands_by_and_an_upgrade_is_stood_by_for(defaults: Rendered) -> None:
     spec = defaults.one("Deployment", "cotune")["spec"]
 
-    assert spec["replicas"] == 1
-    assert spec["strategy"] == {"type": "Recreate"}
+    assert spec["replicas"] == 2
+    assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    assert spec["template"]["spec"]["terminationGracePeriodSeconds"] > LAST_PASSES_SECONDS
+
+
+def test_replicas_prefer_different_nodes_and_are_evicted_one_at_a_time(defaults: Rendered) -> None:
+    [term] = pod_template(defaults)["spec"]["affinity"]["podAntiAffinity"][
+        "preferredDuringSchedulingIgnoredDuringExecution"
+    ]
+    budget = defaults.one("PodDisruptionBudget", "cotune")["spec"]
+
+    selected = term["podAffinityTerm"]["labelSelector"]["matchLabels"]
+    assert selected == budget["selector"]["matchLabels"]
+    assert selected.items() <= pod_template(defaults)["metadata"]["labels"].items()
+    assert budget["maxUnavailable"] == 1
+
+
+@pytest.mark.parametrize(
+    "options", [("replicaCount=1",), ("podDisruptionBudget.create=false",), ("artifacts.enabled=true",)]
+)
+def test_a_budget_that_could_hold_up_a_drain_for_ever_is_not_made(options: tuple[str, ...]) -> None:
+    assert render("--set", *options).all("PodDisruptionBudget") == []
+
+
+def test_a_volume_for_one_node_keeps_all_replicas_on_it_and_one_for_many_does_not() -> None:
+    for_one = render("--set", "artifacts.enabled=true")
+    for_many = render("--set", "artifacts.enabled=true", "--set", "artifacts.accessMode=ReadWriteMany")
+
+    assert set(pod_template(for_one)["spec"]["affinity"]) == {"podAffinity"}
+    [term] = pod_template(for_one)["spec"]["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert term["labelSelector"]["matchLabels"].items() <= pod_template(for_one)["metadata"]["labels"].items()
+    assert set(pod_template(for_many)["spec"]["affinity"]) == {"podAntiAffinity"}
+    assert for_many.one("PersistentVolumeClaim", "cotune-artifacts")["spec"]["accessModes"] == ["ReadWriteMany"]
+    assert for_many.all("PodDisruptionBudget")
+
+
+def test_an_affinity_of_ones_own_takes_the_place_of_the_charts() -> None:
+    release = render("--set-json", 'affinity={"nodeAffinity": {"x": []}}', "--set", "artifacts.enabled=true")
+
+    assert pod_template(release)["spec"]["affinity"] == {"nodeAffinity": {"x": []}}
+
+
+def test_the_fence_covers_every_kind_that_a_role_lets_the_operator_write(defaults: Rendered) -> None:
+    fenced: set[str] = set()
+    for policy in ("cotune-fence", "cotune-fence-shared"):
+        for rule in defaults.one("ValidatingAdmissionPolicy", policy)["spec"]["matchConstraints"]["resourceRules"]:
+            fenced |= {f"{group}/{name}" for group in rule["apiGroups"] for name in rule["resources"]}
+    written = {
+        resource
+        for role in [
+            *defaults.all("Role"),
+            *(defaults.one("ClusterRole", f"cotune{it}") for it in ("", "-trials", "-rollouts")),
+        ]
+        for resource, verbs in rules(role).items()
+        if verbs & {"create", "update", "patch", "delete"}
+    }
+
+    # Nobody writes these: the right is asked for where a child holds back the deletion of its owner.
+    finalizers = {"cotune.dev/gpuallocationexperiments/finalizers", "cotune.dev/gputrials/finalizers"}
+    assert written - fenced == {"/events"} | finalizers
+    assert fenced <= written
+
+
+def test_the_fence_asks_the_lease_that_the_operator_is_told_of() -> None:
+    release = render(namespace="elsewhere", release="other")
+
+    [lease] = [it["value"] for it in container_of(release, "other-cotune")["env"] if it["name"] == "COTUNE_LEASE"]
+    bindings = [it["spec"] for it in release.all("ValidatingAdmissionPolicyBinding") if "paramRef" in it["spec"]]
+    assert len(bindings) == 3
+    for binding in bindings:
+        assert (binding["paramRef"]["name"], binding["paramRef"]["namespace"]) == (lease, "elsewhere")
 
 
 def test_the_operator_learns_its_settings_from_its_environment() -> None:
@@ -162,6 +236,12 @@ def test_the_operator_learns_its_settings_from_its_environment() -> None:
 
     assert variables == {
         "COTUNE_NAMESPACE": {"fieldRef": {"fieldPath": "metadata.namespace"}},
+        "COTUNE_POD_NAME": {"fieldRef": {"fieldPath": "metadata.name"}},
+        "COTUNE_POD_UID": {"fieldRef": {"fieldPath": "metadata.uid"}},
+        "COTUNE_LEASE": "cotune-leader",
+        "COTUNE_LEASE_SECONDS": "12",
+        "COTUNE_RENEW_DEADLINE_SECONDS": "8",
+        "COTUNE_RETRY_SECONDS": "2",
         "COTUNE_PROBE_IMAGE": "registry.example/probe:v1",
         "COTUNE_PROBE_IMAGE_PULL_POLICY": "Always",
         "COTUNE_DRAIN_SECONDS": "60",
@@ -225,8 +305,8 @@ def test_the_probes_and_the_metrics_service_reach_ports_of_the_container(default
     ports = {port["name"]: port["containerPort"] for port in container(defaults)["ports"]}
     assert ports == {"health": 8080, "metrics": 9090}
 
-    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-        assert container(defaults)[probe]["httpGet"] == {"path": "/healthz", "port": "health"}
+    for probe, path in (("startupProbe", "/healthz"), ("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")):
+        assert container(defaults)[probe]["httpGet"] == {"path": path, "port": "health"}
     service = defaults.one("Service", "cotune-metrics")["spec"]
     assert service["ports"] == [{"name": "metrics", "port": 9090, "targetPort": "metrics"}]
     assert service["selector"].items() <= pod_template(defaults)["metadata"]["labels"].items()
@@ -276,7 +356,8 @@ def test_every_policy_is_bound_and_denies(defaults: Rendered) -> None:
     policies = {it["metadata"]["name"] for it in defaults.all("ValidatingAdmissionPolicy")}
     bindings = defaults.all("ValidatingAdmissionPolicyBinding")
 
-    assert policies == {"cotune-experiments", "cotune-profiles", "cotune-trials"}
+    fences = {"cotune-fence", "cotune-fence-shared"}
+    assert policies == {"cotune-experiments", "cotune-profiles", "cotune-trials"} | fences
     assert {it["spec"]["policyName"] for it in bindings} == policies
     assert all(it["spec"]["validationActions"] == ["Deny"] for it in bindings)
 
@@ -294,17 +375,19 @@ def test_every_stage_that_the_models_allow_is_asked_about(defaults: Rendered) ->
 
 
 @pytest.mark.parametrize(
-    ("setting", "left"),
+    ("setting", "gone"),
     [
-        ("admission.authors=false", {"cotune-trials"}),
-        ("admission.trials=false", {"cotune-experiments", "cotune-profiles"}),
+        ("admission.authors=false", {"cotune-experiments", "cotune-profiles"}),
+        ("admission.trials=false", {"cotune-trials"}),
+        ("leaderElection.fence=false", {"cotune-fence", "cotune-fence-shared"}),
     ],
 )
-def test_a_policy_can_be_switched_off(setting: str, left: set[str]) -> None:
+def test_a_policy_can_be_switched_off(defaults: Rendered, setting: str, gone: set[str]) -> None:
     release = render("--set", setting)
 
+    left = {it["metadata"]["name"] for it in defaults.all("ValidatingAdmissionPolicy")} - gone
     assert {it["metadata"]["name"] for it in release.all("ValidatingAdmissionPolicy")} == left
-    assert {it["metadata"]["name"] for it in release.all("ValidatingAdmissionPolicyBinding")} == left
+    assert {it["spec"]["policyName"] for it in release.all("ValidatingAdmissionPolicyBinding")} == left
 
 
 def test_the_users_roles_can_be_left_out() -> None:
@@ -336,6 +419,9 @@ def test_the_users_roles_can_be_left_out() -> None:
         ("admission.trials=maybe", "/admission/trials"),
         ("serviceMonitor.interval=0s", "/serviceMonitor/interval"),
         ("replicas=2", "replicas"),
+        ("replicaCount=0", "/replicaCount"),
+        ("leaderElection.leaseSeconds=1", "/leaderElection/leaseSeconds"),
+        ("artifacts.accessMode=ReadWriteOncePod", "/artifacts/accessMode"),
     ],
 )
 def test_a_nonsensical_value_is_refused_by_name(setting: str, where: str) -> None:

@@ -109,7 +109,9 @@ async def install_operator(commands: Commands, *values: str) -> None:
     """The operator with these options of helm; that it is ready is not waited for."""
     await make_namespace(commands, OPERATOR)
     chart = str(repository_root() / "helm" / "cotune")
-    await commands.release("upgrade", "--install", "cotune", chart, "--namespace", OPERATOR, *values)
+    # Nothing stands by here: what is shown is one operator.
+    options = ("--set", "replicaCount=1", *values)
+    await commands.release("upgrade", "--install", "cotune", chart, "--namespace", OPERATOR, *options)
 
 
 async def _forget(commands: Commands) -> None:

@@ -46,6 +46,37 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- .Values.artifacts.existingClaim | default (printf "%s-artifacts" (include "cotune.fullname" .)) -}}
 {{- end -}}
 
+{{- define "cotune.lease" -}}
+{{ include "cotune.fullname" . }}-leader
+{{- end -}}
+
+{{- /* A volume that one node at a time may have keeps all replicas on that node. */ -}}
+{{- define "cotune.isOnOneNode" -}}
+{{- if and .Values.artifacts.enabled (eq .Values.artifacts.accessMode "ReadWriteOnce") }}true{{ end -}}
+{{- end -}}
+
+{{- define "cotune.affinity" -}}
+{{- if .Values.affinity }}
+{{- toYaml .Values.affinity }}
+{{- else if include "cotune.isOnOneNode" . }}
+podAffinity:
+  requiredDuringSchedulingIgnoredDuringExecution:
+    - topologyKey: kubernetes.io/hostname
+      labelSelector:
+        matchLabels:
+          {{- include "cotune.selectorLabels" . | nindent 10 }}
+{{- else }}
+podAntiAffinity:
+  preferredDuringSchedulingIgnoredDuringExecution:
+    - weight: 100
+      podAffinityTerm:
+        topologyKey: kubernetes.io/hostname
+        labelSelector:
+          matchLabels:
+            {{- include "cotune.selectorLabels" . | nindent 12 }}
+{{- end }}
+{{- end -}}
+
 {{- define "cotune.username" -}}
 system:serviceaccount:{{ .Release.Namespace }}:{{ include "cotune.fullname" . }}
 {{- end -}}

@@ -4,7 +4,8 @@
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
 
 import json
-from collections.abc import AsyncGenerator, Mapping
+import re
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,6 +25,9 @@ REFUSALS = frozenset({400, 403, 422})
 
 _NO_SUCH_LOG = frozenset({400, 404})
 """No such pod, or a container that has not run (yet)."""
+
+_FENCE = re.compile(r"ValidatingAdmissionPolicy '[^']*-fence(-shared)?'")
+"""As the chart names the policies that let only the leader write; also when they cannot tell who that is."""
 
 _JSON = "application/json"
 _METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
@@ -58,25 +62,34 @@ class ForbiddenError(ApiError):
     """The operator's service account may not do this."""
 
 
+class FencedError(Exception):
+    """The API server holds another process for the leader, or nobody yet: the write was not done.
+
+    No `ApiError`, for it says nothing about what was asked for: nothing may be concluded from it.
+    """
+
+
 class Objects:
-    """Reads and writes objects. Every call may raise `ApiError` or one of its kinds."""
+    """Reads and writes objects. Every call may raise `ApiError` or one of its kinds, and a write `FencedError`."""
 
     def __init__(self, api: client.ApiClient, timeout_seconds: float = 20) -> None:
         self._api = api
         self._timeout = timeout_seconds
+        self.before_write: Callable[[], None] = lambda: None
+        """Called before every write is sent."""
 
     @classmethod
-    async def connect(cls, kubeconfig: Path | None = None) -> "Objects":
+    async def connect(cls, kubeconfig: Path | None = None, timeout_seconds: float = 20) -> "Objects":
         """As a kubeconfig says; without one as the pod's service account, or outside of a cluster by `KUBECONFIG`."""
         configuration = client.Configuration()
         if kubeconfig is not None:
             await config.load_kube_config(str(kubeconfig), client_configuration=configuration)
-            return cls(client.ApiClient(configuration))
+            return cls(client.ApiClient(configuration), timeout_seconds)
         try:
             config.load_incluster_config(client_configuration=configuration)
         except ConfigException:
             await config.load_kube_config(client_configuration=configuration)
-        return cls(client.ApiClient(configuration))
+        return cls(client.ApiClient(configuration), timeout_seconds)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -123,13 +136,14 @@ class Objects:
         finally:
             response.close()
 
-    async def create(self, kind: Kind, namespace: str | None, body: Object) -> Object:
+    async def create(self, kind: Kind, namespace: str | None, body: Object, dry_run: bool = False) -> Object:
         """Create an object.
 
         Raises:
             AlreadyExistsError: the name is taken.
         """
-        return await self._json("POST", kind.path(namespace), body, [("fieldManager", FIELD_MANAGER)])
+        query = [("fieldManager", FIELD_MANAGER), *_dry_run(dry_run)]
+        return await self._json("POST", kind.path(namespace), body, query)
 
     async def replace(self, kind: Kind, body: Object) -> Object:
         """Replace an object that was read before; its `resourceVersion` must still be the newest.
@@ -239,6 +253,8 @@ class Objects:
         accept: str = "application/json, */*",
         seconds: float | None = None,
     ) -> ClientResponse:
+        if method != "GET":
+            self.before_write()
         serialized = await self._api.param_serialize(
             method,
             path,
@@ -259,12 +275,14 @@ def _dry_run(wanted: bool) -> "list[tuple[str, str]]":
     return [("dryRun", "All")] if wanted else []
 
 
-def _error(status: int, data: bytes) -> ApiError:
+def _error(status: int, data: bytes) -> ApiError | FencedError:
     try:
         answer = cast("Object", json.loads(data))
     except ValueError:
         answer = Object()
     reason, message = str(answer.get("reason", "")), str(answer.get("message", data.decode(errors="replace")[:500]))
+    if _FENCE.search(message):
+        return FencedError(message)
     match status, reason:
         case 404, _:
             return NotFoundError(status, reason, message)

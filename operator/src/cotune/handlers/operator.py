@@ -1,13 +1,14 @@
-"""What kopf is told: how to start and stop, and which watches feed which queue."""
+"""What a leader runs: the work queues, the sweeper, and kopf's watches that feed the queues."""
 
+import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import kopf
-from prometheus_client import start_http_server
 
 from cotune.artifacts.directory import DirectoryStore
 from cotune.cluster.cards import Cards
@@ -35,55 +36,81 @@ _Pass = Callable[[Object, datetime], Awaitable[timedelta | None]]
 _Follow = Callable[[Key, Object], None]
 
 
-def register(registry: kopf.OperatorRegistry, settings: Settings) -> None:
-    """Register the operator's start, its end and its watches."""
-    running = contextlib.AsyncExitStack()
-    queues: dict[Kind, WorkQueue] = {}
+@dataclass(frozen=True)
+class Operator:
+    """The queues of a leader."""
 
-    @kopf.on.startup(registry=registry)
-    async def start(**kwargs: Any) -> None:
-        """Connect, start the queues, and keep kopf to its watches."""
-        configure(kwargs["settings"])
-        objects = await Objects.connect()
-        running.push_async_callback(objects.close)
-        store = StoreThread(DirectoryStore(settings.artifacts)) if settings.artifacts is not None else None
-        records = Records(objects, Stacks(objects), settings.probe.name, store)
-        watches = PodWatches(lambda namespace: objects.changes(POD, namespace, WATCH_SECONDS))
-        await running.enter_async_context(watches.running())
-        queues.update(_queues(objects, settings, records, watches))
-        for queue in queues.values():
-            await running.enter_async_context(queue.running())
-        if store is not None:
-            running.callback(store.close)
-            sweeper = Sweeper(objects, store, settings.retention, records.is_short)
-            await running.enter_async_context(sweeper.running())
-        start_http_server(settings.metrics_port)
-        _logger.info("started: watching experiments, trials and profiles")
+    queues: Mapping[Kind, WorkQueue]
 
-    @kopf.on.probe(registry=registry)
-    async def alive(**_: Any) -> None:
-        """The answer of the liveness endpoint is an error when a queue no longer works: the kubelet then restarts it.
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def running(cls, settings: Settings, before_write: Callable[[], None]) -> AsyncGenerator["Operator"]:
+        """Work as long as the context lasts, on whatever is added to the queues.
 
-        Raises:
-            kopf.PermanentError: only a restart mends it.
+        Args:
+            settings: of the process.
+            before_write: called before anything is written anywhere; it does not return when that is too late.
         """
-        if found := [f"{kind.plural}: {trouble}" for kind, queue in queues.items() if (trouble := queue.trouble())]:
-            raise kopf.PermanentError("; ".join(found))
+        async with contextlib.AsyncExitStack() as stack:
+            objects = await Objects.connect()
+            objects.before_write = before_write
+            stack.push_async_callback(objects.close)
+            store: StoreThread | None = None
+            if settings.artifacts is not None:
+                store = StoreThread(DirectoryStore(settings.artifacts), before_write=before_write)
+                stack.callback(store.close)
+            records = Records(objects, Stacks(objects), settings.probe.name, store)
+            watches = PodWatches(lambda namespace: objects.changes(POD, namespace, WATCH_SECONDS))
+            await stack.enter_async_context(watches.running())
+            operator = cls(_queues(objects, settings, records, watches))
+            for queue in operator.queues.values():
+                await stack.enter_async_context(queue.running())
+            if store is not None:
+                sweeper = Sweeper(objects, store, settings.retention, records.is_short)
+                await stack.enter_async_context(sweeper.running())
+            yield operator
 
-    @kopf.on.login(registry=registry)
+    def trouble(self) -> str:
+        """What only a restart mends; empty when there is none."""
+        found = [f"{kind.plural}: {trouble}" for kind, queue in self.queues.items() if (trouble := queue.trouble())]
+        return "; ".join(found)
+
+    async def finish(self, seconds: float) -> bool:
+        """Begin no pass any more, and let those in work end; whether they have."""
+        return all(await asyncio.gather(*(it.finish(seconds) for it in self.queues.values())))
+
+
+async def watch(operator: Operator, when_begun: Callable[[], None]) -> None:
+    """Add what kopf's watches tell of to the queues, until it is cancelled or a watch fails for good.
+
+    `when_begun` takes the signals back, which kopf makes its own: it would end before the passes in work have.
+    """
+    existing = asyncio.all_tasks()
+    tasks = await kopf.spawn_tasks(
+        registry=registry(operator.queues),
+        settings=watching(),
+        clusterwide=True,
+        standalone=True,
+        # Unused without peering, and what kopf would make up needs a user of the system: the image has none.
+        identity=cast("Any", "cotune"),
+    )
+    when_begun()
+    await kopf.run_tasks(tasks, ignored=existing)
+
+
+def registry(queues: Mapping[Kind, WorkQueue]) -> kopf.OperatorRegistry:
+    """The watches, and how they log in."""
+    made = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=made)
     async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
         """As the pod's service account, or outside of a cluster as `KUBECONFIG` says."""
         return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
 
-    @kopf.on.cleanup(registry=registry)
-    async def stop(**_: Any) -> None:
-        """End the passes that are in work; the next operator goes on from the cluster's state."""
-        await running.aclose()
-
     for kind in (EXPERIMENT, TRIAL, PROFILE):
         group, version = kind.api_version.split("/")
 
-        @kopf.on.event(group, version, kind.plural, id=kind.plural, param=kind, registry=registry)
+        @kopf.on.event(group, version, kind.plural, id=kind.plural, param=kind, registry=made)
         async def enqueue(body: kopf.Body, param: Any = None, **_: Any) -> None:
             """Look at what has changed, and at the experiment that a trial belongs to."""
             metadata = body["metadata"]
@@ -91,9 +118,12 @@ def register(registry: kopf.OperatorRegistry, settings: Settings) -> None:
             if param is TRIAL:
                 queues[EXPERIMENT].add(Key(metadata["namespace"], body["spec"]["experiment"]))
 
+    return made
 
-def configure(settings: kopf.OperatorSettings) -> None:
+
+def watching() -> kopf.OperatorSettings:
     """kopf only watches: no Events, no annotations, no finalizers, no peering, no look at other kinds."""
+    settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.peering.standalone = True
     settings.scanning.disabled = True
@@ -104,6 +134,7 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 330
     settings.watching.connect_timeout = 10
+    return settings
 
 
 def _queues(objects: Objects, settings: Settings, records: Records, watches: PodWatches) -> dict[Kind, WorkQueue]:

@@ -1,11 +1,14 @@
 """What the operator is told by its Deployment's environment."""
 
+import socket
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
 from cotune.artifacts.retention import Retention
+from cotune.cluster.election import Timing
 from cotune.trials.probe_pod import ProbeImage
 
 
@@ -25,6 +28,11 @@ class Settings:
     start: timedelta
     """How long a stack may take until all of its components are ready."""
     log_level: str
+    identity: str
+    """Of this process in the election: the pod's name and UID, `name_uid`; outside of a pod made up."""
+    lease: str
+    """Name of the Lease that the leader holds, in `namespace`."""
+    election: Timing
     liveness_port: int
     metrics_port: int
     node_agent: str | None = None
@@ -39,7 +47,7 @@ class Settings:
         """Read the variables.
 
         Raises:
-            SettingsError: one is missing, or is not a positive number of seconds.
+            SettingsError: one is missing, is not a positive number of seconds, or the Lease's times do not go together.
         """
         return cls(
             namespace=_required(environment, "COTUNE_NAMESPACE"),
@@ -50,6 +58,9 @@ class Settings:
             drain=timedelta(seconds=_positive(environment, "COTUNE_DRAIN_SECONDS", 60)),
             start=timedelta(seconds=_positive(environment, "COTUNE_START_SECONDS", 600)),
             log_level=environment.get("COTUNE_LOG_LEVEL", "INFO").upper(),
+            identity=_identity(environment),
+            lease=environment.get("COTUNE_LEASE", "cotune-leader"),
+            election=_timing(environment),
             liveness_port=int(_positive(environment, "COTUNE_LIVENESS_PORT", 8080)),
             metrics_port=int(_positive(environment, "COTUNE_METRICS_PORT", 9090)),
             node_agent=environment.get("COTUNE_NODE_AGENT") or None,
@@ -59,6 +70,23 @@ class Settings:
                 count_per_experiment=_limit(environment, "COTUNE_ARTIFACTS_COUNT_PER_EXPERIMENT"),
             ),
         )
+
+
+def _identity(environment: Mapping[str, str]) -> str:
+    name, uid = environment.get("COTUNE_POD_NAME"), environment.get("COTUNE_POD_UID")
+    return f"{name}_{uid}" if name and uid else f"{socket.gethostname()}_{uuid.uuid4()}"
+
+
+def _timing(environment: Mapping[str, str]) -> Timing:
+    defaults = Timing()
+    try:
+        return Timing(
+            duration=_positive(environment, "COTUNE_LEASE_SECONDS", defaults.duration),
+            renew_deadline=_positive(environment, "COTUNE_RENEW_DEADLINE_SECONDS", defaults.renew_deadline),
+            retry=_positive(environment, "COTUNE_RETRY_SECONDS", defaults.retry),
+        )
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
 
 
 def _required(environment: Mapping[str, str], name: str) -> str:

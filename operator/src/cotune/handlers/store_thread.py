@@ -25,10 +25,13 @@ class StoreThread:
     store: Store
     patience: float = _PATIENCE_SECONDS
     """Seconds."""
+    before_write: Callable[[], None] = lambda: None
+    """Called before anything is stored or taken away."""
     _thread: ThreadPoolExecutor = field(default_factory=_one_thread)
 
     async def put(self, content: bytes) -> str:
         """Store the bytes; their digest."""
+        self.before_write()
         return await self._within(lambda: self.store.put(content))
 
     async def get(self, digest: str) -> bytes:
@@ -41,6 +44,7 @@ class StoreThread:
 
     async def delete(self, digest: str) -> None:
         """Take it away; what is not there is no error."""
+        self.before_write()
         await self._within(lambda: self.store.delete(digest))
 
     def close(self) -> None:

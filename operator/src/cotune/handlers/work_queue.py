@@ -55,6 +55,9 @@ class WorkQueue:
         self._tasks: list[asyncio.Task[None]] = []
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
+        self._is_finishing = False
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._logger = logging.getLogger(f"cotune.{kind}")
 
     def add(self, key: Key) -> None:
@@ -93,9 +96,17 @@ class WorkQueue:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def finish(self, seconds: float) -> bool:
+        """Begin no pass any more, and let those in work end; whether they have within so many seconds."""
+        self._is_finishing = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        return self._idle.is_set()
+
     def trouble(self) -> str:
         """What only a restart mends: a worker that has ended, or a pass that does not; empty when there is none."""
-        if dead := [it.get_name() for it in self._tasks if it.done()]:
+        if not self._is_finishing and (dead := [it.get_name() for it in self._tasks if it.done()]):
             return f"workers have ended: {', '.join(dead)}"
         now = monotonic()
         stuck = [f"{key} for {now - since:.0f} s" for key, since in self._in_work.items() if now - since > LONGEST_PASS]
@@ -104,12 +115,17 @@ class WorkQueue:
     async def _work(self) -> None:
         while True:
             key = await self._ready.get()
+            if self._is_finishing:
+                return
             self._queued.discard(key)
             self._in_work[key] = monotonic()
+            self._idle.clear()
             try:
                 await self._one(key)
             finally:
                 del self._in_work[key]
+                if not self._in_work:
+                    self._idle.set()
                 if key in self._queued:
                     self._ready.put_nowait(key)
 
