@@ -14,8 +14,10 @@ from cotune.cluster.cards import Cards
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import EXPERIMENT, PROFILE, TRIAL, Kind
 from cotune.cluster.objects import ConflictError, Object, Objects
+from cotune.cluster.prometheus import Prometheus
 from cotune.cluster.stacks import Stacks
 from cotune.handlers.experiment import ExperimentReconciler
+from cotune.handlers.gates import Gates
 from cotune.handlers.plans import Plans
 from cotune.handlers.profile import ProfileReconciler
 from cotune.handlers.records import Records
@@ -45,7 +47,9 @@ def register(registry: kopf.OperatorRegistry, settings: Settings) -> None:
         running.push_async_callback(objects.close)
         store = StoreThread(DirectoryStore(settings.artifacts)) if settings.artifacts is not None else None
         records = Records(objects, Stacks(objects), settings.probe.name, store)
-        queues.update(_queues(objects, settings, records))
+        gates = Gates(Prometheus(settings.prometheus) if settings.prometheus is not None else None)
+        running.push_async_callback(gates.close)
+        queues.update(_queues(objects, settings, records, gates))
         for queue in queues.values():
             await running.enter_async_context(queue.running())
         if store is not None:
@@ -101,7 +105,7 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.connect_timeout = 10
 
 
-def _queues(objects: Objects, settings: Settings, records: Records) -> dict[Kind, WorkQueue]:
+def _queues(objects: Objects, settings: Settings, records: Records, gates: Gates) -> dict[Kind, WorkQueue]:
     events = Events(objects, reporter="cotune")
     cards = Cards(objects, settings.namespace)
     trial = TrialReconciler(objects, cards, records.stacks, events, settings, records)
@@ -113,7 +117,7 @@ def _queues(objects: Objects, settings: Settings, records: Records) -> dict[Kind
         ),
         TRIAL: WorkQueue("trial", _fresh(objects, TRIAL, trial.reconcile), 4),
         # One at a time: which profile goes first in a namespace is read and written in one pass.
-        PROFILE: WorkQueue("profile", _fresh(objects, PROFILE, ProfileReconciler(objects, events).reconcile), 1),
+        PROFILE: WorkQueue("profile", _fresh(objects, PROFILE, ProfileReconciler(objects, events, gates).reconcile), 1),
     }
 
 
