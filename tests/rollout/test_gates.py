@@ -232,6 +232,13 @@ def test_the_message_of_the_way_back_names_gate_figure_and_threshold() -> None:
     )
 
 
+def test_the_last_look_of_a_dry_run_is_waited_for_but_not_for_ever() -> None:
+    early = [state(F, at=EARLY)]
+
+    assert step(ProfilePhase.PROMOTED, early, gate(dryRun=True)).phase is ProfilePhase.BAKING
+    assert step(ProfilePhase.PROMOTED, early, gate(dryRun=True), now=LATE).phase is ProfilePhase.PROMOTED
+
+
 @pytest.mark.parametrize("outcome", sorted(set(GateOutcome)))
 def test_a_dry_run_never_decides(outcome: GateOutcome) -> None:
     for now in (END, LATE):

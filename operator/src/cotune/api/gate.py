@@ -92,7 +92,7 @@ class Gate(ApiModel):
     on_undecided: Undecided = Undecided.FAIL
     """What Inconclusive, NoData, NaN and Error amount to then."""
     dry_run: bool = False
-    """Evaluated and reported, but never decides."""
+    """Evaluated and reported, but never decides; the stage only waits for its last look."""
 
 
 class GateOutcome(StrEnum):

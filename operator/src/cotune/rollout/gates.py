@@ -177,8 +177,7 @@ def gated(stage: Stage, step: StageStep, states: Sequence[GateStatus], baking: B
     if step.phase not in {ProfilePhase.BAKING, ProfilePhase.PROMOTED}:
         return step
     known = {it.name: it for it in states if it.observed_generation == baking.generation}
-    deciding = [it for it in stage.gates if not it.dry_run]
-    for gate in deciding:
+    for gate in (it for it in stage.gates if not it.dry_run):
         state = known.get(gate.name)
         if state is not None and state.outcome is GateOutcome.FAILED:
             return replace(step, phase=ProfilePhase.ROLLING_BACK, message=f"gate {gate.name}: {state.message}")
@@ -186,14 +185,15 @@ def gated(stage: Stage, step: StageStep, states: Sequence[GateStatus], baking: B
         return step
     end = baking.since + timedelta(seconds=stage.bake_seconds)
     waiting: list[str] = []
-    for gate in deciding:
+    for gate in stage.gates:
         state = known.get(gate.name)
-        if state is not None and state.outcome is GateOutcome.PASSED and _decides(stage, state, baking):
+        is_good_enough = state is not None and (gate.dry_run or state.outcome is GateOutcome.PASSED)
+        if state is not None and is_good_enough and _decides(stage, state, baking):
             continue
         outcome = f"{state.outcome}: {state.message}" if state is not None else "not looked at yet"
         if now < end + timedelta(seconds=gate.deadline_seconds):
             waiting.append(f"gate {gate.name} ({outcome})")
-        elif gate.on_undecided is Undecided.FAIL:
+        elif gate.on_undecided is Undecided.FAIL and not gate.dry_run:
             why = f"gate {gate.name} is not decided {gate.deadline_seconds} s after the bake time: {outcome}"
             return replace(step, phase=ProfilePhase.ROLLING_BACK, message=why)
     if waiting:
