@@ -9,7 +9,7 @@ export PYTHONPATH := operator/src:local-cluster/src:simulation/src:demo/src:benc
 LOCAL_CLUSTER = $(BIN)/python -m localcluster
 
 .PHONY: help demo demo-real setup programs requirements lint crds crds-check docs docs-check test-fast test-helm test-apiserver test \
-        bench-planner bench-plan-scale bench-load bench-verdict bench-word-errors browser test-browser gpu-bundle gpu-stack gpu-cluster gpu-code gpu-run cluster-up cluster-status cluster-down images clean
+        bench-planner bench-plan-scale bench-load bench-verdict bench-word-errors browser prometheus test-browser gpu-bundle gpu-stack gpu-cluster gpu-code gpu-run cluster-up cluster-status cluster-down images clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -81,13 +81,13 @@ lint: setup ## ruff, pyright strict, import-linter
 	@$(BIN)/pyright --project pyproject.toml --warnings
 	@$(BIN)/lint-imports
 
-test-fast: setup ## every test that needs neither a cluster nor helm nor a browser
-	@$(BIN)/python -m pytest -m 'not apiserver and not cluster and not helm and not browser'
+test-fast: setup ## every test that needs no cluster, helm, browser or Prometheus
+	@$(BIN)/python -m pytest -m 'not apiserver and not cluster and not helm and not browser and not prometheus'
 
 test-helm: setup programs ## the chart as helm renders it
 	@$(BIN)/python -m pytest tests/helm
 
-test-apiserver: setup programs ## the tests against a real etcd and kube-apiserver
+test-apiserver: setup programs prometheus ## the tests against a real etcd and kube-apiserver
 	@$(BIN)/python -m pytest -m apiserver
 
 browser: setup ## Debian's chromium, for the tests of pages (as root, once)
@@ -96,7 +96,10 @@ browser: setup ## Debian's chromium, for the tests of pages (as root, once)
 test-browser: setup browser ## the report's page in a real Chromium
 	@$(BIN)/python -m pytest -m browser
 
-test: setup lint crds-check docs-check programs browser ## everything that continuous integration runs
+prometheus: setup ## Debian's prometheus, for the tests of gates (unpacked, not installed)
+	@$(BIN)/python -c 'from localcluster.locations import Cache; from localcluster.packages import unpacked; unpacked("prometheus", Cache.from_environment())'
+
+test: setup lint crds-check docs-check programs browser prometheus ## everything that continuous integration runs
 	@$(BIN)/python -m pytest
 
 bench-planner: setup ## recorded starts of vLLM beside their prediction (CASES=FILE adds one)

@@ -72,6 +72,13 @@ BY_MPS: dict[str, Any] = {
     "values": ["TimeSlicing", "MPS"],
     "baseline": "TimeSlicing",
 }
+QUERY: dict[str, Any] = {"query": "avg(stt_latency_seconds)", "stepSeconds": 10}
+GATE: dict[str, Any] = {"name": "latency", "promQL": QUERY, "max": "0.4"}
+AGAINST: dict[str, Any] = {
+    "name": "latency",
+    "promQL": QUERY,
+    "againstBaseline": {"goal": "Minimize", "tolerance": "0.05", "windowSeconds": 600},
+}
 ROUNDS: dict[str, Any] = {"durationSeconds": 30}
 SLOWDOWN = {"metric": "stt.slowdown.p95", "goal": "Minimize", "weight": "1"}
 NINE_SERVICES: list[dict[str, Any]] = [SECOND_JUDGE | {"name": f"service{it}"} for it in range(9)]
@@ -155,6 +162,16 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     (PROFILE, {"expect": {}}),
     (TRIAL, {"purpose": "Confirmation"}),
     (PROFILE, {"rollout.paused": True}),
+    (PROFILE, {"rollout.stages.0.gates": [GATE]}),
+    (PROFILE, {"rollout.stages.0.gates": [GATE | {"max": None, "min": "-1"}]}),
+    (PROFILE, {"rollout.stages.0.gates": [AGAINST, GATE | {"name": "other", "dryRun": True, "onUndecided": "Pass"}]}),
+    # 90 s of samples after 30 s just fit into the bake time.
+    (PROFILE, {"rollout.stages.0.gates": [GATE | {"initialDelaySeconds": 30}]}),
+    (PROFILE, {"rollout.stages.0.window": {}}),
+    (
+        PROFILE,
+        {"rollout.stages.0.window": {"days": ["Saturday"], "from": "22:00", "to": "05:00", "timeZone": "Asia/Tokyo"}},
+    ),
     (PROFILE, {"changes.0.from": ABSENT, "provenance": ABSENT}),
     (PROFILE, {"provenance.artifact": f"sha256:{'0' * 64}"}),
     (GRANT, {"targets.1.env": []}),
@@ -456,6 +473,53 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     (PROFILE, {"provenance.digest": "sha256:0"}, "spec.provenance.digest", "should match"),
     (PROFILE, {"provenance.artifact": "sha256:0"}, "spec.provenance.artifact", "should match"),
     (PROFILE, {"rollout.stages.1.namespace": "voice-staging"}, "spec.rollout.stages", "the same namespace"),
+    (PROFILE, {"rollout.stages.0.gates": [GATE, GATE]}, "spec.rollout.stages[0].gates[1]", "Duplicate value"),
+    *(
+        (PROFILE, {"rollout.stages.0.gates": [it]}, "spec.rollout.stages[0].gates[0]", "one of max, min and")
+        for it in (GATE | {"min": "0"}, GATE | {"max": None}, AGAINST | {"max": "1"})
+    ),
+    *(
+        (PROFILE, {"rollout.stages.0.gates": [GATE | it]}, f"spec.rollout.stages[0].gates[0].{path}", reason)
+        for it, path, reason in (
+            ({"confidence": "1"}, "confidence", "between 0.5 and 0.999"),
+            ({"minimumSamples": 2}, "minimumSamples", "greater than or equal to 3"),
+            ({"max": "high"}, "max", "should match"),
+            ({"onUndecided": "Wait"}, "onUndecided", "Unsupported value"),
+            ({"promQL": {"query": ""}}, "promQL.query", "at least 1 chars"),
+            ({"promQL": {"url": "http://elsewhere"}}, "promQL.url", "unknown field"),
+        )
+    ),
+    (
+        PROFILE,
+        {"rollout.stages.0.gates": [AGAINST | {"againstBaseline": {"goal": "Minimize", "tolerance": "-0.1"}}]},
+        "spec.rollout.stages[0].gates[0].againstBaseline.tolerance",
+        "must not be negative",
+    ),
+    (
+        PROFILE,
+        {"rollout.stages.0.gates": [AGAINST | {"againstBaseline": {"goal": "Minimize", "windowSeconds": 89}}]},
+        "spec.rollout.stages[0].gates[0].againstBaseline.windowSeconds",
+        "too short for minimumSamples",
+    ),
+    *(
+        (PROFILE, {"rollout.stages.0.gates": [GATE | it]}, "spec.rollout.stages[0].bakeSeconds", "do not fit into")
+        for it in ({"minimumSamples": 14}, {"initialDelaySeconds": 31})
+    ),
+    *(
+        (PROFILE, {"rollout.stages.0.window": it}, f"spec.rollout.stages[0].window.{path}", reason)
+        for it, path, reason in (
+            ({"days": []}, "days", "at least 1 items"),
+            ({"days": ["Sunday", "Sunday"]}, "days[1]", "Duplicate value"),
+            ({"days": ["Holiday"]}, "days[0]", "Unsupported value"),
+            ({"from": "7:00"}, "from", "should match"),
+            ({"from": "24:00"}, "from", "should match"),
+            ({"to": "24:01"}, "to", "should match"),
+            ({"from": "07:00", "to": "07:00"}, "to", "the same time"),
+            ({"timeZone": "Local"}, "timeZone", "not a time zone"),
+            ({"timeZone": "Mars/Phobos"}, "timeZone", "unknown time zone"),
+            ({"timeZone": "+02:00"}, "timeZone", "should match"),
+        )
+    ),
     (PROFILE, {"rollout.stages.1.approval": "Maybe"}, "spec.rollout.stages[1].approval", "Unsupported value"),
     (TRIAL, {"candidate": []}, "spec.candidate", "at least 1 items"),
     (TRIAL, {"repeat": -1}, "spec.repeat", "greater than or equal to 0"),

@@ -15,6 +15,7 @@ def test_what_is_not_said_has_the_charts_defaults() -> None:
     assert (settings.drain, settings.start) == (timedelta(seconds=60), timedelta(seconds=600))
     assert (settings.liveness_port, settings.metrics_port) == (8080, 9090)
     assert (settings.artifacts, settings.retention) == (None, Retention())
+    assert settings.prometheus is None
 
 
 def test_records_are_kept_where_and_for_as_long_as_is_said() -> None:
@@ -33,6 +34,18 @@ def test_records_are_kept_where_and_for_as_long_as_is_said() -> None:
 def test_a_limit_that_is_none_is_refused(value: str) -> None:
     with pytest.raises(SettingsError, match="COTUNE_ARTIFACTS_DAYS must be a number greater than 0"):
         Settings.from_environment(REQUIRED | {"COTUNE_ARTIFACTS_DAYS": value})
+
+
+def test_the_address_of_a_prometheus_is_taken_as_it_is() -> None:
+    settings = Settings.from_environment(REQUIRED | {"COTUNE_PROMETHEUS_URL": "https://metrics.example:9090/base"})
+
+    assert settings.prometheus == "https://metrics.example:9090/base"
+
+
+@pytest.mark.parametrize("value", ["prometheus:9090", "file:///etc/passwd", "http://", "http://p:9090/?a=b"])
+def test_what_is_no_address_of_a_prometheus_is_refused(value: str) -> None:
+    with pytest.raises(SettingsError, match="COTUNE_PROMETHEUS_URL must be an address"):
+        Settings.from_environment(REQUIRED | {"COTUNE_PROMETHEUS_URL": value})
 
 
 @pytest.mark.parametrize("name", sorted(REQUIRED))

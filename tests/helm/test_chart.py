@@ -275,6 +275,15 @@ def test_records_lie_on_a_claim_that_outlives_the_release_and_that_the_operator_
     assert variables["COTUNE_ARTIFACTS_COUNT_PER_EXPERIMENT"] == "500"
 
 
+def test_the_operator_asks_no_prometheus_unless_it_is_given_one(defaults: Rendered) -> None:
+    assert "COTUNE_PROMETHEUS_URL" not in {it["name"] for it in container(defaults)["env"]}
+
+    release = render("--set", "prometheus.url=http://prometheus.monitoring.svc:9090/base")
+
+    variables = {it["name"]: it.get("value") for it in container(release)["env"]}
+    assert variables["COTUNE_PROMETHEUS_URL"] == "http://prometheus.monitoring.svc:9090/base"
+
+
 def test_a_claim_that_is_there_already_is_used_as_it_is() -> None:
     release = render("--set", "artifacts.enabled=true", "--set", "artifacts.existingClaim=mine")
 
@@ -407,6 +416,8 @@ def test_the_users_roles_can_be_left_out() -> None:
         ("trials.drainSeconds=0", "/trials/drainSeconds"),
         ("trials.startSeconds=soon", "/trials/startSeconds"),
         ("logLevel=LOUD", "/logLevel"),
+        ("prometheus.url=prometheus:9090", "/prometheus/url"),
+        ("prometheus.url=http://prometheus:9090/?x=1", "/prometheus/url"),
         ("artifacts.enabled=perhaps", "/artifacts/enabled"),
         ("artifacts.size=much", "/artifacts/size"),
         ("artifacts.existingClaim=Mine", "/artifacts/existingClaim"),

@@ -46,8 +46,8 @@ def test_a_person_can_hold_a_stage_back() -> None:
     paused = SPEC.model_copy(update={"rollout": SPEC.rollout.model_copy(update={"paused": True})})
     by_hand = STAGING.model_copy(update={"approval": Approval.MANUAL})
 
-    assert hindrance(SPEC, STAGING) is None
-    held, awaiting = hindrance(paused, STAGING), hindrance(SPEC, by_hand)
+    assert hindrance(SPEC, STAGING, NOW) is None
+    held, awaiting = hindrance(paused, STAGING, NOW), hindrance(SPEC, by_hand, NOW)
     assert held is not None
     assert held.reason == "Paused"
     assert awaiting is not None
@@ -60,7 +60,7 @@ def rival(name: str, age: int, *phases: ProfilePhase, stalled: bool = False) -> 
 
 
 def first(mine: Rival, *others: Rival, namespace: str = STAGING.namespace) -> str | None:
-    found = goes_before(mine, (mine, *others), namespace)
+    found = goes_before(mine, (mine, *others), namespace, NOW)
     return found.name if found is not None else None
 
 

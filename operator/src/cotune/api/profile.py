@@ -8,6 +8,7 @@ from pydantic import Field
 
 from cotune.api.base import ApiModel, ComponentName, DnsLabel, EnvironmentName, Rule, map_list, with_rules
 from cotune.api.conditions import Condition
+from cotune.api.gate import BeginWindow, Gate, GateStatus
 from cotune.api.quantities import Value
 from cotune.api.sharing import Sharing
 
@@ -22,6 +23,15 @@ class Approval(StrEnum):
 class Stage(ApiModel):
     """One step of a rollout."""
 
+    model_config = with_rules(
+        Rule(
+            "self.gates.all(g, "
+            "g.initialDelaySeconds + (g.minimumSamples - 1) * g.promQL.stepSeconds <= self.bakeSeconds)",
+            "a gate's minimumSamples, stepSeconds apart, do not fit into bakeSeconds",
+            ".bakeSeconds",
+        ),
+    )
+
     name: DnsLabel
     namespace: DnsLabel
     """Where the workloads are; a GpuTuningGrant there must allow the rollout."""
@@ -35,6 +45,10 @@ class Stage(ApiModel):
 
     A pod that ends with an error is not waited for. One that somebody else has scaled up has the readiness deadline.
     """
+    gates: Annotated[tuple[Gate, ...], Field(max_length=16, json_schema_extra=map_list("name"))] = ()
+    """What the stage must show while it bakes, beyond being ready."""
+    window: BeginWindow | None = None
+    """When the stage may begin; left out: at any time."""
 
 
 class Change(ApiModel):
@@ -161,6 +175,7 @@ class StageStatus(ApiModel):
     """The ControllerRevision of the stage's namespace that holds what the profile applies."""
     last_good_revision: Annotated[str, Field(max_length=253)] | None = None
     """The ControllerRevision to which a rollback returns."""
+    gates: Annotated[tuple[GateStatus, ...], Field(max_length=16, json_schema_extra=map_list("name"))] = ()
     message: Annotated[str, Field(max_length=4096)] = ""
 
 

@@ -15,8 +15,10 @@ from cotune.cluster.cards import Cards
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import EXPERIMENT, POD, PROFILE, TRIAL, Kind
 from cotune.cluster.objects import ConflictError, Object, Objects
+from cotune.cluster.prometheus import Prometheus
 from cotune.cluster.stacks import Stacks
 from cotune.handlers.experiment import ExperimentReconciler
+from cotune.handlers.gates import Gates
 from cotune.handlers.plans import Plans
 from cotune.handlers.pod_watches import WATCH_SECONDS, Follower, PodWatches
 from cotune.handlers.profile import ProfileReconciler, namespace_in_work
@@ -62,7 +64,9 @@ class Operator:
             records = Records(objects, Stacks(objects), settings.probe.name, store)
             watches = PodWatches(lambda namespace: objects.changes(POD, namespace, WATCH_SECONDS))
             await stack.enter_async_context(watches.running())
-            operator = cls(_queues(objects, settings, records, watches))
+            gates = Gates(Prometheus(settings.prometheus) if settings.prometheus is not None else None)
+            stack.push_async_callback(gates.close)
+            operator = cls(_queues(objects, settings, records, watches, gates))
             for queue in operator.queues.values():
                 await stack.enter_async_context(queue.running())
             if store is not None:
@@ -137,13 +141,15 @@ def watching() -> kopf.OperatorSettings:
     return settings
 
 
-def _queues(objects: Objects, settings: Settings, records: Records, watches: PodWatches) -> dict[Kind, WorkQueue]:
+def _queues(
+    objects: Objects, settings: Settings, records: Records, watches: PodWatches, gates: Gates
+) -> dict[Kind, WorkQueue]:
     events = Events(objects, reporter="cotune")
     # Who waits for a card looks again when one is free.
     cards = Cards(objects, settings.namespace, released=lambda: queues[TRIAL].hurry())
     experiment = ExperimentReconciler(objects, events, Plans(objects))
     trial = TrialReconciler(objects, cards, records.stacks, events, settings, records)
-    profile = ProfileReconciler(objects, events)
+    profile = ProfileReconciler(objects, events, gates)
 
     def follow_trial(key: Key, _: Object) -> None:
         watches.follow(key.namespace, Follower(key, queues[TRIAL].add, (LABEL_TRIAL, key.name)))

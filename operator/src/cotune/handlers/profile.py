@@ -1,7 +1,7 @@
 """One pass over a GpuProfile: the next step of its current stage, or of its way back."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from prometheus_client import Counter
@@ -15,6 +15,7 @@ from cotune.cluster.nodes import nodes
 from cotune.cluster.objects import REFUSALS, ApiError, ForbiddenError, Object, Objects
 from cotune.cluster.revisions import Revisions, StoredRevision, as_stored
 from cotune.cluster.workloads import Workload, Workloads
+from cotune.handlers.gates import Gates, tell_outcomes
 from cotune.handlers.statuses import condition, status_of, write_status
 from cotune.rollout.beginning import unfit
 from cotune.rollout.convergence import Scale, SetValues
@@ -58,6 +59,7 @@ class ProfileReconciler:
 
     objects: Objects
     events: Events
+    gates: Gates = field(default_factory=Gates)
 
     async def reconcile(self, body: Object, now: datetime) -> timedelta | None:
         """One pass over the profile as it was just read."""
@@ -81,7 +83,7 @@ class ProfileReconciler:
             targets = await self._targets(body, spec, stage)
             if isinstance(targets, Refusal):
                 waiting = Waiting(targets.reason, targets.message, is_stalled=True)
-            elif (waiting := hindrance(spec, stage) or await self._rival(body, stage)) is None:
+            elif (waiting := self._hindrance(spec, stage, now) or await self._rival(body, stage, now)) is None:
                 return await self._begin(body, spec, status, stage, targets, now)
         except ApiError as error:
             if error.status not in REFUSALS:
@@ -101,9 +103,12 @@ class ProfileReconciler:
         grants = [GrantSpec.model_validate(it["spec"]) for it in await self.objects.list(GRANT, stage.namespace)]
         return resolve(spec, body["metadata"]["namespace"], stage.namespace, grants)
 
-    async def _rival(self, body: Object, stage: Stage) -> Waiting | None:
+    def _hindrance(self, spec: ProfileSpec, stage: Stage, now: datetime) -> Waiting | None:
+        return hindrance(spec, stage, now) or self.gates.hindrance(stage)
+
+    async def _rival(self, body: Object, stage: Stage, now: datetime) -> Waiting | None:
         rivals = [_rival(it) for it in await self.objects.list(PROFILE)]
-        first = goes_before(_rival(body), rivals, stage.namespace)
+        first = goes_before(_rival(body), rivals, stage.namespace, now)
         if first is None:
             return None
         message = f"profile {first.namespace}/{first.name} goes first in namespace {stage.namespace}"
@@ -212,6 +217,7 @@ class ProfileReconciler:
             goal = (target or last_good).revision
             since = state.phase_started_at or now
             step = decide(stage, state.phase, since, goal, last_good.revision, observed, now, state.unready_since)
+            step = self.gates.judged(body, stage, state, step, now)
         wanted = last_good if step.phase in ON_THE_WAY_BACK or target is None else target
         await self._apply(stage, step, found, wanted)
         return step
@@ -305,7 +311,10 @@ class ProfileReconciler:
             phase=phase, observed_generation=generation, stage=state.name, stages=stages, conditions=conditions
         )
         old_phase = _phase(status.stages, state.name)
-        if await write_status(self.objects, PROFILE, body, status, new) and old_phase is not state.phase:
+        is_written = await write_status(self.objects, PROFILE, body, status, new)
+        if is_written:
+            await tell_outcomes(self.events, body, by_name(status).get(state.name), state, now)
+        if is_written and old_phase is not state.phase:
             bad = state.phase is ProfilePhase.ROLLED_BACK or state.phase in ON_THE_WAY_BACK
             await self.events.tell(body, str(state.phase), message, "Rollout", now, warning=bad)
             if state.phase not in IN_PROGRESS:
@@ -351,6 +360,7 @@ def _stepped(state: StageStatus, step: StageStep, now: datetime) -> StageStatus:
             "phase": step.phase,
             "phase_started_at": now if entered else state.phase_started_at,
             "unready_since": step.unready_since,
+            "gates": state.gates if step.gates is None else step.gates,
             "finished_at": now if step.phase not in IN_PROGRESS else None,
             "message": message[:4096],
         }

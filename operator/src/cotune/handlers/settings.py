@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from cotune.artifacts.retention import Retention
 from cotune.cluster.election import Timing
@@ -41,6 +42,8 @@ class Settings:
     """Where the records of trials are kept; None: nowhere."""
     retention: Retention = field(default_factory=Retention)
     """How many of them."""
+    prometheus: str | None = None
+    """The address of the Prometheus that the gates of stages ask; None: there is none."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -69,6 +72,7 @@ class Settings:
                 days=_limit(environment, "COTUNE_ARTIFACTS_DAYS"),
                 count_per_experiment=_limit(environment, "COTUNE_ARTIFACTS_COUNT_PER_EXPERIMENT"),
             ),
+            prometheus=_address(environment, "COTUNE_PROMETHEUS_URL"),
         )
 
 
@@ -92,6 +96,15 @@ def _timing(environment: Mapping[str, str]) -> Timing:
 def _required(environment: Mapping[str, str], name: str) -> str:
     if not (value := environment.get(name, "")):
         raise SettingsError(f"{name} is not set")
+    return value
+
+
+def _address(environment: Mapping[str, str], name: str) -> str | None:
+    if not (value := environment.get(name)):
+        return None
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        raise SettingsError(f"{name} must be an address such as http://prometheus.monitoring.svc:9090, not {value!r}")
     return value
 
 

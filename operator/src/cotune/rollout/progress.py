@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cotune.api.profile import Approval, ProfilePhase, ProfileSpec, ProfileStatus, Stage, StageStatus
+from cotune.rollout.windows import opening
 
 IN_PROGRESS = frozenset(
     {ProfilePhase.PROGRESSING, ProfilePhase.BAKING, ProfilePhase.ROLLING_BACK, ProfilePhase.DEGRADED}
@@ -61,14 +63,30 @@ def overall(spec: ProfileSpec, stages: Sequence[StageStatus]) -> ProfilePhase:
     return ProfilePhase.PROGRESSING if last is ProfilePhase.PROMOTED else last
 
 
-def hindrance(spec: ProfileSpec, stage: Stage) -> Waiting | None:
-    """What a person has said that keeps a stage from beginning."""
+def hindrance(spec: ProfileSpec, stage: Stage, now: datetime) -> Waiting | None:
+    """What a person has said that keeps a stage from beginning now."""
     if spec.rollout.paused:
         return Waiting("Paused", "spec.rollout.paused is true")
     if stage.approval is Approval.MANUAL:
         message = f"stage {stage.name} waits for its approval: set it to Auto to let it begin"
         return Waiting("AwaitingApproval", message, phase=ProfilePhase.AWAITING_APPROVAL)
-    return None
+    return _outside_window(stage, now)
+
+
+def _outside_window(stage: Stage, now: datetime) -> Waiting | None:
+    window = stage.window
+    if window is None:
+        return None
+    try:
+        opens = opening(window, now)
+    except ZoneInfoNotFoundError:
+        message = f"stage {stage.name}: the operator knows no time zone {window.time_zone}"
+        return Waiting("UnknownTimeZone", message, is_stalled=True)
+    if opens <= now:
+        return None
+    local = opens.astimezone(ZoneInfo(window.time_zone))
+    message = f"stage {stage.name}: its window opens at {local.isoformat(timespec='minutes')} ({window.time_zone})"
+    return Waiting("OutsideWindow", message)
 
 
 @dataclass(frozen=True)
@@ -84,7 +102,7 @@ class Rival:
     """It waits for a person, or is being deleted: nobody waits for it."""
 
 
-def goes_before(mine: Rival, rivals: Sequence[Rival], namespace: str) -> Rival | None:
+def goes_before(mine: Rival, rivals: Sequence[Rival], namespace: str, now: datetime) -> Rival | None:
     """The profile that must be done with a stage's namespace first.
 
     One that is in the middle of its change there, else the oldest that still has its stage there before it.
@@ -96,12 +114,13 @@ def goes_before(mine: Rival, rivals: Sequence[Rival], namespace: str) -> Rival |
     if busy:
         return busy[0]
     key = _age(mine)
-    return next((it for it, _ in sorted(here, key=lambda pair: _age(pair[0])) if _age(it) < key and _willing(it)), None)
+    by_age = sorted((it for it, _ in here), key=_age)
+    return next((it for it in by_age if _age(it) < key and _willing(it, now)), None)
 
 
-def _willing(rival: Rival) -> bool:
+def _willing(rival: Rival, now: datetime) -> bool:
     stage = current_stage(rival.spec, rival.status)
-    return stage is not None and hindrance(rival.spec, stage) is None and not rival.is_stalled
+    return stage is not None and hindrance(rival.spec, stage, now) is None and not rival.is_stalled
 
 
 def _age(rival: Rival) -> tuple[datetime, str, str]:

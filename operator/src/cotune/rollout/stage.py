@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from cotune.api.gate import GateStatus
 from cotune.api.profile import ProfilePhase, Stage
 from cotune.rollout.baking import Standing, standing
 from cotune.rollout.convergence import Action, converge, unbindable
@@ -32,6 +33,8 @@ class StageStep:
     """What stands in the way of the phase, whichever way it leads."""
     unready_since: datetime | None = None
     """While the stage bakes: since when a workload is not ready."""
+    gates: tuple[GateStatus, ...] | None = None
+    """What its gates say; None: they were not asked."""
 
 
 def blocked(stage: Stage, phase: ProfilePhase, phase_since: datetime, obstacle: Obstacle, now: datetime) -> StageStep:
