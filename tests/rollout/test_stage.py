@@ -1,11 +1,11 @@
 """A stage against a simulated namespace: a few lines that do what Deployments and kubelets do, and break on demand."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from cotune.api.profile import ProfilePhase, Stage
+from cotune.api.profile import Chance, Mend, ProfilePhase, Stage
 from cotune.rollout.convergence import Action, Scale, SetValues
 from cotune.rollout.stage import Obstacle, StageStep, decide
 from cotune.rollout.state import ObservedWorkload, Revision, WorkloadRevision
@@ -147,6 +147,57 @@ def test_a_profile_that_cannot_start_is_taken_back_without_waiting_for_the_deadl
         NOW,
     )
     assert step.message == "judge: NoCacheBlocks: No available memory for the cache blocks"
+
+
+def starting(failure: PodFailure | None = None, unready: str = "", leaving: int = 0) -> dict[str, ObservedWorkload]:
+    """The stack of TARGET while its second component starts."""
+    return {
+        "embeddings": ObservedWorkload({}, 1, 1, True),
+        "judge": ObservedWorkload({"JUDGE_MEMORY": "0.55"}, 1, 1, False, failure, leaving, unready),
+        "stt": ObservedWorkload({"ASR_WHISPER_SIZE": "tiny"}, 0, 0, False),
+    }
+
+
+def progress(observed: Mapping[str, ObservedWorkload], seconds: float, chances: tuple[Chance, ...] = ()) -> StageStep:
+    now = NOW + timedelta(seconds=seconds)
+    return decide(STAGE, ProfilePhase.PROGRESSING, NOW, TARGET, GOOD, observed, now, chances=chances)
+
+
+def test_a_start_that_may_have_met_an_accident_goes_on_and_the_next_one_decides() -> None:
+    taken = PodFailure("CardTaken", "pod judge-1: container vllm exited with 1: Free memory", Mend.RESTART)
+
+    first = progress(starting(taken), 10)
+    assert first.chances is not None
+    second = progress(starting(replace(taken, mend=None)), 20, first.chances)
+
+    assert (first.phase, first.message) == (
+        ProfilePhase.PROGRESSING,
+        f"waiting for judge to be ready (CardTaken: {taken.message} (the container's next run decides))",
+    )
+    assert [(it.component, it.reason) for it in first.chances] == [("judge", "CardTaken")]
+    assert (second.phase, second.message) == (ProfilePhase.ROLLING_BACK, f"judge: CardTaken: {taken.message}")
+    assert second.chances == first.chances
+
+
+def test_signs_of_the_stack_that_is_being_stopped_use_up_no_chance() -> None:
+    crashed = PodFailure("Error", "pod judge-0: container vllm exited with 143", Mend.RESTART)
+    stopping = starting(crashed) | {"judge": ObservedWorkload({"JUDGE_MEMORY": None}, 1, 1, False, crashed)}
+
+    assert progress(stopping, 1).chances is None
+
+
+@given(seconds=st.integers(0, 59), failure=st.sampled_from([None, PodFailure("Unschedulable", "no", Mend.ROOM)]))
+def test_a_stage_that_only_does_not_become_ready_has_its_whole_deadline(
+    seconds: int, failure: PodFailure | None
+) -> None:
+    observed = starting(failure, "pod judge-1: container vllm: runs and is not ready")
+
+    assert progress(observed, seconds).phase is ProfilePhase.PROGRESSING
+    late = progress(starting(None, "pod judge-1: container vllm: runs and is not ready"), 60.001)
+    assert (late.phase, late.message) == (
+        ProfilePhase.ROLLING_BACK,
+        "not ready within 60 s, waiting for judge to be ready (pod judge-1: container vllm: runs and is not ready)",
+    )
 
 
 def test_a_rollback_is_not_rolled_back() -> None:

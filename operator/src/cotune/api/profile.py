@@ -160,6 +160,29 @@ class ProfilePhase(StrEnum):
     DEGRADED = "Degraded"
 
 
+class Mend(StrEnum):
+    """What may mend a pod that shows a sign of failure."""
+
+    RESTART = "Restart"
+    """The next run of the container."""
+    PULL = "Pull"
+    """The next attempt to pull the image."""
+    ROOM = "Room"
+    """Room on a node, which others may be just about to make."""
+
+
+class Chance(ApiModel):
+    """A sign of failure that may have been an accident. Once it is on record, the next of its kind is decisive."""
+
+    component: ComponentName
+    mend: Mend
+    """What is waited for."""
+    reason: Annotated[str, Field(max_length=200)]
+    """What was seen."""
+    since: datetime
+    """When it was given."""
+
+
 class StageStatus(ApiModel):
     """How far one stage is."""
 
@@ -176,6 +199,8 @@ class StageStatus(ApiModel):
     last_good_revision: Annotated[str, Field(max_length=253)] | None = None
     """The ControllerRevision to which a rollback returns."""
     gates: Annotated[tuple[GateStatus, ...], Field(max_length=16, json_schema_extra=map_list("name"))] = ()
+    chances: Annotated[tuple[Chance, ...], Field(max_length=48, json_schema_extra=map_list("component", "mend"))] = ()
+    """Signs of failure that the stage has waited for, or waits for now: of each kind one for each component."""
     message: Annotated[str, Field(max_length=4096)] = ""
 
 

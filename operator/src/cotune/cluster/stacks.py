@@ -135,7 +135,7 @@ class Stacks:
             is_whole = len(exits) == len(containers) and not any(exits)
             state = PodState.SUCCEEDED if is_whole else PodState.FAILED
             return ObservedPod(state, await self._logs(pod), oom_killed=_oom_killed(pod))
-        if failure := pod_failure(pod, {}):
+        if (failure := pod_failure(pod, {})) is not None and failure.is_decisive:
             return ObservedPod(PodState.FAILED, f"{failure.reason}: {failure.message}")
         if _ready_since(pod):
             return ObservedPod(PodState.READY)

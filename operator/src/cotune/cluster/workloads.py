@@ -5,15 +5,16 @@ what it takes away again falls back to what the workload's owner has said.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cotune.api.grant import GrantTarget
+from cotune.api.profile import Mend
 from cotune.cluster.kinds import DEPLOYMENT, HORIZONTAL_POD_AUTOSCALER, POD
 from cotune.cluster.objects import FIELD_MANAGER, ApiError, ForbiddenError, Object, Objects
 from cotune.rollout.state import ObservedWorkload
 from cotune.trials.placement import GPU_RESOURCE
-from cotune.trials.pod_failure import PodFailure, pod_failure
+from cotune.trials.pod_failure import PodFailure, hindrance, pod_failure, unready
 
 ANNOTATION_REVISION = "cotune.dev/revision"
 
@@ -148,24 +149,30 @@ class Workloads:
         pods = [it for it in found if it.get("status", {}).get("phase") not in {"Succeeded", "Failed"}]
         replicas = int(deployment["spec"].get("replicas", 1))
         unbindable = _unbindable(target, deployment, variables)
+        present = [it for it in pods if _marker(it) == marker and "deletionTimestamp" not in it["metadata"]]
         observed = ObservedWorkload(
             values=_values(target, deployment, variables) if not unbindable else {},
             replicas=replicas,
             pods=len(pods),
             is_ready=_is_ready(deployment, replicas, len(pods)),
-            failure=await self._failure([it for it in pods if _marker(it) == marker]),
+            failure=await self._failure(present) or (_not_created(deployment) if len(pods) < replicas else None),
+            leaving=len(pods) - len(present),
+            unready="; ".join(f"pod {it['metadata']['name']}: {doing}" for it in present if (doing := unready(it))),
             unbindable=unbindable,
         )
         return Workload(target, deployment, observed, marker, frozenset(it for it in map(_card_node, pods) if it))
 
     async def _failure(self, pods: "list[Object]") -> PodFailure | None:
+        """The worst sign: a decisive one of any pod, else the first."""
+        worst: PodFailure | None = None
         for pod in pods:
-            if "deletionTimestamp" in pod["metadata"]:
-                continue
             logs = {name: await self._ended_log(pod, name, status) for name, status in _ended(pod).items()}
-            if found := pod_failure(pod, logs):
-                return PodFailure(found.reason, f"pod {pod['metadata']['name']}: {found.message}")
-        return None
+            found = pod_failure(pod, logs) or hindrance(pod)
+            if found is not None and (worst is None or found.is_decisive):
+                worst = replace(found, message=f"pod {pod['metadata']['name']}: {found.message}")
+                if worst.is_decisive:
+                    break
+        return worst
 
     async def _ended_log(self, pod: Object, container: str, status: Object) -> str:
         previous = "terminated" not in status.get("state", {})
@@ -228,12 +235,25 @@ def _is_ready(deployment: Object, replicas: int, pods: int) -> bool:
     return seen and all(it == replicas for it in counts)
 
 
+def _not_created(deployment: Object) -> PodFailure | None:
+    """What keeps the controller from making a pod at all, such as a quota that pods which are leaving still fill."""
+    status = deployment.get("status", {})
+    if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
+        return None
+    for it in status.get("conditions", ()):
+        if (it["type"], it["status"], it.get("reason")) == ("ReplicaFailure", "True", "FailedCreate"):
+            return PodFailure("FailedCreate", str(it.get("message", "")), Mend.ROOM)
+    return None
+
+
 def _ended(pod: Object) -> dict[str, Object]:
-    statuses: list[Object] = pod.get("status", {}).get("containerStatuses", [])
+    """The containers that have ended once and are not ready again: only their logs are worth a call."""
+    status = pod.get("status", {})
+    statuses: list[Object] = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
     return {
         it["name"]: it
         for it in statuses
-        if "terminated" in it.get("state", {}) or "terminated" in it.get("lastState", {})
+        if not it.get("ready") and ("terminated" in it.get("state", {}) or "terminated" in it.get("lastState", {}))
     }
 
 

@@ -216,7 +216,9 @@ class ProfileReconciler:
             observed = {name: it.observed for name, it in found.items()}
             goal = (target or last_good).revision
             since = state.phase_started_at or now
-            step = decide(stage, state.phase, since, goal, last_good.revision, observed, now, state.unready_since)
+            step = decide(
+                stage, state.phase, since, goal, last_good.revision, observed, now, state.unready_since, state.chances
+            )
             step = self.gates.judged(body, stage, state, step, now)
         wanted = last_good if step.phase in ON_THE_WAY_BACK or target is None else target
         await self._apply(stage, step, found, wanted)
@@ -361,6 +363,7 @@ def _stepped(state: StageStatus, step: StageStep, now: datetime) -> StageStatus:
             "phase_started_at": now if entered else state.phase_started_at,
             "unready_since": step.unready_since,
             "gates": state.gates if step.gates is None else step.gates,
+            "chances": step.chances if step.chances is not None else state.chances,
             "finished_at": now if step.phase not in IN_PROGRESS else None,
             "message": message[:4096],
         }

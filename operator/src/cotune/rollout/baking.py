@@ -14,7 +14,7 @@ class Standing:
     broken: str = ""
     """What no waiting mends."""
     unready: Sequence[str] = ()
-    """Components that may be ready again at any moment."""
+    """Components that may be ready again at any moment, with what their pods do meanwhile."""
     starting: Sequence[str] = ()
     """Components that somebody else has scaled, and whose pods are still starting."""
     scaled: Mapping[str, str] | None = None
@@ -48,5 +48,5 @@ def standing(target: Revision, observed: Mapping[str, ObservedWorkload]) -> Stan
         if now.replicas == 0 < wanted.replicas:
             asleep.append(name)
         elif not now.is_ready and wanted.replicas:
-            (starting if name in scaled else unready).append(name)
+            (starting if name in scaled else unready).append(f"{name} ({now.unready})" if now.unready else name)
     return Standing("", unready, starting, scaled, asleep)

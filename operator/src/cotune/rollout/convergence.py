@@ -61,7 +61,7 @@ def converge(target: Revision, observed: Mapping[str, ObservedWorkload], in_orde
     missing = [it.component for it in target.workloads if it.component not in observed]
     if missing:
         return Convergence(waiting_for=f"workload of {', '.join(missing)}")
-    if any(lacks_values(it, observed) for it in target.workloads):
+    if lack_values(target, observed):
         return _stop_and_write(target, observed)
     started = _start(target, observed) if in_order else _start_all(target, observed)
     if started.is_complete and (why := unbindable(observed)):
@@ -95,7 +95,8 @@ def _start(target: Revision, observed: Mapping[str, ObservedWorkload]) -> Conver
         if now.failure is not None:
             return Convergence(failure=(workload.component, now.failure))
         if workload.replicas > 0 and not now.is_ready:
-            return Convergence(waiting_for=f"{workload.component} to be ready")
+            doing = f" ({now.unready})" if now.unready else ""
+            return Convergence(waiting_for=f"{workload.component} to be ready{doing}")
     return Convergence()
 
 
@@ -104,6 +105,11 @@ def _start_all(target: Revision, observed: Mapping[str, ObservedWorkload]) -> Co
     unready = [it.component for it in target.workloads if it.replicas > 0 and not observed[it.component].is_ready]
     actions = tuple(Scale(it.component, it.replicas) for it in behind)
     return Convergence(actions, f"{', '.join(unready)} to be ready" if unready else "")
+
+
+def lack_values(target: Revision, observed: Mapping[str, ObservedWorkload]) -> bool:
+    """Whether values are still to be written to some workload; those that are gone have none."""
+    return any(it.component in observed and lacks_values(it, observed) for it in target.workloads)
 
 
 def lacks_values(wanted: WorkloadRevision, observed: Mapping[str, ObservedWorkload]) -> bool:

@@ -3,14 +3,15 @@
 A way back that is overdue is Degraded, which calls for a person, and is gone on with all the same.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from cotune.api.gate import GateStatus
-from cotune.api.profile import ProfilePhase, Stage
+from cotune.api.profile import Chance, ProfilePhase, Stage
 from cotune.rollout.baking import Standing, standing
-from cotune.rollout.convergence import Action, converge, unbindable
+from cotune.rollout.chances import weigh
+from cotune.rollout.convergence import Action, converge, lack_values, unbindable
 from cotune.rollout.state import ObservedWorkload, Revision
 
 
@@ -35,6 +36,8 @@ class StageStep:
     """While the stage bakes: since when a workload is not ready."""
     gates: tuple[GateStatus, ...] | None = None
     """What its gates say; None: they were not asked."""
+    chances: tuple[Chance, ...] | None = None
+    """Signs of failure that were waited for so far; None: as they are on record."""
 
 
 def blocked(stage: Stage, phase: ProfilePhase, phase_since: datetime, obstacle: Obstacle, now: datetime) -> StageStep:
@@ -62,13 +65,33 @@ def decide(
     observed: Mapping[str, ObservedWorkload],
     now: datetime,
     unready_since: datetime | None = None,
+    chances: Sequence[Chance] = (),
 ) -> StageStep:
     """The next step of a stage in `phase` since `phase_since`, not ready while it bakes since `unready_since`.
 
-    A rollback has the stage's own readiness deadline, and is itself never rolled back: a stage whose last good revision
+    A way forward ends with the first decisive sign of failure; `chances` are those that were waited for before. A
+    rollback has the stage's own readiness deadline, and is itself never rolled back: a stage whose last good revision
     does not come up in time is Degraded. It still works towards that revision: the deadline may only have passed while
     no operator was there, and a stack that stands still would never come back.
     """
+    if phase not in {ProfilePhase.PROGRESSING, ProfilePhase.BAKING} or lack_values(target, observed):
+        # Pods of another template say nothing of this one, and what goes wrong on the way back is gone on with.
+        return _decide(stage, phase, phase_since, target, last_good, observed, now, unready_since)
+    weighed = weigh(observed, chances, now)
+    step = _decide(stage, phase, phase_since, target, last_good, weighed.observed, now, unready_since)
+    return replace(step, chances=weighed.chances)
+
+
+def _decide(
+    stage: Stage,
+    phase: ProfilePhase,
+    phase_since: datetime,
+    target: Revision,
+    last_good: Revision,
+    observed: Mapping[str, ObservedWorkload],
+    now: datetime,
+    unready_since: datetime | None,
+) -> StageStep:
     elapsed = now - phase_since
     deadline = timedelta(seconds=stage.readiness_deadline_seconds)
     obstacle = Obstacle("NotBindable", why) if (why := unbindable(observed)) else None

@@ -56,6 +56,10 @@ class ObservedWorkload:
     is_ready: bool
     """Every wanted replica is ready, and the workload's controller has seen the newest spec."""
     failure: PodFailure | None = None
-    """Of a pod made from the template as it is now."""
+    """The worst sign of a pod made from the template as it is now."""
+    leaving: int = 0
+    """Of the pods, those that are being deleted or were made from another template: they hold what a new one needs."""
+    unready: str = ""
+    """What the pods that are not ready do, by pod and container."""
     unbindable: str = ""
     """Why its variables cannot be written: its owner has changed the container since; `values` are empty then."""
