@@ -160,6 +160,9 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     (EXPERIMENT, NINE | {"workload.interference": ROUNDS}),
     (PROFILE, {"expect": {"sharing": "MPS"}}),
     (PROFILE, {"expect": {}}),
+    (PROFILE, {"expect": {"startupSeconds": [{"component": "judge", "seconds": 74}]}}),
+    (PROFILE, {"rollout.stages.0.guardSeconds": 0}),
+    (PROFILE, {"rollout.stages.0.guardSeconds": 604800}),
     (TRIAL, {"purpose": "Confirmation"}),
     (PROFILE, {"rollout.paused": True}),
     (PROFILE, {"rollout.stages.0.gates": [GATE]}),
@@ -319,6 +322,30 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
         "pairs are measured of at most 8 services",
     ),
     (PROFILE, {"expect": {"sharing": "Magic"}}, "spec.expect.sharing", "Unsupported value"),
+    (
+        PROFILE,
+        {"expect": {"startupSeconds": [{"component": "tts", "seconds": 74}]}},
+        "spec.expect.startupSeconds",
+        "every component whose start is expected must stand in startOrder",
+    ),
+    (
+        PROFILE,
+        {"expect": {"startupSeconds": [{"component": "judge", "seconds": 0}]}},
+        "spec.expect.startupSeconds[0].seconds",
+        "greater than or equal to 1",
+    ),
+    (
+        PROFILE,
+        {"expect": {"startupSeconds": [{"component": "judge", "seconds": 1}, {"component": "judge", "seconds": 2}]}},
+        "spec.expect.startupSeconds[1]",
+        "Duplicate value",
+    ),
+    (
+        PROFILE,
+        {"rollout.stages.0.guardSeconds": 604801},
+        "spec.rollout.stages[0].guardSeconds",
+        "less than or equal to 604800",
+    ),
     (
         EXPERIMENT,
         {"parameters.1.bind": {"component": "judge", "env": "JUDGE_MEMORY"}},
@@ -569,6 +596,7 @@ IMMUTABLE: list[tuple[str, dict[str, Any], str, str]] = [
     (PROFILE, {"provenance.trial": "voice-1"}, "spec", "provenance is immutable"),
     (PROFILE, {"provenance": ABSENT}, "spec", "provenance is immutable"),
     (PROFILE, {"expect": {"sharing": "MPS"}}, "spec", "expect is immutable"),
+    (PROFILE, {"expect": {"startupSeconds": [{"component": "stt", "seconds": 9}]}}, "spec", "expect is immutable"),
     (PROFILE, {"provenance.artifact": f"sha256:{'0' * 64}"}, "spec", "provenance is immutable"),
     (TRIAL, {"repeat": 1}, "spec", "a trial's spec is immutable"),
 ]

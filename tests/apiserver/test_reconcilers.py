@@ -38,7 +38,7 @@ from cotune.cluster.stacks import Stacks
 from cotune.cluster.workloads import ANNOTATION_REVISION
 from cotune.handlers.experiment import ExperimentReconciler, spec_digest
 from cotune.handlers.plans import Plans
-from cotune.handlers.profile import FINALIZER, ProfileReconciler
+from cotune.handlers.profile import FINALIZER
 from cotune.handlers.records import Records
 from cotune.handlers.settings import Settings
 from cotune.handlers.store_thread import StoreThread
@@ -50,18 +50,16 @@ from support.api_server import ApiServer
 from support.played_cluster import (
     DiedError,
     PlayedObjects,
-    deployment,
     eventually,
     new_namespace,
     play_card,
-    play_crashing,
     play_ended,
     play_kubelet,
     play_node,
-    play_ready,
     within,
 )
 from support.played_probe import CARD, PROCESSES, last_line, node_report
+from support.played_stage import create_profile, create_stage, play_workloads, profile_reconciler, templates
 from support.resources import manifest
 
 pytestmark = pytest.mark.apiserver
@@ -952,43 +950,6 @@ def test_a_log_that_a_kubelet_does_not_give_is_asked_for_again(api_server: ApiSe
 
 
 # --- Profiles: the controller manager makes the pods, the kubelet is played.
-
-
-def profile_reconciler(objects: PlayedObjects) -> ProfileReconciler:
-    return ProfileReconciler(objects, Events(objects, "test"))
-
-
-async def create_stage(objects: PlayedObjects, namespace: str, grant: bool = True) -> None:
-    """Two workloads and a grant from their owner, all in one namespace."""
-    for name, container, env in (("judge", "vllm", []), ("whisper", "asr", [{"name": SIZE, "value": "small"}])):
-        await objects.create(DEPLOYMENT, namespace, deployment(namespace, name, container, env, replicas=1))
-    if grant:
-        body = copy.deepcopy(manifest("GpuTuningGrant"))
-        body["metadata"]["namespace"] = namespace
-        body["spec"]["from"] = [{"namespace": namespace}]
-        await objects.create(GRANT, namespace, body)
-
-
-async def create_profile(objects: PlayedObjects, namespace: str, stage: str, name: str = "p", to: str = "tiny") -> None:
-    body = copy.deepcopy(manifest("GpuProfile"))
-    body["metadata"] = {"name": name, "namespace": namespace}
-    body["spec"]["changes"][0] |= {"from": "small", "to": to}
-    body["spec"]["rollout"] = {"stages": [{"name": "only", "namespace": stage}]}
-    await objects.create(PROFILE, namespace, body)
-
-
-async def play_workloads(objects: PlayedObjects, namespace: str, broken: bool) -> None:
-    """Pods become ready; with `broken`, those of a template that cotune has marked crash."""
-    for pod in await objects.list(POD, namespace):
-        if "containerStatuses" in pod.get("status", {}) or "deletionTimestamp" in pod["metadata"]:
-            continue
-        is_marked = ANNOTATION_REVISION in pod["metadata"].get("annotations", {})
-        await (play_crashing if broken and is_marked else play_ready)(objects, pod)
-
-
-async def templates(objects: PlayedObjects, namespace: str) -> dict[str, tuple[Any, int]]:
-    found = await objects.list(DEPLOYMENT, namespace)
-    return {it["metadata"]["name"]: (it["spec"]["template"], it["spec"]["replicas"]) for it in found}
 
 
 async def profile_run(

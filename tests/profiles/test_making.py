@@ -87,3 +87,13 @@ def test_without_a_card_nothing_is_expected_of_it() -> None:
 
     assert profile is not None
     assert profile.spec.expect is None
+
+
+def test_a_profile_expects_the_starts_that_were_measured_in_whole_seconds() -> None:
+    starts = {"judge": 73.2, "stt": 0.0, "probe": 1.0}
+
+    profile = make_profile(SPEC, "voice", "voice-lab", candidate("0.55", "tiny"), "voice-1", DIGEST, startup=starts)
+
+    assert profile is not None
+    assert profile.spec.expect is not None
+    assert [(it.component, it.seconds) for it in profile.spec.expect.startup_seconds] == [("judge", 74)]

@@ -25,6 +25,10 @@ def stages(*phases: ProfilePhase) -> tuple[StageStatus, ...]:
         ([ProfilePhase.PROMOTED, ProfilePhase.PROMOTED], None, ProfilePhase.PROMOTED),
         ([ProfilePhase.ROLLED_BACK], None, ProfilePhase.ROLLED_BACK),
         ([ProfilePhase.PROMOTED, ProfilePhase.DEGRADED], PRODUCTION, ProfilePhase.DEGRADED),
+        ([ProfilePhase.ROLLING_BACK, ProfilePhase.BAKING], STAGING, ProfilePhase.ROLLING_BACK),
+        ([ProfilePhase.DEGRADED, ProfilePhase.ROLLING_BACK], STAGING, ProfilePhase.DEGRADED),
+        ([ProfilePhase.ROLLED_BACK, ProfilePhase.BAKING], None, ProfilePhase.BAKING),
+        ([ProfilePhase.ROLLED_BACK, ProfilePhase.PROMOTED], None, ProfilePhase.ROLLED_BACK),
     ],
 )
 def test_a_profile_goes_stage_by_stage_and_stops_at_the_first_that_fails(
@@ -73,6 +77,13 @@ def test_in_a_namespace_one_profile_is_rolled_out_at_a_time_the_oldest_first() -
 
 def test_who_has_begun_ends_first_however_young() -> None:
     assert first(rival("old", 20), rival("new", 10, ProfilePhase.BAKING)) == "new"
+
+
+@pytest.mark.parametrize("phase", [ProfilePhase.ROLLING_BACK, ProfilePhase.ROLLED_BACK])
+def test_a_stage_that_goes_on_after_an_earlier_one_was_taken_back_keeps_its_namespace(phase: ProfilePhase) -> None:
+    other = rival("old", 20, phase, ProfilePhase.BAKING)
+
+    assert first(rival("new", 10), other, namespace=PRODUCTION.namespace) == "old"
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,13 @@ async def play_crashing(objects: Objects, pod: Object) -> None:
     await _play(objects, pod, "Running", state, ready=False)
 
 
+async def play_first_end(objects: Objects, pod: Object, exit_code: int = 1, reason: str = "Error") -> None:
+    """The kubelet says that the containers of a pod have ended once, and run again."""
+    ended = {"exitCode": exit_code, "reason": reason, "startedAt": _now(), "finishedAt": _now()}
+    running: Object = {"running": {"startedAt": _now()}}
+    await _play(objects, pod, "Running", running, ready=False, restartCount=1, lastState={"terminated": ended})
+
+
 async def play_kubelet(objects: Objects, namespace: str) -> None:
     """Every pod that has no state yet becomes ready."""
     for pod in await objects.list(POD, namespace):
@@ -191,10 +198,10 @@ def deployment(namespace: str, name: str, container: str, env: list[Any], replic
     }
 
 
-async def _play(objects: Objects, pod: Object, phase: str, state: Object, ready: bool) -> None:
+async def _play(objects: Objects, pod: Object, phase: str, state: Object, ready: bool, **more: object) -> None:
     metadata = pod["metadata"]
     containers = [
-        {"name": it["name"], "image": "", "imageID": "", "ready": ready, "restartCount": 0, "state": state}
+        {"name": it["name"], "image": "", "imageID": "", "ready": ready, "restartCount": 0, "state": state} | more
         for it in pod["spec"]["containers"]
     ]
     condition = {"type": "Ready", "status": str(ready), "lastTransitionTime": _now()}

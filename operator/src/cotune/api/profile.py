@@ -40,10 +40,16 @@ class Stage(ApiModel):
     """How long all pods may take to be ready before the stage is rolled back."""
     bake_seconds: Annotated[int, Field(ge=0, le=604_800)] = 0
     """How long the stage must stay ready before the next one begins."""
-    unready_tolerance_seconds: Annotated[int, Field(ge=0, le=86_400)] = 30
-    """How long at a stretch a workload may be not ready while the stage bakes before it is rolled back.
+    guard_seconds: Annotated[int, Field(ge=0, le=604_800)] = 600
+    """How long after its promotion the stage is still taken back by itself; 0: it is not.
 
-    A pod that ends with an error is not waited for. One that somebody else has scaled up has the readiness deadline.
+    A guard holds nothing up. It ends early when anybody changes the workloads, another profile among them.
+    """
+    unready_tolerance_seconds: Annotated[int, Field(ge=0, le=86_400)] = 30
+    """How long at a stretch a workload may be not ready while the stage bakes or is guarded before it is rolled back.
+
+    A pod that ends with an error for which there is no waiting has no such time. While the stage bakes, one that
+    somebody else has scaled up has the readiness deadline.
     """
     gates: Annotated[tuple[Gate, ...], Field(max_length=16, json_schema_extra=map_list("name"))] = ()
     """What the stage must show while it bakes, beyond being ready."""
@@ -75,11 +81,23 @@ class Provenance(ApiModel):
     """The record of the trial in the artifact store, which has the same digest of the spec in its lineage."""
 
 
+class ExpectedStartup(ApiModel):
+    """How long one component took to start."""
+
+    component: ComponentName
+    seconds: Annotated[int, Field(ge=1, le=86_400)]
+    """From the start of its container to readiness, rounded up."""
+
+
 class Expect(ApiModel):
     """Under what a profile was measured; elsewhere its figures do not hold, and a stage that differs does not begin."""
 
     sharing: Sharing | None = None
     """How the card was shared. Left out: it does not matter. No node is ever reconfigured for it."""
+    startup_seconds: Annotated[
+        tuple[ExpectedStartup, ...], Field(max_length=16, json_schema_extra=map_list("component"))
+    ] = ()
+    """How long the starts took. A stage whose probes would end a container sooner does not begin."""
 
 
 class Rollout(ApiModel):
@@ -113,6 +131,12 @@ class ProfileSpec(ApiModel):
             "self.changes.all(c, c.component in self.startOrder)",
             "every changed component must stand in startOrder",
             ".changes",
+        ),
+        Rule(
+            "!has(self.expect) || !has(self.expect.startupSeconds) || "
+            "self.expect.startupSeconds.all(it, it.component in self.startOrder)",
+            "every component whose start is expected must stand in startOrder",
+            ".expect.startupSeconds",
         ),
         Rule(
             "self.rollout.stages.all(i, a, "
@@ -183,6 +207,14 @@ class Chance(ApiModel):
     """When it was given."""
 
 
+class GuardedWorkload(ApiModel):
+    """One workload as it was when its stage was promoted."""
+
+    component: ComponentName
+    generation: Annotated[int, Field(ge=0)]
+    """Of its Deployment; with another one, somebody else has changed it."""
+
+
 class StageStatus(ApiModel):
     """How far one stage is."""
 
@@ -192,7 +224,7 @@ class StageStatus(ApiModel):
     phase_started_at: datetime | None = None
     """Since when the stage is in its phase: what deadline and bake time count from."""
     unready_since: datetime | None = None
-    """Since when a workload is not ready while the stage bakes."""
+    """Since when a workload is not ready while the stage bakes or is guarded."""
     finished_at: datetime | None = None
     revision: Annotated[str, Field(max_length=253)] | None = None
     """The ControllerRevision of the stage's namespace that holds what the profile applies."""
@@ -201,6 +233,8 @@ class StageStatus(ApiModel):
     gates: Annotated[tuple[GateStatus, ...], Field(max_length=16, json_schema_extra=map_list("name"))] = ()
     chances: Annotated[tuple[Chance, ...], Field(max_length=48, json_schema_extra=map_list("component", "mend"))] = ()
     """Signs of failure that the stage has waited for, or waits for now: of each kind one for each component."""
+    guarded: Annotated[tuple[GuardedWorkload, ...], Field(max_length=16, json_schema_extra=map_list("component"))] = ()
+    """The workloads of a promoted stage as long as it is guarded; empty: it is not, or no longer."""
     message: Annotated[str, Field(max_length=4096)] = ""
 
 

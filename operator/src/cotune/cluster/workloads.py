@@ -39,6 +39,13 @@ class Workload:
         return self.target.workload_ref.name
 
     @property
+    def container(self) -> Object:
+        """The target's container in the pod template; empty when there is none of its name."""
+        containers: list[Object] = self.deployment["spec"]["template"]["spec"]["containers"]
+        empty: Object = {}
+        return next((it for it in containers if it["name"] == self.target.container), empty)
+
+    @property
     def version(self) -> str:
         """The `resourceVersion` that was read: who writes on the strength of it must not write over a newer one."""
         return str(self.deployment["metadata"]["resourceVersion"])
@@ -158,6 +165,7 @@ class Workloads:
             failure=await self._failure(present) or (_not_created(deployment) if len(pods) < replicas else None),
             leaving=len(pods) - len(present),
             unready="; ".join(f"pod {it['metadata']['name']}: {doing}" for it in present if (doing := unready(it))),
+            generation=int(deployment["metadata"]["generation"]),
             unbindable=unbindable,
         )
         return Workload(target, deployment, observed, marker, frozenset(it for it in map(_card_node, pods) if it))

@@ -138,8 +138,8 @@ class ExperimentReconciler:
         step = decide(name, spec, observed, len(cards), made.plan)
         for planned in (*step.start, *step.record):
             await self._start(body, planned)
-        record = _record_of(step.deployable.trial, found) if step.deployable is not None else None
-        profile = await self._make_profile(namespace, name, spec, status, step, record)
+        source = _status_of(step.deployable.trial, found) if step.deployable is not None else None
+        profile = await self._make_profile(namespace, name, spec, status, step, source)
         planned = _planned(body, spec, made, now)
         new = _status(body, status, step, profile, now, _summary(made, step), planned, _without_node(observed))
         new = new.model_copy(update={"conditions": _with_quarantine(body, new.conditions, observed, now)})
@@ -175,12 +175,15 @@ class ExperimentReconciler:
         spec: ExperimentSpec,
         status: ExperimentStatus,
         step: ExperimentStep,
-        record: str | None,
+        source: TrialStatus | None,
     ) -> MadeProfile | None:
-        if step.deployable is None or status.spec_digest is None:
+        """The profile of what is deployable; `source` is the status of the trial that it was first run in."""
+        if step.deployable is None or source is None or status.spec_digest is None:
             return None
         candidate, trial = step.deployable.candidate, step.deployable.trial
-        profile = make_profile(spec, name, namespace, candidate, trial, status.spec_digest, record)
+        record = source.artifact.digest if source.artifact is not None else None
+        starts = _starts(spec, source)
+        profile = make_profile(spec, name, namespace, candidate, trial, status.spec_digest, record, starts)
         if profile is None:
             return None
         body: Object = {
@@ -261,11 +264,16 @@ def _observed(body: Object) -> ObservedTrial:
     )
 
 
-def _record_of(trial: str, trials: Sequence[Object]) -> str | None:
-    """The digest of a trial's record; None: it has none."""
+def _status_of(trial: str, trials: Sequence[Object]) -> TrialStatus:
     found = next(it for it in trials if it["metadata"]["name"] == trial)
-    artifact = TrialStatus.model_validate(status_of(found)).artifact
-    return artifact.digest if artifact is not None else None
+    return TrialStatus.model_validate(status_of(found))
+
+
+def _starts(spec: ExperimentSpec, status: TrialStatus) -> dict[str, float]:
+    """Component to the seconds that its start took, where that was measured."""
+    measured = {it.metric: float(it.value) for it in status.measurements}
+    names = [it.name for it in spec.stack.components]
+    return {name: measured[metric] for name in names if (metric := f"{name}.startup") in measured}
 
 
 def _seconds(spec: TrialSpec, status: TrialStatus) -> float | None:

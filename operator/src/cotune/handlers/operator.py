@@ -21,7 +21,7 @@ from cotune.handlers.experiment import ExperimentReconciler
 from cotune.handlers.gates import Gates
 from cotune.handlers.plans import Plans
 from cotune.handlers.pod_watches import WATCH_SECONDS, Follower, PodWatches
-from cotune.handlers.profile import ProfileReconciler, namespace_in_work
+from cotune.handlers.profile import ProfileReconciler, namespaces_in_work
 from cotune.handlers.records import Records
 from cotune.handlers.settings import Settings
 from cotune.handlers.store_thread import StoreThread
@@ -155,7 +155,7 @@ def _queues(
         watches.follow(key.namespace, Follower(key, queues[TRIAL].add, (LABEL_TRIAL, key.name)))
 
     def follow_profile(key: Key, body: Object) -> None:
-        if (namespace := namespace_in_work(body)) is not None:
+        for namespace in namespaces_in_work(body):
             watches.follow(namespace, Follower(key, queues[PROFILE].add))
 
     queues = {

@@ -8,7 +8,7 @@ from prometheus_client import Counter
 
 from cotune.api.conditions import looked_at, with_condition
 from cotune.api.grant import GrantSpec, GrantTarget
-from cotune.api.profile import ProfilePhase, ProfileSpec, ProfileStatus, Stage, StageStatus
+from cotune.api.profile import GuardedWorkload, ProfilePhase, ProfileSpec, ProfileStatus, Stage, StageStatus
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import GRANT, PROFILE
 from cotune.cluster.nodes import nodes
@@ -20,37 +20,37 @@ from cotune.handlers.statuses import condition, status_of, write_status
 from cotune.rollout.beginning import unfit
 from cotune.rollout.convergence import Scale, SetValues
 from cotune.rollout.expectation import sharing_mismatch
+from cotune.rollout.guard import GuardOver, is_over, watch
 from cotune.rollout.progress import (
     IN_PROGRESS,
     ON_THE_WAY_BACK,
     Rival,
     Waiting,
+    begun,
     by_name,
     current_stage,
     goes_before,
     hindrance,
+    in_the_middle,
     overall,
     with_stage,
 )
 from cotune.rollout.stage import Obstacle, StageStep, blocked, decide
+from cotune.rollout.startup_budget import too_small
 from cotune.rollout.state import Revision, WorkloadRevision
 from cotune.rollout.targets import Refusal, Targets, resolve
 
 FINALIZER = "cotune.dev/rollout"
 
-_POLL, _LATER = timedelta(seconds=0.5), timedelta(seconds=5)
+_POLL, _GUARD_POLL, _LATER = timedelta(seconds=0.5), timedelta(seconds=2), timedelta(seconds=5)
 
 STAGES = Counter("cotune_stages_total", "Stages of rollouts that have ended.", ["phase"])
 
 
-def namespace_in_work(body: Object) -> str | None:
-    """Where the profile has a stage in the middle of its change; None: nowhere."""
-    spec = ProfileSpec.model_validate(body["spec"])
-    state = by_name(status := ProfileStatus.model_validate(status_of(body)))
-    stage = current_stage(spec, status)
-    if stage is None or stage.name not in state or state[stage.name].phase not in IN_PROGRESS:
-        return None
-    return stage.namespace
+def namespaces_in_work(body: Object) -> list[str]:
+    """Where the profile has a stage in the middle of its change, or guards one."""
+    spec, status = ProfileSpec.model_validate(body["spec"]), ProfileStatus.model_validate(status_of(body))
+    return [stage.namespace for stage, it in begun(spec, status) if it.phase in IN_PROGRESS or it.guarded]
 
 
 @dataclass(frozen=True)
@@ -65,20 +65,30 @@ class ProfileReconciler:
         """One pass over the profile as it was just read."""
         spec = ProfileSpec.model_validate(body["spec"])
         status = ProfileStatus.model_validate(status_of(body))
-        stage = current_stage(spec, status)
-        state = by_name(status).get(stage.name) if stage is not None else None
         is_deleted = "deletionTimestamp" in body["metadata"]
-        begun = state is not None and state.phase in IN_PROGRESS
-        if is_deleted and state is not None and state.phase is ProfilePhase.DEGRADED:
-            begun = False  # A person has taken over: the way back did not lead there in time.
-        if not begun and (stage is None or is_deleted):
+        guarded = [(stage, it) for stage, it in begun(spec, status) if it.guarded] if not is_deleted else []
+        if changed := [it for stage, old in guarded if (it := await self._guard(body, spec, stage, old, now)) != old]:
+            return await self._write_guarded(body, spec, status, changed, now)
+        again = await self._advance(body, spec, status, is_deleted, now)
+        if not guarded:
+            return again
+        return min(again, _GUARD_POLL) if again is not None else _GUARD_POLL
+
+    async def _advance(
+        self, body: Object, spec: ProfileSpec, status: ProfileStatus, is_deleted: bool, now: datetime
+    ) -> timedelta | None:
+        """The next step of the stages that are in progress, or of the stage that is to begin."""
+        stage = current_stage(spec, status)
+        # A person who deletes a profile that is Degraded has taken over: the way back did not lead there in time.
+        over = {ProfilePhase.DEGRADED} if is_deleted else set[ProfilePhase]()
+        in_progress = [(it, state) for it, state in begun(spec, status) if state.phase in IN_PROGRESS - over]
+        if in_progress:
+            return await self._go_on(body, spec, status, in_progress, now)
+        if stage is None or is_deleted:
             body = await self._set_finalizer(body, wanted=False)
             if not is_deleted:
                 await self._look_again(body, status)
             return None
-        assert stage is not None  # A stage that has begun is a stage.
-        if state is not None and begun:
-            return await self._go_on(body, spec, status, stage, state, now)
         try:
             targets = await self._targets(body, spec, stage)
             if isinstance(targets, Refusal):
@@ -91,6 +101,55 @@ class ProfileReconciler:
             obstacle = _obstacle(error)
             waiting = Waiting(obstacle.reason, obstacle.message, is_stalled=True)
         return await self._wait(body, spec, status, waiting, now)
+
+    async def _guard(
+        self, body: Object, spec: ProfileSpec, stage: Stage, state: StageStatus, now: datetime
+    ) -> StageStatus:
+        """The state of a promoted stage after a look at it; what the API server refuses is looked at again."""
+        if is_over(stage, state.finished_at or now, now):
+            return _unguarded(state, f"its {stage.guard_seconds} s are over")
+        try:
+            found = await self._watch(body, spec, stage, state, now)
+        except ApiError as error:
+            if error.status not in REFUSALS:
+                raise
+            return state
+        if isinstance(found, GuardOver):
+            return _unguarded(state, found.reason)
+        if found.phase is not ProfilePhase.PROMOTED:
+            return _stepped(state, found, now).model_copy(update={"guarded": ()})
+        return state.model_copy(update={"unready_since": found.unready_since, "chances": found.chances or ()})
+
+    async def _write_guarded(
+        self, body: Object, spec: ProfileSpec, status: ProfileStatus, changed: Sequence[StageStatus], now: datetime
+    ) -> timedelta:
+        """Only a stage that goes back changes what the profile is."""
+        if any(it.phase in IN_PROGRESS for it in changed):
+            body = await self._set_finalizer(body, wanted=True)
+            return await self._write(body, spec, status, changed, now)
+        stages = status.stages
+        for it in changed:
+            stages = with_stage(stages, it)
+        await write_status(self.objects, PROFILE, body, status, status.model_copy(update={"stages": stages}))
+        return timedelta()
+
+    async def _watch(
+        self, body: Object, spec: ProfileSpec, stage: Stage, state: StageStatus, now: datetime
+    ) -> StageStep | GuardOver:
+        last_good, target = await self._revisions(stage, state)
+        if last_good is None or target is None:
+            return GuardOver("its ControllerRevisions are gone")
+        if why := _no_longer(body, state, await self._targets(body, spec, stage), last_good, target):
+            return GuardOver(why)
+        found = await self._observe(spec, stage, last_good.targets)
+        observed = {name: it.observed for name, it in found.items()}
+        generations = {it.component: it.generation for it in state.guarded}
+        step = watch(stage, generations, target.revision, observed, now, state.unready_since, state.chances)
+        if isinstance(step, GuardOver) or step.phase is not ProfilePhase.PROMOTED:
+            rivals = [_rival(it) for it in await self.objects.list(PROFILE)]
+            if (rival := in_the_middle(_rival(body), rivals, stage.namespace)) is not None:
+                return GuardOver(f"profile {rival.namespace}/{rival.name} has taken over")
+        return step
 
     async def _look_again(self, body: Object, status: ProfileStatus) -> None:
         """An ended profile was edited: that has been seen, and changes nothing."""
@@ -134,6 +193,8 @@ class ProfileReconciler:
         )
         if waiting is None and (why := await self._sharing_mismatch(spec, found)) is not None:
             waiting = Waiting("SharingMismatch", f"namespace {stage.namespace}: {why}", is_stalled=True)
+        if waiting is None and (why := too_small(spec.expect, {name: it.container for name, it in found.items()})):
+            waiting = Waiting("StartupBudget", f"namespace {stage.namespace}: {why}", is_stalled=True)
         if waiting is not None:
             return await self._wait(body, spec, status, waiting, now)
         metadata = body["metadata"]
@@ -164,26 +225,32 @@ class ProfileReconciler:
             last_good_revision=last_good.name,
             message=f"from revision {last_good.name} to {target.name}",
         )
-        return await self._write(body, spec, status, state, now)
+        return await self._write(body, spec, status, [state], now)
 
     async def _go_on(
         self,
         body: Object,
         spec: ProfileSpec,
         status: ProfileStatus,
-        stage: Stage,
-        state: StageStatus,
+        stages: Sequence[tuple[Stage, StageStatus]],
         now: datetime,
     ) -> timedelta:
-        """The next step of a stage that has begun; what the API server refuses turns it back."""
-        try:
-            step = await self._step(body, spec, stage, state, now)
-        except ApiError as error:
-            if error.status not in REFUSALS:
-                raise
-            step = blocked(stage, state.phase, state.phase_started_at or now, _obstacle(error), now)
-            return await self._write(body, spec, status, _stepped(state, step, now), now, step.obstacle) and _LATER
-        return await self._write(body, spec, status, _stepped(state, step, now), now, step.obstacle)
+        """The next step of the stages that are in progress; what the API server refuses turns a stage back."""
+        states: list[StageStatus] = []
+        obstacle: Obstacle | None = None
+        is_refused = False
+        for stage, state in stages:
+            try:
+                step = await self._step(body, spec, stage, state, now)
+            except ApiError as error:
+                if error.status not in REFUSALS:
+                    raise
+                is_refused = True
+                step = blocked(stage, state.phase, state.phase_started_at or now, _obstacle(error), now)
+            states.append(_stepped(state, step, now))
+            obstacle = obstacle or step.obstacle
+        again = await self._write(body, spec, status, states, now, obstacle)
+        return _LATER if is_refused else again
 
     async def _step(
         self, body: Object, spec: ProfileSpec, stage: Stage, state: StageStatus, now: datetime
@@ -196,11 +263,8 @@ class ProfileReconciler:
         Raises:
             ApiError: the API server has refused a call; the others were made.
         """
-        assert state.revision is not None  # Both were written when the stage began.
-        assert state.last_good_revision is not None
         targets = await self._targets(body, spec, stage)
-        revisions = Revisions(self.objects, stage.namespace)
-        last_good, target = await revisions.find(state.last_good_revision), await revisions.find(state.revision)
+        last_good, target = await self._revisions(stage, state)
         if last_good is None:
             message = f"ControllerRevision {state.last_good_revision}, the way back, is gone"
             return StageStep(ProfilePhase.DEGRADED, message, obstacle=Obstacle("RevisionGone", message))
@@ -223,6 +287,13 @@ class ProfileReconciler:
         wanted = last_good if step.phase in ON_THE_WAY_BACK or target is None else target
         await self._apply(stage, step, found, wanted)
         return step
+
+    async def _revisions(self, stage: Stage, state: StageStatus) -> tuple[StoredRevision | None, StoredRevision | None]:
+        """The stage's way back, and its way forward; None: it is gone."""
+        assert state.revision is not None  # Both were written when the stage began.
+        assert state.last_good_revision is not None
+        revisions = Revisions(self.objects, stage.namespace)
+        return await revisions.find(state.last_good_revision), await revisions.find(state.revision)
 
     async def _sharing_mismatch(self, spec: ProfileSpec, found: Mapping[str, Workload]) -> str | None:
         """Why the stage's cards are not shared as the profile expects it; the nodes are only read where it matters."""
@@ -288,14 +359,17 @@ class ProfileReconciler:
         body: Object,
         spec: ProfileSpec,
         status: ProfileStatus,
-        state: StageStatus,
+        states: Sequence[StageStatus],
         now: datetime,
         obstacle: Obstacle | None = None,
     ) -> timedelta:
-        stages = with_stage(status.stages, state)
+        """Write what has become of some of the stages, and what the whole amounts to."""
+        stages = status.stages
+        for it in states:
+            stages = with_stage(stages, it)
         phase = overall(spec, stages)
         generation = body["metadata"]["generation"]
-        message = f"stage {state.name}: {state.message}" if state.message else f"stage {state.name}: {state.phase}"
+        message = "; ".join(_said(it) for it in states)
         ended = phase in {ProfilePhase.ROLLED_BACK, ProfilePhase.PROMOTED}
         degraded = phase is ProfilePhase.ROLLED_BACK or phase in ON_THE_WAY_BACK
         conditions = status.conditions
@@ -310,18 +384,29 @@ class ProfileReconciler:
         ):
             conditions = with_condition(conditions, it)
         new = ProfileStatus(
-            phase=phase, observed_generation=generation, stage=state.name, stages=stages, conditions=conditions
+            phase=phase, observed_generation=generation, stage=states[-1].name, stages=stages, conditions=conditions
         )
-        old_phase = _phase(status.stages, state.name)
-        is_written = await write_status(self.objects, PROFILE, body, status, new)
-        if is_written:
-            await tell_outcomes(self.events, body, by_name(status).get(state.name), state, now)
-        if is_written and old_phase is not state.phase:
-            bad = state.phase is ProfilePhase.ROLLED_BACK or state.phase in ON_THE_WAY_BACK
-            await self.events.tell(body, str(state.phase), message, "Rollout", now, warning=bad)
-            if state.phase not in IN_PROGRESS:
-                STAGES.labels(str(state.phase)).inc()
-        return timedelta() if old_phase is not state.phase else _POLL
+        entered = [it for it in states if _phase(status.stages, it.name) is not it.phase]
+        if await write_status(self.objects, PROFILE, body, status, new):
+            before = by_name(status)
+            for it in states:
+                await tell_outcomes(self.events, body, before.get(it.name), it, now)
+            for it in entered:
+                bad = it.phase is ProfilePhase.ROLLED_BACK or it.phase in ON_THE_WAY_BACK
+                await self.events.tell(body, str(it.phase), _said(it), "Rollout", now, warning=bad)
+                if it.phase not in IN_PROGRESS:
+                    STAGES.labels(str(it.phase)).inc()
+        return timedelta() if entered else _POLL
+
+
+def _said(state: StageStatus) -> str:
+    return f"stage {state.name}: {state.message or state.phase}"
+
+
+def _unguarded(state: StageStatus, why: str) -> StageStatus:
+    return state.model_copy(
+        update={"guarded": (), "unready_since": None, "message": f"no longer guarded: {why}"[:4096]}
+    )
 
 
 def _no_longer(
@@ -364,6 +449,9 @@ def _stepped(state: StageStatus, step: StageStep, now: datetime) -> StageStatus:
             "unready_since": step.unready_since,
             "gates": state.gates if step.gates is None else step.gates,
             "chances": step.chances if step.chances is not None else state.chances,
+            "guarded": tuple(
+                GuardedWorkload(component=name, generation=it) for name, it in (step.guarded or {}).items()
+            ),
             "finished_at": now if step.phase not in IN_PROGRESS else None,
             "message": message[:4096],
         }

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cotune.api.experiment import ExperimentSpec
-from cotune.api.profile import Change, Expect, ProfileSpec, Provenance, Rollout
+from cotune.api.profile import Change, Expect, ExpectedStartup, ProfileSpec, Provenance, Rollout
 from cotune.api.quantities import canonical
 from cotune.api.sharing import Sharing
 from cotune.search.space import Candidate
@@ -40,6 +42,7 @@ def make_profile(
     trial: str,
     digest: str,
     artifact: str | None = None,
+    startup: Mapping[str, float] | None = None,
 ) -> NamedProfile | None:
     """The profile of a winner, named by the hash of its changes and of how it shares the card.
 
@@ -53,14 +56,20 @@ def make_profile(
         trial: the name of its trial.
         digest: what that trial ran, as `sha256:<64 hexadecimal digits>`.
         artifact: the record of that trial, written in the same way; None: it has none.
+        startup: component to the seconds that its start took in that trial, as far as they are known.
     """
     changed = changes(spec, winner)
     if not changed or spec.profile_template is None:
         return None
     sharing = spec.sharing(winner.values)
+    starts = tuple(
+        ExpectedStartup(component=it.name, seconds=math.ceil(seconds))
+        for it in spec.stack.components
+        if (seconds := (startup or {}).get(it.name, 0.0)) > 0
+    )
     profile = ProfileSpec(
         changes=changed,
-        expect=Expect(sharing=sharing) if sharing is not None else None,
+        expect=Expect(sharing=sharing, startup_seconds=starts) if sharing is not None or starts else None,
         start_order=tuple(it.name for it in spec.stack.components),
         provenance=Provenance(experiment=f"{namespace}/{experiment}", trial=trial, digest=digest, artifact=artifact),
         rollout=Rollout(stages=spec.profile_template.rollout.stages),

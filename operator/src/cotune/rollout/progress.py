@@ -46,6 +46,12 @@ def by_name(status: ProfileStatus) -> Mapping[str, StageStatus]:
     return {it.name: it for it in status.stages}
 
 
+def begun(spec: ProfileSpec, status: ProfileStatus) -> list[tuple[Stage, StageStatus]]:
+    """The stages that have begun, with their states, in their order."""
+    states = by_name(status)
+    return [(it, states[it.name]) for it in spec.rollout.stages if it.name in states]
+
+
 def with_stage(stages: Sequence[StageStatus], new: StageStatus) -> tuple[StageStatus, ...]:
     """The list with `new` in it."""
     if any(it.name == new.name for it in stages):
@@ -57,9 +63,16 @@ def overall(spec: ProfileSpec, stages: Sequence[StageStatus]) -> ProfilePhase:
     """The profile's phase as its stages make it."""
     if not stages:
         return ProfilePhase.PENDING
-    if len(stages) == len(spec.rollout.stages) and all(it.phase is ProfilePhase.PROMOTED for it in stages):
+    phases = [it.phase for it in stages]
+    if len(phases) == len(spec.rollout.stages) and set(phases) == {ProfilePhase.PROMOTED}:
         return ProfilePhase.PROMOTED
-    last = stages[-1].phase
+    # A guard takes back a stage that others have followed meanwhile: what goes wrong is said first.
+    for bad in (ProfilePhase.DEGRADED, ProfilePhase.ROLLING_BACK):
+        if bad in phases:
+            return bad
+    last = phases[-1]
+    if ProfilePhase.ROLLED_BACK in phases and last not in IN_PROGRESS:
+        return ProfilePhase.ROLLED_BACK
     return ProfilePhase.PROGRESSING if last is ProfilePhase.PROMOTED else last
 
 
@@ -107,15 +120,23 @@ def goes_before(mine: Rival, rivals: Sequence[Rival], namespace: str, now: datet
 
     One that is in the middle of its change there, else the oldest that still has its stage there before it.
     """
+    if (busy := in_the_middle(mine, rivals, namespace)) is not None:
+        return busy
     others = [it for it in rivals if (it.namespace, it.name) != (mine.namespace, mine.name)]
     contenders = [(it, current) for it in others if (current := current_stage(it.spec, it.status)) is not None]
-    here = [(it, by_name(it.status).get(stage.name)) for it, stage in contenders if stage.namespace == namespace]
-    busy = [it for it, state in here if state is not None and state.phase in IN_PROGRESS]
-    if busy:
-        return busy[0]
-    key = _age(mine)
-    by_age = sorted((it for it, _ in here), key=_age)
-    return next((it for it in by_age if _age(it) < key and _willing(it, now)), None)
+    here = [it for it, stage in contenders if stage.namespace == namespace]
+    return next((it for it in sorted(here, key=_age) if _age(it) < _age(mine) and _willing(it, now)), None)
+
+
+def in_the_middle(mine: Rival, rivals: Sequence[Rival], namespace: str) -> Rival | None:
+    """Another profile whose stage in a namespace is in progress."""
+    others = [it for it in rivals if (it.namespace, it.name) != (mine.namespace, mine.name)]
+    return next((it for it in others if _is_in_the_middle(it, namespace)), None)
+
+
+def _is_in_the_middle(rival: Rival, namespace: str) -> bool:
+    here = (state for stage, state in begun(rival.spec, rival.status) if stage.namespace == namespace)
+    return any(it.phase in IN_PROGRESS for it in here)
 
 
 def _willing(rival: Rival, now: datetime) -> bool:

@@ -33,11 +33,13 @@ class StageStep:
     obstacle: Obstacle | None = None
     """What stands in the way of the phase, whichever way it leads."""
     unready_since: datetime | None = None
-    """While the stage bakes: since when a workload is not ready."""
+    """While the stage bakes or is guarded: since when a workload is not ready."""
     gates: tuple[GateStatus, ...] | None = None
     """What its gates say; None: they were not asked."""
     chances: tuple[Chance, ...] | None = None
     """Signs of failure that were waited for so far; None: as they are on record."""
+    guarded: Mapping[str, int] | None = None
+    """At the promotion of a stage with a guard: component to the generation of its workload."""
 
 
 def blocked(stage: Stage, phase: ProfilePhase, phase_since: datetime, obstacle: Obstacle, now: datetime) -> StageStep:
@@ -79,6 +81,9 @@ def decide(
         return _decide(stage, phase, phase_since, target, last_good, observed, now, unready_since)
     weighed = weigh(observed, chances, now)
     step = _decide(stage, phase, phase_since, target, last_good, weighed.observed, now, unready_since)
+    if step.phase is ProfilePhase.PROMOTED and stage.guard_seconds:
+        guarded = {name: it.generation for name, it in observed.items()}
+        step = replace(step, guarded=guarded, message=f"guarded for {stage.guard_seconds} s from now")
     return replace(step, chances=weighed.chances)
 
 

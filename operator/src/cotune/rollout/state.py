@@ -61,5 +61,7 @@ class ObservedWorkload:
     """Of the pods, those that are being deleted or were made from another template: they hold what a new one needs."""
     unready: str = ""
     """What the pods that are not ready do, by pod and container."""
+    generation: int = 0
+    """Of the Deployment: with each change of its spec it is another."""
     unbindable: str = ""
     """Why its variables cannot be written: its owner has changed the container since; `values` are empty then."""

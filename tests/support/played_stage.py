@@ -1,0 +1,73 @@
+"""Two workloads, a grant and a profile for them, against a real API server: the controller manager makes the pods."""
+
+import copy
+from typing import Any
+
+from cotune.api.profile import ProfileStatus, StageStatus
+from cotune.cluster.events import Events
+from cotune.cluster.kinds import DEPLOYMENT, GRANT, POD, PROFILE
+from cotune.cluster.objects import Objects
+from cotune.cluster.workloads import ANNOTATION_REVISION
+from cotune.handlers.profile import ProfileReconciler
+
+from support.played_cluster import PlayedObjects, deployment, play_crashing, play_ready
+from support.resources import manifest
+
+SIZE = "ASR_WHISPER_SIZE"
+
+
+def profile_reconciler(objects: Objects) -> ProfileReconciler:
+    """A reconciler that knows nothing but the cluster."""
+    return ProfileReconciler(objects, Events(objects, "test"))
+
+
+async def create_stage(objects: PlayedObjects, namespace: str, grant: bool = True) -> None:
+    """Two workloads and a grant from their owner, all in one namespace."""
+    for name, container, env in (("judge", "vllm", []), ("whisper", "asr", [{"name": SIZE, "value": "small"}])):
+        await objects.create(DEPLOYMENT, namespace, deployment(namespace, name, container, env, replicas=1))
+    if grant:
+        body = copy.deepcopy(manifest("GpuTuningGrant"))
+        body["metadata"]["namespace"] = namespace
+        body["spec"]["from"] = [{"namespace": namespace}]
+        await objects.create(GRANT, namespace, body)
+
+
+async def create_profile(
+    objects: PlayedObjects,
+    namespace: str,
+    stage: str,
+    name: str = "p",
+    to: str = "tiny",
+    starts: dict[str, int] | None = None,
+    **stage_fields: int,
+) -> None:
+    """A profile of one stage, which is not guarded unless `stage_fields` say so."""
+    body = copy.deepcopy(manifest("GpuProfile"))
+    body["metadata"] = {"name": name, "namespace": namespace}
+    body["spec"]["changes"][0] |= {"from": "small", "to": to}
+    body["spec"]["rollout"] = {"stages": [{"name": "only", "namespace": stage, "guardSeconds": 0} | stage_fields]}
+    if starts is not None:
+        body["spec"]["expect"] = {"startupSeconds": [{"component": it, "seconds": s} for it, s in starts.items()]}
+    await objects.create(PROFILE, namespace, body)
+
+
+async def play_workloads(objects: PlayedObjects, namespace: str, broken: bool) -> None:
+    """Pods become ready; with `broken`, those of a template that cotune has marked crash."""
+    for pod in await objects.list(POD, namespace):
+        if "containerStatuses" in pod.get("status", {}) or "deletionTimestamp" in pod["metadata"]:
+            continue
+        is_marked = ANNOTATION_REVISION in pod["metadata"].get("annotations", {})
+        await (play_crashing if broken and is_marked else play_ready)(objects, pod)
+
+
+async def templates(objects: PlayedObjects, namespace: str) -> dict[str, tuple[Any, int]]:
+    """Deployment to its pod template and its replicas."""
+    found = await objects.list(DEPLOYMENT, namespace)
+    return {it["metadata"]["name"]: (it["spec"]["template"], it["spec"]["replicas"]) for it in found}
+
+
+async def stage_of(objects: Objects, namespace: str, name: str = "p") -> StageStatus:
+    """The state of a profile's only stage."""
+    body = await objects.get(PROFILE, namespace, name)
+    (state,) = ProfileStatus.model_validate(body["status"]).stages
+    return state
