@@ -36,9 +36,11 @@ _APPLY_PATCH = "application/apply-patch+yaml"
 class ApiError(Exception):
     """The API server answered with an error."""
 
-    def __init__(self, status: int, reason: str, message: str) -> None:
+    def __init__(self, status: int, reason: str, message: str, retry_after: float = 0) -> None:
         super().__init__(f"{status} {reason}: {message}")
         self.status = status
+        self.retry_after = retry_after
+        """Seconds for which the API server wants to be left alone, as with 429; 0: it does not say."""
         self.reason = reason
         """As in the API's Status object, such as `AlreadyExists`."""
         self.message = message
@@ -231,7 +233,8 @@ class Objects:
         response = await self._api.call_api(*serialized, _request_timeout=self._timeout)
         status, data = cast("int", response.status), cast("bytes", await response.read())
         if not 200 <= status <= 299:
-            raise _error(status, data)
+            headers = cast("Mapping[str, str]", response.getheaders())
+            raise _error(status, data, _seconds(headers.get("Retry-After", "")))
         return data
 
 
@@ -240,7 +243,11 @@ def _dry_run(wanted: bool) -> "list[tuple[str, str]]":
     return [("dryRun", "All")] if wanted else []
 
 
-def _error(status: int, data: bytes) -> ApiError | FencedError:
+def _seconds(retry_after: str) -> float:
+    return float(retry_after) if retry_after.isdigit() else 0.0
+
+
+def _error(status: int, data: bytes, retry_after: float) -> ApiError | FencedError:
     try:
         answer = cast("Object", json.loads(data))
     except ValueError:
@@ -258,4 +265,4 @@ def _error(status: int, data: bytes) -> ApiError | FencedError:
         case 403, _:
             return ForbiddenError(status, reason, message)
         case _:
-            return ApiError(status, reason, message)
+            return ApiError(status, reason, message, retry_after)
