@@ -90,8 +90,8 @@ test-helm: setup programs ## the chart as helm renders it
 test-apiserver: setup programs ## the tests against a real etcd and kube-apiserver
 	@$(BIN)/python -m pytest -m apiserver
 
-chaos: setup programs ## the operator killed at every call that writes, and failed in every way by a real API server (JOB=rollout for one)
-	@PYTHONPATH=$(PYTHONPATH):tests $(BIN)/python -m chaos $(if $(JOB),--job "$(JOB)")
+chaos: setup programs ## the operator killed at every call that writes, and failed in every way by a real API server (JOB=rollout for one, ALL=1 for death at each call)
+	@PYTHONPATH=$(PYTHONPATH):tests $(BIN)/python -m chaos $(if $(JOB),--job "$(JOB)") $(if $(ALL),--every-call)
 
 browser: setup ## Debian's chromium, for the tests of pages (as root, once)
 	@$(BIN)/python -c 'from localcluster.packages import ensure; ensure({"chromium": "chromium"})'

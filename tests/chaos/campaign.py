@@ -94,8 +94,14 @@ class Campaign:
             await objects.close()
 
 
-def plans(undisturbed: Undisturbed, with_etcd: bool) -> Iterator[Plan]:
-    """Death at every call of a job that writes; every other fault at the first call of each point."""
+def plans(undisturbed: Undisturbed, with_etcd: bool, at_every_call: bool = False) -> Iterator[Plan]:
+    """Death at every point of a job that writes, the first time and the last; every other fault the first time.
+
+    Args:
+        undisturbed: the job as it passes its points.
+        with_etcd: have etcd killed, too, in the middle.
+        at_every_call: death each time that a point is passed.
+    """
     writes = {point: times for point, times in undisturbed.passed.items() if not point.call.startswith("list ")}
     for point, times in undisturbed.passed.items():
         if point not in writes:
@@ -105,7 +111,8 @@ def plans(undisturbed: Undisturbed, with_etcd: bool) -> Iterator[Plan]:
             if fault is Fault.CONFLICT and point.call.startswith(("create ", "delete ")):
                 continue  # These have no resourceVersion to be in conflict with.
             is_death = fault in {Fault.DIES_BEFORE, Fault.DIES_AFTER}
-            for occurrence in range(times if is_death else 1):
+            first_and_last = sorted({0, times - 1})
+            for occurrence in (range(times) if at_every_call else first_and_last) if is_death else (0,):
                 yield Plan(fault, point, occurrence)
     if with_etcd:
         for point in list(writes)[len(writes) // 2 :][:1]:

@@ -123,13 +123,13 @@ async def deletion(objects: PlayedObjects, namespace: str) -> Object:
 
 
 JOBS: Mapping[str, Job] = {
-    "experiment": experiment,
-    "trial": trial,
-    "trial on a failing card": trial_on_a_failing_card,
     "rollout": rollout,
     "rollback": rollback,
-    "rollout over old revisions": rollout_over_old_revisions,
     "deletion in the middle": deletion,
+    "rollout over old revisions": rollout_over_old_revisions,
+    "trial": trial,
+    "trial on a failing card": trial_on_a_failing_card,
+    "experiment": experiment,
 }
 
 
