@@ -8,7 +8,7 @@ BIN := .venv/bin
 export PYTHONPATH := operator/src:local-cluster/src:simulation/src:demo/src:bench/src:servers/src
 LOCAL_CLUSTER = $(BIN)/python -m localcluster
 
-.PHONY: help demo demo-real setup programs requirements lint crds crds-check docs docs-check test-fast test-helm test-apiserver test \
+.PHONY: help demo demo-real setup programs requirements lint crds crds-check docs docs-check chaos test-fast test-helm test-apiserver test \
         bench-planner bench-plan-scale bench-load bench-verdict bench-word-errors browser prometheus test-browser gpu-bundle gpu-stack gpu-cluster gpu-code gpu-run cluster-up cluster-status cluster-down images clean
 
 help: ## this list
@@ -89,6 +89,9 @@ test-helm: setup programs ## the chart as helm renders it
 
 test-apiserver: setup programs prometheus ## the tests against a real etcd and kube-apiserver
 	@$(BIN)/python -m pytest -m apiserver
+
+chaos: setup programs ## the operator killed at every call that writes, and failed in every way by a real API server (JOB=rollout for one, ALL=1 for death at each call)
+	@PYTHONPATH=$(PYTHONPATH):tests $(BIN)/python -m chaos $(if $(JOB),--job "$(JOB)") $(if $(ALL),--every-call)
 
 browser: setup ## Debian's chromium, for the tests of pages (as root, once)
 	@$(BIN)/python -c 'from localcluster.packages import ensure; ensure({"chromium": "chromium"})'

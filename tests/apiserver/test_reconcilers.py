@@ -32,7 +32,7 @@ from cotune.cluster.kinds import (
     TRIAL,
     Kind,
 )
-from cotune.cluster.objects import ApiError, ConflictError, ForbiddenError, Object
+from cotune.cluster.objects import ApiError, ForbiddenError, Object
 from cotune.cluster.revisions import KEPT, Revisions
 from cotune.cluster.stacks import Stacks
 from cotune.cluster.workloads import ANNOTATION_REVISION
@@ -115,8 +115,9 @@ async def drive(
         except DiedError:
             driven.deaths += 1
             has_died = True
-        except ConflictError:
-            pass  # The work queue looks again.
+        except Exception as error:
+            if not objects.is_retried(error):
+                raise
         finally:
             objects.allowed_calls = None
         driven.most_calls = max(driven.most_calls, len(objects.asked) - calls)

@@ -58,3 +58,24 @@ def test_what_the_store_says_is_passed_on(tmp_path: Path) -> None:
         thread.close()
 
     asyncio.run(scenario())
+
+
+def test_what_is_stored_or_taken_away_too_late_does_not_reach_the_store(tmp_path: Path) -> None:
+    class TooLateError(Exception):
+        pass
+
+    def too_late() -> None:
+        raise TooLateError
+
+    async def scenario() -> None:
+        in_time = StoreThread(DirectoryStore(tmp_path))
+        digest = await in_time.put(b"x")
+        late = StoreThread(DirectoryStore(tmp_path), before_write=too_late)
+        with pytest.raises(TooLateError):
+            await late.put(b"y")
+        with pytest.raises(TooLateError):
+            await late.delete(digest)
+        assert [it.digest for it in await late.entries()] == [digest]
+        assert await late.get(digest) == b"x"
+
+    asyncio.run(scenario())

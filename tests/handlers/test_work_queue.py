@@ -2,6 +2,7 @@ import asyncio
 from datetime import timedelta
 
 import pytest
+from cotune.cluster.objects import ApiError
 from cotune.handlers import work_queue
 from cotune.handlers.work_queue import Key, WorkQueue, back_off_seconds
 
@@ -178,3 +179,26 @@ def test_what_is_in_work_may_end_and_nothing_else_begins(patience: float, ends: 
             return has_ended, begun, queue.trouble()
 
     assert asyncio.run(scenario()) == (ends, [KEY], "")
+
+
+@pytest.mark.parametrize(("wanted", "is_left_alone"), [(30.0, True), (0.0, False)])
+def test_an_api_server_that_wants_to_be_left_alone_is(
+    monkeypatch: pytest.MonkeyPatch, wanted: float, is_left_alone: bool
+) -> None:
+    monkeypatch.setattr(work_queue, "_FIRST_BACK_OFF", 0.01)
+
+    async def scenario() -> int:
+        passes = 0
+
+        async def reconcile(key: Key) -> timedelta | None:
+            nonlocal passes
+            passes += 1
+            raise ApiError(429, "TooManyRequests", "later", wanted)
+
+        queue = WorkQueue("test", reconcile, workers=1)
+        async with queue.running():
+            queue.add(KEY)
+            await asyncio.sleep(0.3)
+        return passes
+
+    assert (asyncio.run(scenario()) == 1) == is_left_alone

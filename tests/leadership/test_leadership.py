@@ -243,3 +243,22 @@ def test_renewing_ends_the_process_that_finds_another_leader() -> None:
     asyncio.run(scenario())
 
     assert lost[0] == "another one leads"
+
+
+def test_what_is_given_back_is_not_taken_again_by_a_renewal() -> None:
+    lease, lost = PlayedLease(), list[str]()
+    quick = Timing(duration=0.6, renew_deadline=0.4, retry=0.02)
+    leader = Leadership(cast("Objects", lease), "home", "leader", "one", quick, lost.append)
+
+    async def scenario() -> None:
+        await leader.acquire()
+        async with leader.renewing():
+            await asyncio.sleep(0.1)
+            await leader.release()
+            await asyncio.sleep(0.2)
+
+    asyncio.run(scenario())
+
+    assert lease.holders[-1] == ""
+    assert set(lease.holders[:-1]) == {"one"}
+    assert lost == []

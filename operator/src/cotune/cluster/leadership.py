@@ -64,6 +64,7 @@ class Leadership:
         self._lease: Object | None = None
         self._leads_until: float | None = None
         self._looked_at = clock()
+        self._renewals: asyncio.Task[None] | None = None
 
     @property
     def has_looked(self) -> bool:
@@ -97,13 +98,12 @@ class Leadership:
 
     @contextlib.asynccontextmanager
     async def renewing(self) -> AsyncGenerator[None]:
-        """Renew the Lease as long as the context lasts, and see to it that no moment too late goes unnoticed."""
-        task = asyncio.create_task(self._renew_for_ever(), name="leadership")
+        """Renew the Lease as long as the context lasts, or until it is given back."""
+        self._renewals = asyncio.create_task(self._renew_for_ever(), name="leadership")
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await self._stop_renewing()
 
     async def passes_the_fence(self) -> None:
         """Wait until the API server refuses the predecessor: a write that is only tried has passed as the leader's."""
@@ -126,6 +126,7 @@ class Leadership:
 
     async def release(self) -> None:
         """Give the Lease back, once nothing is in work any more."""
+        await self._stop_renewing()
         self._leads_until = None
         try:
             self._lease = await self._objects.get(LEASE, self._namespace, self._name)
@@ -135,6 +136,12 @@ class Leadership:
                 _logger.info("%s has given the Lease back", self._identity)
         except Exception as error:  # It ends by itself.
             _logger.warning("the Lease was not given back: %s: %s", type(error).__name__, error)
+
+    async def _stop_renewing(self) -> None:
+        if self._renewals is not None:
+            self._renewals.cancel()
+            await asyncio.gather(self._renewals, return_exceptions=True)
+            self._renewals = None
 
     async def _renew_for_ever(self) -> None:
         while True:

@@ -38,9 +38,11 @@ _APPLY_PATCH = "application/apply-patch+yaml"
 class ApiError(Exception):
     """The API server answered with an error."""
 
-    def __init__(self, status: int, reason: str, message: str) -> None:
+    def __init__(self, status: int, reason: str, message: str, retry_after: float = 0) -> None:
         super().__init__(f"{status} {reason}: {message}")
         self.status = status
+        self.retry_after = retry_after
+        """Seconds for which the API server wants to be left alone, as with 429; 0: it does not say."""
         self.reason = reason
         """As in the API's Status object, such as `AlreadyExists`."""
         self.message = message
@@ -131,7 +133,7 @@ class Objects:
             while line := await response.content.readline():
                 event = cast("Object", json.loads(line))
                 if event["type"] == "ERROR":
-                    raise _error(int(event["object"].get("code", 500)), json.dumps(event["object"]).encode())
+                    raise _error(int(event["object"].get("code", 500)), json.dumps(event["object"]).encode(), 0.0)
                 yield event["object"]["metadata"]
         finally:
             response.close()
@@ -266,7 +268,8 @@ class Objects:
         answer = await self._api.call_api(*serialized, _request_timeout=seconds or self._timeout)
         response = cast("ClientResponse", answer.response)
         if not 200 <= response.status <= 299:
-            raise _error(response.status, await response.read())
+            retry_after = _seconds(response.headers.get("Retry-After", ""))
+            raise _error(response.status, await response.read(), retry_after)
         return response
 
 
@@ -275,7 +278,11 @@ def _dry_run(wanted: bool) -> "list[tuple[str, str]]":
     return [("dryRun", "All")] if wanted else []
 
 
-def _error(status: int, data: bytes) -> ApiError | FencedError:
+def _seconds(retry_after: str) -> float:
+    return float(retry_after) if retry_after.isdigit() else 0.0
+
+
+def _error(status: int, data: bytes, retry_after: float) -> ApiError | FencedError:
     try:
         answer = cast("Object", json.loads(data))
     except ValueError:
@@ -293,4 +300,4 @@ def _error(status: int, data: bytes) -> ApiError | FencedError:
         case 403, _:
             return ForbiddenError(status, reason, message)
         case _:
-            return ApiError(status, reason, message)
+            return ApiError(status, reason, message, retry_after)

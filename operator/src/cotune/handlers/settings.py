@@ -29,11 +29,6 @@ class Settings:
     start: timedelta
     """How long a stack may take until all of its components are ready."""
     log_level: str
-    identity: str
-    """Of this process in the election: the pod's name and UID, `name_uid`; outside of a pod made up."""
-    lease: str
-    """Name of the Lease that the leader holds, in `namespace`."""
-    election: Timing
     liveness_port: int
     metrics_port: int
     node_agent: str | None = None
@@ -44,6 +39,11 @@ class Settings:
     """How many of them."""
     prometheus: str | None = None
     """The address of the Prometheus that the gates of stages ask; None: there is none."""
+    identity: str = ""
+    """Of this process in the election: the pod's name and UID, `name_uid`; outside of a pod made up."""
+    lease: str = "cotune-leader"
+    """Name of the Lease that the leader holds, in `namespace`."""
+    election: Timing = field(default_factory=Timing)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":

@@ -10,6 +10,8 @@ from time import monotonic
 
 from prometheus_client import Counter, Histogram
 
+from cotune.cluster.objects import ApiError
+
 LONGEST_PASS = 600.0
 """Seconds: a pass has about twenty calls, each of which gives up by itself after 20 s."""
 
@@ -136,6 +138,8 @@ class WorkQueue:
         except Exception as error:  # Whatever went wrong, the level is looked at again; a bug must not end the queue.
             failures = self._failures[key] = self._failures.get(key, 0) + 1
             delay = back_off_seconds(failures)
+            if isinstance(error, ApiError):
+                delay = max(delay, min(error.retry_after, _LONGEST_BACK_OFF))
             self._logger.warning("%s: %s: %s; again in %g s", key, type(error).__name__, error, delay)
             self._logger.debug("%s", key, exc_info=error)
             RECONCILE_ERRORS.labels(self._kind).inc()

@@ -1,0 +1,131 @@
+"""`make chaos`: the operator is killed at every call that writes, and the API server fails it in every way."""
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from chaos.campaign import Campaign, Run, Undisturbed, plans, written_sites
+from chaos.faults import Fault, Plan
+from chaos.jobs import JOBS
+from localcluster.locations import Instance
+from localcluster.supervisor import ProcessState, read_records
+from support.api_server import running_api_server
+
+_REPOSITORY = Path(__file__).parents[2]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run it; 0: every outcome was the same as without."""
+    parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
+    parser.add_argument("--output", type=Path, default=_REPOSITORY / "build" / "chaos.json")
+    parser.add_argument("--job", choices=JOBS, action="append", help="only this one; may be repeated")
+    parser.add_argument("--every-call", action="store_true", help="death each time that a point is passed")
+    options = parser.parse_args(arguments)
+    jobs: list[str] = options.job or list(JOBS)
+    logging.disable(logging.WARNING)  # What the reconcilers say of each of hundreds of runs.
+    begun = time.monotonic()
+    runs: list[Run] = []
+    unreached: list[str] = []
+    with running_api_server("chaos", _REPOSITORY / "crds") as server:
+        campaign = Campaign(server, etcd_killer(f"chaos-{os.getpid()}"))
+        for job in jobs:
+            undisturbed = campaign.record(job)
+            todo = list(plans(undisturbed, True, options.every_call))
+            print(f"{job}: {undisturbed.seconds:.0f} s undisturbed, {len(todo)} faults", flush=True)
+            for plan in todo:
+                runs.append(campaign.run(job, plan))
+                if runs[-1].outcome != "same":
+                    print(f"  {plan}: {runs[-1].outcome}: {runs[-1].detail[:600]}", flush=True)
+            seconds = time.monotonic() - begun
+            unreached = _unreached(campaign) if jobs == list(JOBS) else []
+            options.output.parent.mkdir(parents=True, exist_ok=True)
+            report = _report(campaign.undisturbed, runs, unreached, seconds)
+            options.output.write_text(json.dumps(report, indent=1))
+    for line in _table(campaign.undisturbed, runs, unreached):
+        print(line)
+    print(f"{time.monotonic() - begun:.0f} s; {options.output}")
+    return 1 if unreached or any(it.outcome != "same" for it in runs) else 0
+
+
+def _unreached(campaign: Campaign) -> list[str]:
+    reached = frozenset[Any]().union(*(it.sites for it in campaign.undisturbed.values()))
+    return sorted(str(it) for it in written_sites() - reached)
+
+
+def etcd_killer(name: str) -> Callable[[], None]:
+    """What kills the etcd of an instance, and waits until its supervisor has started it again."""
+    instance = Instance.named(name)
+
+    def kill() -> None:
+        before = read_records(instance)["etcd"]
+        assert before.pid is not None
+        os.kill(before.pid, 9)
+        deadline = time.monotonic() + 30
+        while True:
+            with contextlib.suppress(ValueError):  # It is being written.
+                now = read_records(instance)["etcd"]
+                if now.restarts > before.restarts and now.state is ProcessState.READY:
+                    return
+            assert time.monotonic() < deadline, "etcd does not start again"
+            time.sleep(0.05)
+
+    return kill
+
+
+def _report(
+    undisturbed: dict[str, Undisturbed], runs: list[Run], unreached: list[str], seconds: float
+) -> dict[str, Any]:
+    points = [
+        {"job": job, "point": str(point), "times": times}
+        for job, it in undisturbed.items()
+        for point, times in it.passed.items()
+        if not point.call.startswith("list ")
+    ]
+    return {
+        "seconds": round(seconds, 1),
+        "points": points,
+        "writeSites": sorted(str(it) for it in written_sites()),
+        "writeSitesNotReached": unreached,
+        "runs": [_plan(it.plan) | {"job": it.job} | _outcome(it) for it in runs],
+    }
+
+
+def _plan(plan: Plan) -> dict[str, Any]:
+    return {"point": str(plan.point), "occurrence": plan.occurrence, "fault": str(plan.fault)}
+
+
+def _outcome(run: Run) -> dict[str, Any]:
+    return {key: value for key, value in asdict(run).items() if key in {"outcome", "detail", "seconds"}}
+
+
+def _table(undisturbed: dict[str, Undisturbed], runs: list[Run], unreached: list[str]) -> list[str]:
+    done, same = Counter[tuple[str, Fault]](), Counter[tuple[str, Fault]]()
+    for run in runs:
+        done[run.job, run.plan.fault] += 1
+        same[run.job, run.plan.fault] += run.outcome == "same"
+    width = max(len(it) for it in Fault) + 2
+    lines = [f"{'same outcome of runs, by job':<{width}}" + "".join(f"{it:>28}" for it in undisturbed)]
+    writes = (sum(n for p, n in it.passed.items() if not p.call.startswith("list ")) for it in undisturbed.values())
+    points = (sum(1 for p in it.passed if not p.call.startswith("list ")) for it in undisturbed.values())
+    lines.append(f"{'points that write':<{width}}" + "".join(f"{it:>28}" for it in points))
+    lines.append(f"{'calls that write':<{width}}" + "".join(f"{it:>28}" for it in writes))
+    for fault in Fault:
+        cells = (f"{same[job, fault]} of {done[job, fault]}" if done[job, fault] else "-" for job in undisturbed)
+        lines.append(f"{fault:<{width}}" + "".join(f"{it:>28}" for it in cells))
+    total = sum(same.values())
+    lines.append(f"{total} of {len(runs)} runs ended as without a fault")
+    lines.extend(f"no job reaches {it}" for it in unreached)
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

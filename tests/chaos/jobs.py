@@ -1,0 +1,199 @@
+"""What the operator does, job by job, each from its beginning to its end on a real API server."""
+
+import functools
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
+
+from apiserver.test_reconcilers import (
+    create_experiment,
+    create_profile,
+    create_stage,
+    drive,
+    experiment_run,
+    first_trial,
+    play_trial_pods,
+    play_workloads,
+    profile_reconciler,
+    templates,
+    trial_reconciler,
+    trial_run,
+)
+from cotune.api.grant import GrantSpec
+from cotune.cluster.cards import ANNOTATION_QUARANTINED_UNTIL, Cards
+from cotune.cluster.kinds import CONTROLLER_REVISION, DEPLOYMENT, GRANT, LEASE, POD, PROFILE, SERVICE, TRIAL
+from cotune.cluster.objects import Object
+from cotune.cluster.revisions import KEPT, Revisions
+from cotune.rollout.state import Revision, WorkloadRevision
+from support.played_cluster import PlayedObjects, new_namespace
+from support.resources import manifest
+
+Job = Callable[[PlayedObjects, str], Awaitable[Object]]
+"""Does it in a namespace; what is there in the end. The same every time, whatever happens on the way."""
+
+MADE = {"GpuTrial", "GpuProfile", "Pod", "Service", "ControllerRevision", "Lease"}
+OURS = {"app.kubernetes.io/managed-by": "cotune"}
+
+
+async def experiment(objects: PlayedObjects, namespace: str) -> Object:
+    """Two candidates, a verdict, a profile; the trials are played."""
+    _, end = await experiment_run(objects, namespace, None)
+    return end | _once(objects)
+
+
+async def trial(objects: PlayedObjects, namespace: str) -> Object:
+    """One candidate on one card."""
+    _, end = await trial_run(objects, namespace, None)
+    return {key: value for key, value in end.items() if key != "created"} | _once(objects)
+
+
+async def trial_on_a_failing_card(objects: PlayedObjects, namespace: str) -> Object:
+    """A trial that is Invalid, and whose card is left alone for a while."""
+    await create_experiment(objects, namespace, shares=True)
+    name = await first_trial(objects, namespace)
+    play = functools.partial(play_trial_pods, objects, namespace, name, xids=[79])
+
+    async def one_pass(body: Object, now: datetime) -> timedelta | None:
+        return await trial_reconciler(objects, namespace).reconcile(body, now)
+
+    await drive(objects, TRIAL, namespace, name, one_pass, play, None)
+    status = (await objects.get(TRIAL, namespace, name))["status"]
+    lease = await objects.get(LEASE, namespace, "card-lab")
+    return {
+        "outcome": (status["phase"], status["reason"], status["measurements"]),
+        "holder": await Cards(objects, namespace).holder("lab"),
+        "quarantined": ANNOTATION_QUARANTINED_UNTIL in lease["metadata"].get("annotations", {}),
+        "left": [await objects.list(kind, namespace) for kind in (POD, SERVICE)],
+        **_once(objects),
+    }
+
+
+async def rollout(objects: PlayedObjects, namespace: str, broken: bool = False) -> Object:
+    """A profile over staging and production; with `broken`, its values let nothing start."""
+    production = await new_namespace(objects)
+    return await _rollout(objects, namespace, {"staging": namespace, "production": production}, broken)
+
+
+async def rollback(objects: PlayedObjects, namespace: str) -> Object:
+    """The same with values that let nothing start: production is never touched."""
+    return await rollout(objects, namespace, broken=True)
+
+
+async def rollout_over_old_revisions(objects: PlayedObjects, namespace: str) -> Object:
+    """A stage whose namespace keeps more revisions than are kept."""
+    await create_stage(objects, namespace)
+    [grant] = await objects.list(GRANT, namespace)
+    targets = {it.component: it for it in GrantSpec.model_validate(grant["spec"]).targets}
+    for replicas in range(2, KEPT + 4):
+        state = Revision(tuple(WorkloadRevision(it, {}, replicas) for it in ("judge", "stt")))
+        await Revisions(objects, namespace).ensure(state, targets, None, "x/old")
+    end = await _rollout(objects, namespace, {"only": namespace}, broken=False, is_made=True)
+    # One more may stay until the next stage: what is listed may be older than the newest.
+    kept = end.pop("revisions")["only"]
+    [stage] = (await objects.get(PROFILE, namespace, "p"))["status"]["stages"]
+    in_use = {stage["revision"], stage["lastGoodRevision"]} <= {name for _, name in kept}
+    return end | {"in use": in_use, "is pruned": KEPT <= len(kept) <= KEPT + 1}
+
+
+async def deletion(objects: PlayedObjects, namespace: str) -> Object:
+    """A profile that is deleted in the middle of its stage."""
+    await create_stage(objects, namespace)
+    before = await templates(objects, namespace)
+    await create_profile(objects, namespace, namespace)
+    is_deleted = False
+
+    async def one_pass(body: Object, now: datetime) -> timedelta | None:
+        return await profile_reconciler(objects).reconcile(body, now)
+
+    async def play() -> None:
+        nonlocal is_deleted
+        await play_workloads(objects, namespace, False)
+        changed, _ = (await templates(objects, namespace))["whisper"]
+        if not is_deleted and changed != before["whisper"][0]:
+            is_deleted = True
+            await objects.delete(PROFILE, namespace, "p")
+
+    await drive(objects, PROFILE, namespace, "p", one_pass, play, None)
+    return {
+        "profile": await objects.find(PROFILE, namespace, "p"),
+        "is as before": await templates(objects, namespace) == before,
+        "changes": await _changes(objects, namespace),
+        "revisions": await _revisions(objects, namespace),
+    }
+
+
+JOBS: Mapping[str, Job] = {
+    "rollout": rollout,
+    "rollback": rollback,
+    "deletion in the middle": deletion,
+    "rollout over old revisions": rollout_over_old_revisions,
+    "trial": trial,
+    "trial on a failing card": trial_on_a_failing_card,
+    "experiment": experiment,
+}
+
+
+async def _rollout(
+    objects: PlayedObjects, namespace: str, stages: Mapping[str, str], broken: bool, is_made: bool = False
+) -> Object:
+    for stage in stages.values():
+        if not is_made:
+            await create_stage(objects, stage)
+        [grant] = await objects.list(GRANT, stage)
+        invited = {"spec": {"from": [{"namespace": namespace}]}}
+        await objects.merge(GRANT, stage, grant["metadata"]["name"], invited)
+    before = {name: await templates(objects, stage) for name, stage in stages.items()}
+    body = manifest("GpuProfile")
+    body["metadata"] = {"name": "p", "namespace": namespace}
+    body["spec"]["changes"][0] |= {"from": "small", "to": "tiny"}
+    times = {"readinessDeadlineSeconds": 60, "bakeSeconds": 0}
+    body["spec"]["rollout"] = {
+        "stages": [{"name": name, "namespace": stage, **times} for name, stage in stages.items()]
+    }
+    await objects.create(PROFILE, namespace, body)
+
+    async def one_pass(body: Object, now: datetime) -> timedelta | None:
+        return await profile_reconciler(objects).reconcile(body, now)
+
+    async def play() -> None:
+        phases = await _phases(objects, namespace)
+        for number, (name, stage) in enumerate(stages.items()):
+            await play_workloads(objects, stage, broken)
+            earlier = list(stages)[:number]
+            if any(phases.get(it) != "Promoted" for it in earlier):
+                assert await templates(objects, stage) == before[name], f"{name} was touched before {earlier}"
+
+    await drive(objects, PROFILE, namespace, "p", one_pass, play, None)
+    after = await objects.get(PROFILE, namespace, "p")
+    return {
+        "phase": after["status"]["phase"],
+        "stages": await _phases(objects, namespace),
+        "finalizers": after["metadata"].get("finalizers", []),
+        "templates": {name: await templates(objects, stage) for name, stage in stages.items()},
+        "is as before": {name: await templates(objects, stage) == before[name] for name, stage in stages.items()},
+        "changes": {name: await _changes(objects, stage) for name, stage in stages.items()},
+        "revisions": {name: await _revisions(objects, stage) for name, stage in stages.items()},
+        **_once(objects),
+    }
+
+
+async def _phases(objects: PlayedObjects, namespace: str) -> dict[str, str]:
+    status = (await objects.get(PROFILE, namespace, "p")).get("status", {})
+    return {it["name"]: it["phase"] for it in status.get("stages", ())}
+
+
+async def _changes(objects: PlayedObjects, namespace: str) -> dict[str, int]:
+    """How often each workload's spec was changed: a change that is made twice counts twice."""
+    return {it["metadata"]["name"]: it["metadata"]["generation"] for it in await objects.list(DEPLOYMENT, namespace)}
+
+
+async def _revisions(objects: PlayedObjects, namespace: str) -> list[tuple[int, str]]:
+    found = await objects.list(CONTROLLER_REVISION, namespace, OURS)
+    return sorted((it["revision"], it["metadata"]["name"]) for it in found)
+
+
+def _once(objects: PlayedObjects) -> Object:
+    """What was made, by kind, and what of it more than once: no repeat runs twice."""
+    made = [it for it in objects.created if it.split("/")[0] in MADE]
+    twice = [name for name, times in Counter(made).items() if times > 1]
+    return {"made": dict(Counter(it.split("/")[0] for it in made)), "made twice": twice}
