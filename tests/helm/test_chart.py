@@ -13,6 +13,8 @@ pytestmark = pytest.mark.helm
 
 OPERATOR = {"kind": "ServiceAccount", "name": "cotune", "namespace": "cotune-system"}
 READING = {"get", "list", "watch"}
+AUTHORS = ("cotune-experiments", "cotune-profiles")
+APPROVALS = tuple(f"{it}-approvals" for it in AUTHORS)
 
 
 @pytest.fixture(scope="module")
@@ -285,7 +287,7 @@ def test_every_policy_is_bound_and_denies(defaults: Rendered) -> None:
     policies = {it["metadata"]["name"] for it in defaults.all("ValidatingAdmissionPolicy")}
     bindings = defaults.all("ValidatingAdmissionPolicyBinding")
 
-    assert policies == {"cotune-experiments", "cotune-profiles", "cotune-trials"}
+    assert policies == {*AUTHORS, *APPROVALS, "cotune-trials"}
     assert {it["spec"]["policyName"] for it in bindings} == policies
     assert all(it["spec"]["validationActions"] == ["Deny"] for it in bindings)
 
@@ -295,18 +297,19 @@ def test_every_stage_that_the_models_allow_is_asked_about(defaults: Rendered) ->
     experiment = crds["GpuAllocationExperiment"]["properties"]["spec"]["properties"]["profileTemplate"]
     profile = crds["GpuProfile"]["properties"]["spec"]
 
-    for schema, policy in ((experiment, "cotune-experiments"), (profile, "cotune-profiles")):
+    for schema, kind in ((experiment, "experiments"), (profile, "profiles")):
         most = schema["properties"]["rollout"]["properties"]["stages"]["maxItems"]
-        validations = defaults.one("ValidatingAdmissionPolicy", policy)["spec"]["validations"]
-        asked = [it for it in validations if "deployments" in it["expression"]]
-        assert len(asked) == most
+        for policy, words in ((f"cotune-{kind}", "deployments"), (f"cotune-{kind}-approvals", "'approve'")):
+            validations = defaults.one("ValidatingAdmissionPolicy", policy)["spec"]["validations"]
+            assert len([it for it in validations if words in it["expression"]]) == most
 
 
 @pytest.mark.parametrize(
     ("setting", "left"),
     [
-        ("admission.authors=false", {"cotune-trials"}),
-        ("admission.trials=false", {"cotune-experiments", "cotune-profiles"}),
+        ("admission.authors=false", {*APPROVALS, "cotune-trials"}),
+        ("admission.approvals=false", {*AUTHORS, "cotune-trials"}),
+        ("admission.trials=false", {*AUTHORS, *APPROVALS}),
     ],
 )
 def test_a_policy_can_be_switched_off(setting: str, left: set[str]) -> None:

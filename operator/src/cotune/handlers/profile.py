@@ -16,6 +16,7 @@ from cotune.cluster.objects import REFUSALS, ApiError, ForbiddenError, Object, O
 from cotune.cluster.revisions import Revisions, StoredRevision, as_stored
 from cotune.cluster.workloads import Workload, Workloads
 from cotune.handlers.gates import Gates, tell_outcomes
+from cotune.handlers.retries import start_anew
 from cotune.handlers.statuses import condition, status_of, write_status
 from cotune.rollout.beginning import unfit
 from cotune.rollout.convergence import Scale, SetValues
@@ -30,6 +31,7 @@ from cotune.rollout.progress import (
     goes_before,
     hindrance,
     overall,
+    retried,
     with_stage,
 )
 from cotune.rollout.stage import Obstacle, StageStep, blocked, decide
@@ -55,9 +57,11 @@ class ProfileReconciler:
         """One pass over the profile as it was just read."""
         spec = ProfileSpec.model_validate(body["spec"])
         status = ProfileStatus.model_validate(status_of(body))
+        is_deleted = "deletionTimestamp" in body["metadata"]
+        if not is_deleted and (anew := retried(spec, status)) is not None:
+            return await start_anew(self.objects, self.events, body, status, anew, now)
         stage = current_stage(spec, status)
         state = by_name(status).get(stage.name) if stage is not None else None
-        is_deleted = "deletionTimestamp" in body["metadata"]
         begun = state is not None and state.phase in IN_PROGRESS
         if is_deleted and state is not None and state.phase is ProfilePhase.DEGRADED:
             begun = False  # A person has taken over: the way back did not lead there in time.
@@ -195,7 +199,7 @@ class ProfileReconciler:
             message = f"ControllerRevision {state.last_good_revision}, the way back, is gone"
             return StageStep(ProfilePhase.DEGRADED, message, obstacle=Obstacle("RevisionGone", message))
         found = await self._observe(spec, stage, last_good.targets)
-        why = _no_longer(body, state, targets, last_good, target)
+        why = _no_longer(body, spec, state, targets, last_good, target)
         if not why and state.phase not in ON_THE_WAY_BACK:
             # The pods that have started since may run elsewhere.
             mismatch = await self._sharing_mismatch(spec, found)
@@ -298,7 +302,12 @@ class ProfileReconciler:
         ):
             conditions = with_condition(conditions, it)
         new = ProfileStatus(
-            phase=phase, observed_generation=generation, stage=state.name, stages=stages, conditions=conditions
+            phase=phase,
+            observed_generation=generation,
+            stage=state.name,
+            retries=status.retries,
+            stages=stages,
+            conditions=conditions,
         )
         old_phase = _phase(status.stages, state.name)
         is_written = await write_status(self.objects, PROFILE, body, status, new)
@@ -314,6 +323,7 @@ class ProfileReconciler:
 
 def _no_longer(
     body: Object,
+    spec: ProfileSpec,
     state: StageStatus,
     targets: Targets | Refusal,
     last_good: StoredRevision,
@@ -322,6 +332,8 @@ def _no_longer(
     """Why a stage that has begun must not go on to its target; empty when it may."""
     if "deletionTimestamp" in body["metadata"]:
         return "the profile was deleted in the middle of its rollout"
+    if spec.rollout.abort:
+        return "Aborted: spec.rollout.abort is true"
     if isinstance(targets, Refusal):
         return f"{targets.reason}: {targets.message}"
     if target is None:
