@@ -31,16 +31,16 @@ def profile_tree(key: str, spec: ProfileSpec, status: ProfileStatus, now: dateti
 
 
 def _row(spec: ProfileSpec, stage: Stage, state: StageStatus | None, is_current: bool, now: datetime) -> _Row:
+    looks = {it.name: it for it in state.gates} if state is not None else {}
+    gates = [_gate(it.name, looks.get(it.name), it.dry_run) for it in stage.gates]
     if state is None:
         held = hindrance(spec, stage, now) if is_current else None
         when = held.message if held is not None else ("begins next" if is_current else f"approval {stage.approval}")
-        return _Row((stage.name, stage.namespace, "-", when), [_gate(it.name, None) for it in stage.gates])
-    looks = {it.name: it for it in state.gates}
-    gates = [_gate(it.name, looks.get(it.name), it.dry_run) for it in stage.gates]
+        return _Row((stage.name, stage.namespace, "-", when), gates)
     return _Row((stage.name, stage.namespace, str(state.phase), _time(stage, state, now)), gates)
 
 
-def _gate(name: str, look: GateStatus | None, dry_run: bool = False) -> Sequence[str]:
+def _gate(name: str, look: GateStatus | None, dry_run: bool) -> Sequence[str]:
     named = f"gate {name}{' (dry run)' if dry_run else ''}"
     return (named, "-", "") if look is None else (named, str(look.outcome), look.message)
 
@@ -51,17 +51,16 @@ def _time(stage: Stage, state: StageStatus, now: datetime) -> str:
     deadline = timedelta(seconds=stage.readiness_deadline_seconds)
     match state.phase:
         case ProfilePhase.PROGRESSING:
-            return f"at most {_duration(since + deadline - now)} until it is ready; {state.message}"
+            told = f"at most {_duration(since + deadline - now)} until it is ready"
         case ProfilePhase.BAKING:
             left = since + timedelta(seconds=stage.bake_seconds) - now
             told = f"{_duration(left)} of bake time left" if left > timedelta() else "the bake time is over"
-            return f"{told}; {state.message}"
         case ProfilePhase.ROLLING_BACK:
-            return f"at most {_duration(since + deadline - now)} until it is back; {state.message}"
+            told = f"at most {_duration(since + deadline - now)} until it is back"
         case _:
             took = state.finished_at - state.started_at if state.finished_at and state.started_at else None
-            told = [f"took {_duration(took)}"] if took is not None else []
-            return "; ".join([*told, *([state.message] if state.message else [])])
+            told = f"took {_duration(took)}" if took is not None else ""
+    return "; ".join(it for it in (told, state.message) if it)
 
 
 def _duration(span: timedelta) -> str:
