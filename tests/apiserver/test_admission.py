@@ -33,6 +33,18 @@ USERS: dict[str, dict[str, str]] = {
     "without-pods": {LAB: "author", STAGING: "edit", PRODUCTION: "edit"},
     "owner-of-production": {PRODUCTION: "admin"},
     "reader": {LAB: "view"},
+    # May do everything by hand, but not let a stage begin.
+    "without-approval": dict.fromkeys([LAB, STAGING, PRODUCTION], "edit"),
+    "approver-of-staging": dict.fromkeys([LAB, STAGING, PRODUCTION], "edit"),
+}
+
+# Who may let stages begin, and where.
+APPROVERS: dict[str, list[str]] = {
+    "everywhere": [STAGING, PRODUCTION, *MORE, STRANGE],
+    "not-in-production": [STAGING],
+    "without-pods": [STAGING],
+    "lab-only": [STAGING],
+    "approver-of-staging": [STAGING],
 }
 
 
@@ -103,6 +115,62 @@ def test_the_last_of_sixteen_stages_is_asked_about_too(cluster: ApiServer, kind:
     assert allowed.accepted, allowed.text
     assert f"{PATHS[kind]}[15].namespace: everywhere may not patch deployments in namespace {STRANGE}" in refused.text
     assert unlimited.accepted, unlimited.text
+
+
+def profile(name: str, *approvals: str) -> dict[str, Any]:
+    """A profile with a stage in staging, and one in production."""
+    made = resource(PROFILE, name, stages=[STAGING, PRODUCTION])
+    for stage, approval in zip(made["spec"]["rollout"]["stages"], approvals, strict=True):
+        stage["approval"] = approval
+    return made
+
+
+def refusal(index: int, user: str, namespace: str) -> str:
+    return (
+        f"denied request: spec.rollout.stages[{index}].approval: {user} may not approve gpuprofiles in namespace "
+        f"{namespace}: write Manual, and let somebody approve who may"
+    )
+
+
+@pytest.mark.parametrize("kind", [EXPERIMENT, PROFILE])
+def test_who_writes_a_stage_as_approved_must_be_allowed_to_approve_there(cluster: ApiServer, kind: str) -> None:
+    answer = _create(cluster, "without-approval", resource(kind, stages=[STAGING]))
+
+    assert f"{PATHS[kind]}[0].approval: without-approval may not approve gpuprofiles in namespace {STAGING}" in (
+        answer.text
+    )
+    assert _create(cluster, "approver-of-staging", resource(kind, stages=[STAGING])).accepted
+
+
+def test_who_may_not_approve_may_write_a_profile_that_awaits_approval(cluster: ApiServer) -> None:
+    answer = _create(cluster, "without-approval", profile("new", "Manual", "Manual"))
+
+    assert answer.accepted, answer.text
+
+
+def test_approving_is_a_verb_of_its_own_in_the_stages_namespace(cluster: ApiServer) -> None:
+    _must(cluster.apply(profile("awaits", "Manual", "Manual")))
+
+    def approve(user: str, *approvals: str) -> Answer:
+        stages = profile("awaits", *approvals)["spec"]["rollout"]["stages"]
+        return _patch(cluster, user, PROFILE, "awaits", {"spec": {"rollout": {"stages": stages}}})
+
+    assert refusal(0, "without-approval", STAGING) in approve("without-approval", "Auto", "Manual").text
+    assert approve("approver-of-staging", "Auto", "Manual").accepted
+    assert refusal(1, "approver-of-staging", PRODUCTION) in approve("approver-of-staging", "Auto", "Auto").text
+    assert approve("everywhere", "Auto", "Auto").accepted
+
+
+def test_what_was_approved_is_not_asked_about_again_unless_it_starts_anew(cluster: ApiServer) -> None:
+    _must(cluster.apply(profile("approved", "Auto", "Manual")))
+
+    def edited(user: str, **rollout: Any) -> Answer:
+        return _patch(cluster, user, PROFILE, "approved", {"spec": {"rollout": rollout}})
+
+    assert edited("without-approval", paused=True).accepted
+    assert edited("without-approval", abort=True).accepted
+    assert refusal(0, "without-approval", STAGING) in edited("without-approval", retries=1).text
+    assert edited("approver-of-staging", retries=1).accepted
 
 
 def test_an_author_must_be_allowed_to_create_pods_where_the_trials_run(cluster: ApiServer) -> None:
@@ -358,6 +426,20 @@ def _surroundings() -> Iterator[dict[str, Any]]:
                 "kind": "RoleBinding",
                 "metadata": {"name": user, "namespace": namespace},
                 "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+                "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
+            }
+
+    for user, namespaces in APPROVERS.items():
+        for namespace in namespaces:
+            yield {
+                "apiVersion": "rbac.authorization.k8s.io/v1",
+                "kind": "RoleBinding",
+                "metadata": {"name": f"{user}-approves", "namespace": namespace},
+                "roleRef": {
+                    "apiGroup": "rbac.authorization.k8s.io",
+                    "kind": "ClusterRole",
+                    "name": "cotune-approver",
+                },
                 "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
             }
 

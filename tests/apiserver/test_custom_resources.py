@@ -165,6 +165,8 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     (PROFILE, {"rollout.stages.0.guardSeconds": 604800}),
     (TRIAL, {"purpose": "Confirmation"}),
     (PROFILE, {"rollout.paused": True}),
+    (PROFILE, {"rollout.abort": True}),
+    (PROFILE, {"rollout.retries": 3}),
     (PROFILE, {"rollout.stages.0.gates": [GATE]}),
     (PROFILE, {"rollout.stages.0.gates": [GATE | {"max": None, "min": "-1"}]}),
     (PROFILE, {"rollout.stages.0.gates": [AGAINST, GATE | {"name": "other", "dryRun": True, "onUndecided": "Pass"}]}),
@@ -500,6 +502,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     (PROFILE, {"provenance.digest": "sha256:0"}, "spec.provenance.digest", "should match"),
     (PROFILE, {"provenance.artifact": "sha256:0"}, "spec.provenance.artifact", "should match"),
     (PROFILE, {"rollout.stages.1.namespace": "voice-staging"}, "spec.rollout.stages", "the same namespace"),
+    (PROFILE, {"rollout.retries": -1}, "spec.rollout.retries", "greater than or equal to 0"),
     (PROFILE, {"rollout.stages.0.gates": [GATE, GATE]}, "spec.rollout.stages[0].gates[1]", "Duplicate value"),
     *(
         (PROFILE, {"rollout.stages.0.gates": [it]}, "spec.rollout.stages[0].gates[0]", "one of max, min and")
@@ -618,6 +621,33 @@ def test_a_rollout_may_be_paused_after_it_was_applied(api_server: ApiServer) -> 
     assert api_server.apply(resource(PROFILE)).accepted
 
     assert api_server.apply(resource(PROFILE, {"rollout.paused": True})).accepted
+
+
+@pytest.mark.parametrize(
+    ("changes", "path", "reason"),
+    [
+        ({"rollout.retries": 2}, "", ""),
+        ({"rollout.retries": 1, "rollout.abort": True}, "", ""),
+        ({"rollout.retries": 0}, "spec.rollout.retries", "retries may only grow"),
+        ({"rollout.retries": 2, "rollout.abort": True}, "spec.rollout.abort", "not both at once"),
+    ],
+)
+def test_retries_that_were_made_stay_made(
+    api_server: ApiServer, changes: dict[str, Any], path: str, reason: str
+) -> None:
+    def named(changes: dict[str, Any]) -> dict[str, Any]:
+        manifest = resource(PROFILE, changes)
+        manifest["metadata"]["name"] = "retried"
+        return manifest
+
+    api_server.run("delete", "gpp", "retried", "--ignore-not-found")
+    assert api_server.apply(named({"rollout.retries": 1})).accepted
+
+    answer = api_server.apply(named(changes))
+
+    assert answer.accepted == (not reason), answer.text
+    assert path in answer.text
+    assert reason in answer.text
 
 
 @pytest.mark.parametrize(

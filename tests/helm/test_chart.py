@@ -14,6 +14,8 @@ pytestmark = pytest.mark.helm
 
 OPERATOR = {"kind": "ServiceAccount", "name": "cotune", "namespace": "cotune-system"}
 READING = {"get", "list", "watch"}
+AUTHORS = {"cotune-experiments", "cotune-profiles"}
+APPROVALS = {f"{it}-approvals" for it in AUTHORS}
 
 
 @pytest.fixture(scope="module")
@@ -365,8 +367,7 @@ def test_every_policy_is_bound_and_denies(defaults: Rendered) -> None:
     policies = {it["metadata"]["name"] for it in defaults.all("ValidatingAdmissionPolicy")}
     bindings = defaults.all("ValidatingAdmissionPolicyBinding")
 
-    fences = {"cotune-fence", "cotune-fence-shared"}
-    assert policies == {"cotune-experiments", "cotune-profiles", "cotune-trials"} | fences
+    assert policies == {*AUTHORS, *APPROVALS, "cotune-trials", "cotune-fence", "cotune-fence-shared"}
     assert {it["spec"]["policyName"] for it in bindings} == policies
     assert all(it["spec"]["validationActions"] == ["Deny"] for it in bindings)
 
@@ -376,17 +377,18 @@ def test_every_stage_that_the_models_allow_is_asked_about(defaults: Rendered) ->
     experiment = crds["GpuAllocationExperiment"]["properties"]["spec"]["properties"]["profileTemplate"]
     profile = crds["GpuProfile"]["properties"]["spec"]
 
-    for schema, policy in ((experiment, "cotune-experiments"), (profile, "cotune-profiles")):
+    for schema, kind in ((experiment, "experiments"), (profile, "profiles")):
         most = schema["properties"]["rollout"]["properties"]["stages"]["maxItems"]
-        validations = defaults.one("ValidatingAdmissionPolicy", policy)["spec"]["validations"]
-        asked = [it for it in validations if "deployments" in it["expression"]]
-        assert len(asked) == most
+        for policy, words in ((f"cotune-{kind}", "deployments"), (f"cotune-{kind}-approvals", "'approve'")):
+            validations = defaults.one("ValidatingAdmissionPolicy", policy)["spec"]["validations"]
+            assert len([it for it in validations if words in it["expression"]]) == most
 
 
 @pytest.mark.parametrize(
     ("setting", "gone"),
     [
-        ("admission.authors=false", {"cotune-experiments", "cotune-profiles"}),
+        ("admission.authors=false", AUTHORS),
+        ("admission.approvals=false", APPROVALS),
         ("admission.trials=false", {"cotune-trials"}),
         ("leaderElection.fence=false", {"cotune-fence", "cotune-fence-shared"}),
     ],

@@ -103,7 +103,21 @@ class Expect(ApiModel):
 class Rollout(ApiModel):
     """How the profile travels; this part may be edited."""
 
+    model_config = with_rules(
+        Rule("self.retries >= oldSelf.retries", "retries may only grow: those that were made stay made", ".retries"),
+        Rule(
+            "!self.abort || self.retries == oldSelf.retries",
+            "abort takes a stage back and retries start one anew: not both at once",
+            ".abort",
+        ),
+    )
+
     paused: bool = False
+    """No further stage begins. One in progress goes on to its end."""
+    abort: bool = False
+    """The stage in progress is taken back, and no further one begins."""
+    retries: Annotated[int, Field(ge=0, le=1000)] = 0
+    """How many times in all a stage that was taken back starts anew."""
     stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=16, json_schema_extra=map_list("name"))]
 
 
@@ -244,5 +258,7 @@ class ProfileStatus(ApiModel):
     phase: ProfilePhase = ProfilePhase.PENDING
     observed_generation: Annotated[int, Field(ge=0)] = 0
     stage: Annotated[str, Field(max_length=63)] | None = None
+    retries: Annotated[int, Field(ge=0)] = 0
+    """How many times a stage has started anew."""
     stages: Annotated[tuple[StageStatus, ...], Field(max_length=16, json_schema_extra=map_list("name"))] = ()
     conditions: Annotated[tuple[Condition, ...], Field(max_length=32, json_schema_extra=map_list("type"))] = ()

@@ -165,14 +165,15 @@ class Objects:
         patch: Object,
         subresource: str | None = None,
         dry_run: bool = False,
+        manager: str = FIELD_MANAGER,
     ) -> Object:
-        """A JSON merge patch: lists are replaced, null takes away.
+        """A JSON merge patch: lists are replaced, null takes away. The API server notes `manager` as who did it.
 
         Raises:
             ConflictError: the patch has a `resourceVersion`, and somebody was faster.
         """
         path = kind.path(namespace, name, subresource)
-        query = [("fieldManager", FIELD_MANAGER), *_dry_run(dry_run)]
+        query = [("fieldManager", manager), *_dry_run(dry_run)]
         return await self._json("PATCH", path, patch, query, _MERGE_PATCH)
 
     async def apply(self, kind: Kind, body: Object, dry_run: bool = False) -> Object:

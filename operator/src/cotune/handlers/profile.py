@@ -16,6 +16,7 @@ from cotune.cluster.objects import REFUSALS, ApiError, ForbiddenError, Object, O
 from cotune.cluster.revisions import Revisions, StoredRevision, as_stored
 from cotune.cluster.workloads import Workload, Workloads
 from cotune.handlers.gates import Gates, tell_outcomes
+from cotune.handlers.retries import start_anew
 from cotune.handlers.statuses import condition, status_of, write_status
 from cotune.rollout.beginning import unfit
 from cotune.rollout.convergence import Scale, SetValues
@@ -33,6 +34,7 @@ from cotune.rollout.progress import (
     hindrance,
     in_the_middle,
     overall,
+    retried,
     with_stage,
 )
 from cotune.rollout.stage import Obstacle, StageStep, blocked, decide
@@ -66,6 +68,8 @@ class ProfileReconciler:
         spec = ProfileSpec.model_validate(body["spec"])
         status = ProfileStatus.model_validate(status_of(body))
         is_deleted = "deletionTimestamp" in body["metadata"]
+        if not is_deleted and (anew := retried(spec, status)) is not None:
+            return await start_anew(self.objects, self.events, body, status, anew, now)
         guarded = [(stage, it) for stage, it in begun(spec, status) if it.guarded] if not is_deleted else []
         if changed := [it for stage, old in guarded if (it := await self._guard(body, spec, stage, old, now)) != old]:
             return await self._write_guarded(body, spec, status, changed, now)
@@ -139,7 +143,7 @@ class ProfileReconciler:
         last_good, target = await self._revisions(stage, state)
         if last_good is None or target is None:
             return GuardOver("its ControllerRevisions are gone")
-        if why := _no_longer(body, state, await self._targets(body, spec, stage), last_good, target):
+        if why := _no_longer(body, spec, state, await self._targets(body, spec, stage), last_good, target):
             return GuardOver(why)
         found = await self._observe(spec, stage, last_good.targets)
         observed = {name: it.observed for name, it in found.items()}
@@ -269,7 +273,7 @@ class ProfileReconciler:
             message = f"ControllerRevision {state.last_good_revision}, the way back, is gone"
             return StageStep(ProfilePhase.DEGRADED, message, obstacle=Obstacle("RevisionGone", message))
         found = await self._observe(spec, stage, last_good.targets)
-        why = _no_longer(body, state, targets, last_good, target)
+        why = _no_longer(body, spec, state, targets, last_good, target)
         if not why and state.phase not in ON_THE_WAY_BACK:
             # The pods that have started since may run elsewhere.
             mismatch = await self._sharing_mismatch(spec, found)
@@ -384,7 +388,12 @@ class ProfileReconciler:
         ):
             conditions = with_condition(conditions, it)
         new = ProfileStatus(
-            phase=phase, observed_generation=generation, stage=states[-1].name, stages=stages, conditions=conditions
+            phase=phase,
+            observed_generation=generation,
+            stage=states[-1].name,
+            retries=status.retries,
+            stages=stages,
+            conditions=conditions,
         )
         entered = [it for it in states if _phase(status.stages, it.name) is not it.phase]
         if await write_status(self.objects, PROFILE, body, status, new):
@@ -411,6 +420,7 @@ def _unguarded(state: StageStatus, why: str) -> StageStatus:
 
 def _no_longer(
     body: Object,
+    spec: ProfileSpec,
     state: StageStatus,
     targets: Targets | Refusal,
     last_good: StoredRevision,
@@ -419,6 +429,8 @@ def _no_longer(
     """Why a stage that has begun must not go on to its target; empty when it may."""
     if "deletionTimestamp" in body["metadata"]:
         return "the profile was deleted in the middle of its rollout"
+    if spec.rollout.abort:
+        return "Aborted: spec.rollout.abort is true"
     if isinstance(targets, Refusal):
         return f"{targets.reason}: {targets.message}"
     if target is None:

@@ -78,6 +78,8 @@ def overall(spec: ProfileSpec, stages: Sequence[StageStatus]) -> ProfilePhase:
 
 def hindrance(spec: ProfileSpec, stage: Stage, now: datetime) -> Waiting | None:
     """What a person has said that keeps a stage from beginning now."""
+    if spec.rollout.abort:
+        return Waiting("Aborted", "spec.rollout.abort is true")
     if spec.rollout.paused:
         return Waiting("Paused", "spec.rollout.paused is true")
     if stage.approval is Approval.MANUAL:
@@ -100,6 +102,19 @@ def _outside_window(stage: Stage, now: datetime) -> Waiting | None:
     local = opens.astimezone(ZoneInfo(window.time_zone))
     message = f"stage {stage.name}: its window opens at {local.isoformat(timespec='minutes')} ({window.time_zone})"
     return Waiting("OutsideWindow", message)
+
+
+def retried(spec: ProfileSpec, status: ProfileStatus) -> ProfileStatus | None:
+    """The status with which the stage that was taken back starts anew; None when none does.
+
+    What is known of that attempt goes: the stage has not begun, and everything is asked of it again.
+    """
+    failed = next((it for it in status.stages if it.phase is ProfilePhase.ROLLED_BACK), None)
+    if failed is None or spec.rollout.abort or status.retries >= spec.rollout.retries:
+        return None
+    stages = tuple(it for it in status.stages if it is not failed)
+    update = {"stages": stages, "phase": overall(spec, stages), "retries": status.retries + 1}
+    return status.model_copy(update=update)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,71 @@
+"""`cotune diff PROFILE`: what a stage changes in the environment of its workloads, as they are now."""
+
+import argparse
+from collections.abc import Iterator
+
+from cotune.api.grant import GrantSpec, GrantTarget
+from cotune.api.profile import ProfileSpec, Stage
+from cotune.cli.session import DONE, CommandError, ReadProfile, Session, add_cluster_arguments, with_session
+from cotune.cluster.kinds import DEPLOYMENT, GRANT
+from cotune.cluster.objects import Object
+from cotune.rollout.progress import current_stage
+from cotune.rollout.targets import Refusal, resolve
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("profile", metavar="PROFILE", help="its name")
+    parser.add_argument("--stage", metavar="NAME", help="which (default: the one in progress, else the next)")
+    add_cluster_arguments(parser)
+    parser.set_defaults(run=with_session(_diff))
+
+
+async def _diff(session: Session, options: argparse.Namespace) -> int:
+    found = await session.profile(options.profile)
+    stage = _stage(found, options.stage)
+    grants = [GrantSpec.model_validate(it["spec"]) for it in await session.objects.list(GRANT, stage.namespace)]
+    targets = resolve(found.spec, session.namespace, stage.namespace, grants)
+    if isinstance(targets, Refusal):
+        raise CommandError(f"{targets.reason}: {targets.message}")
+    print(f"stage {stage.name}, namespace {stage.namespace}")
+    for component, target in targets.by_component.items():
+        name = target.workload_ref.name
+        deployment = await session.objects.find(DEPLOYMENT, stage.namespace, name)
+        if deployment is None:
+            raise CommandError(f"namespace {stage.namespace} has no Deployment {name}")
+        lines = list(_lines(found.spec, component, target, deployment))
+        print("\n".join([f"deployment/{name}, container {target.container}", *(lines or ["    nothing changes"])]))
+    print("all of them are stopped and started again")
+    return DONE
+
+
+def _stage(found: ReadProfile, name: str | None) -> Stage:
+    stages = found.spec.rollout.stages
+    stage = (
+        current_stage(found.spec, found.status)
+        if name is None
+        else next((it for it in stages if it.name == name), None)
+    )
+    if stage is not None:
+        return stage
+    names = ", ".join(it.name for it in stages)
+    raise CommandError(
+        f"there is no stage {name}: it has {names}"
+        if name is not None
+        else f"no stage is left: the profile is {found.status.phase}; name one with --stage ({names})"
+    )
+
+
+def _lines(spec: ProfileSpec, component: str, target: GrantTarget, deployment: Object) -> Iterator[str]:
+    """One variable after the other, as `diff` writes it."""
+    containers = deployment["spec"]["template"]["spec"]["containers"]
+    entries: list[Object] = [
+        entry for it in containers if it["name"] == target.container for entry in it.get("env") or ()
+    ]
+    today = {str(it["name"]): it.get("value", "(from elsewhere)" if "valueFrom" in it else "") for it in entries}
+    for change in spec.changes:
+        if change.component != component or today.get(change.env) == change.to:
+            continue
+        if change.env in today:
+            yield f"  - {change.env}={today[change.env]}"
+        yield f"  + {change.env}={change.to}"

@@ -1,0 +1,76 @@
+"""A profile as a tree."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from cotune.api.profile import ProfileSpec, ProfileStatus
+from cotune.cli.profile_tree import profile_tree
+from support.resources import manifest
+
+NOW = datetime(2026, 7, 3, 12, 0, tzinfo=UTC)
+
+
+def ago(seconds: int) -> str:
+    return (NOW - timedelta(seconds=seconds)).isoformat()
+
+
+def drawn(status: dict[str, Any], **rollout: Any) -> list[str]:
+    body = manifest("GpuProfile")["spec"]
+    body["rollout"]["stages"][0]["gates"] = [
+        {"name": "errors", "promQL": {"query": "x"}, "max": "0"},
+        {"name": "latency", "promQL": {"query": "y"}, "min": "1", "dryRun": True},
+    ]
+    body["rollout"] |= rollout
+    spec, found = ProfileSpec.model_validate(body), ProfileStatus.model_validate(status)
+    return profile_tree("voice-lab/voice", spec, found, NOW).splitlines()
+
+
+def test_a_profile_that_has_not_begun() -> None:
+    assert drawn({}, paused=True) == [
+        "voice-lab/voice  Pending, paused",
+        "  stt: ASR_WHISPER_SIZE=tiny (was small)",
+        "├─ staging     voice-staging  -  spec.rollout.paused is true",
+        "│  ├─ gate errors             -",
+        "│  └─ gate latency (dry run)  -",
+        "└─ production  voice-prod     -  approval Manual",
+    ]
+
+
+def test_a_stage_that_bakes_with_its_gates_and_the_time_that_is_left() -> None:
+    gate = {"name": "errors", "outcome": "Inconclusive", "message": "4 samples", "at": ago(1), "observedGeneration": 1}
+    stage = {"name": "staging", "phase": "Baking", "phaseStartedAt": ago(30), "message": "ready", "gates": [gate]}
+
+    assert drawn({"phase": "Baking", "stages": [stage], "retries": 1})[2:5] == [
+        "├─ staging     voice-staging  Baking  90 s of bake time left; ready",
+        "│  ├─ gate errors             Inconclusive  4 samples",
+        "│  └─ gate latency (dry run)  -",
+    ]
+    assert drawn({"phase": "Baking", "stages": [stage], "retries": 1})[0] == "voice-lab/voice  Baking, retry 1"
+
+
+def test_stages_that_are_over_on_their_way_and_back() -> None:
+    promoted = {"name": "staging", "phase": "Promoted", "startedAt": ago(9000), "finishedAt": ago(1800)}
+    progressing = {"name": "production", "phase": "Progressing", "phaseStartedAt": ago(60), "message": "judge to stop"}
+    back = progressing | {"phase": "RolledBack", "startedAt": ago(300), "finishedAt": ago(0), "message": "gate errors"}
+    on_the_way = drawn({"phase": "Progressing", "stages": [promoted, progressing]})
+    taken_back = drawn({"phase": "RolledBack", "stages": [promoted, back]})
+
+    assert on_the_way[2] == "├─ staging     voice-staging  Promoted     took 2 h 0 min"
+    assert on_the_way[-1] == (
+        "└─ production  voice-prod     Progressing  at most 4 min until it is ready; judge to stop"
+    )
+    assert taken_back[-1] == "└─ production  voice-prod     RolledBack  took 5 min; gate errors"
+
+
+def test_what_stalls_it_is_said_last() -> None:
+    stalled = {
+        "type": "Stalled",
+        "status": "True",
+        "observedGeneration": 1,
+        "lastTransitionTime": ago(1),
+        "reason": "NoGrant",
+        "message": "no grant",
+    }
+
+    assert drawn({"conditions": [stalled]})[-1] == "  Stalled: NoGrant: no grant"
+    assert "Stalled" not in "".join(drawn({"conditions": [stalled | {"status": "False"}]}))
