@@ -106,6 +106,20 @@ def test_an_author_must_be_allowed_to_create_pods_where_the_trials_run(cluster: 
     assert f"metadata.namespace: without-pods may not create pods in namespace {LAB}" in answer.text, answer.text
 
 
+@pytest.mark.parametrize("field", ["stack", "validation"])
+def test_an_author_must_be_allowed_to_read_the_deployments_that_are_copied(cluster: ApiServer, field: str) -> None:
+    made = resource(EXPERIMENT, stages=[STAGING])
+    for it in made["spec"]["stack"]["components"] if field == "stack" else ():
+        del it["template"]
+    made["spec"].setdefault(field, {})["fromNamespace"] = {"name": PRODUCTION}
+
+    allowed, refused = _create(cluster, "everywhere", made), _create(cluster, "not-in-production", made)
+
+    assert allowed.accepted, allowed.text
+    expected = f"spec.{field}.fromNamespace.name: not-in-production may not read deployments in namespace {PRODUCTION}"
+    assert expected in refused.text, refused.text
+
+
 def test_an_author_needs_no_pods_for_a_profile(cluster: ApiServer) -> None:
     answer = _create(cluster, "without-pods", resource(PROFILE))
 
