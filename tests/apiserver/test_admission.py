@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.apiserver, pytest.mark.helm]
 
 LAB, STAGING, PRODUCTION, STRANGE = "voice-lab", "voice-staging", "voice-prod", "elsewhere"
 MORE = [f"stage-{number}" for number in range(13)]
+COPIED = MORE[0]
 OPERATOR = "system:serviceaccount:cotune-system:cotune"
 AS_OPERATOR = [
     f"--as={OPERATOR}",
@@ -53,7 +54,8 @@ def cluster() -> Iterator[ApiServer]:
     """The chart installed, the operator invited to run trials in the lab and to change the workloads of staging."""
     with running_api_server("admission", CRDS) as server:
         _must(server.run("apply", "-f", "-", text=yaml.safe_dump_all(_surroundings())))
-        release = render("--set", f"labNamespaces={{{LAB}}}", "--set", f"tunedNamespaces={{{STAGING}}}")
+        invitations = {"labNamespaces": LAB, "tunedNamespaces": STAGING, "copiedNamespaces": COPIED}
+        release = render(*(it for name, at in invitations.items() for it in ("--set", f"{name}={{{at}}}")))
         installed = yaml.safe_dump_all(release.objects)
         _must(server.run("apply", "--server-side", "--force-conflicts", "-f", "-", text=installed))
         # The controller manager fills `edit` and `admin`, the API server learns of policies: both take a moment.
@@ -178,6 +180,20 @@ def test_an_author_must_be_allowed_to_create_pods_where_the_trials_run(cluster: 
 
     assert not answer.accepted
     assert f"metadata.namespace: without-pods may not create pods in namespace {LAB}" in answer.text, answer.text
+
+
+@pytest.mark.parametrize("field", ["stack", "validation"])
+def test_an_author_must_be_allowed_to_read_the_deployments_that_are_copied(cluster: ApiServer, field: str) -> None:
+    made = resource(EXPERIMENT, stages=[STAGING])
+    for it in made["spec"]["stack"]["components"] if field == "stack" else ():
+        del it["template"]
+    made["spec"].setdefault(field, {})["fromNamespace"] = {"name": PRODUCTION}
+
+    allowed, refused = _create(cluster, "everywhere", made), _create(cluster, "not-in-production", made)
+
+    assert allowed.accepted, allowed.text
+    expected = f"spec.{field}.fromNamespace.name: not-in-production may not read deployments in namespace {PRODUCTION}"
+    assert expected in refused.text, refused.text
 
 
 def test_an_author_needs_no_pods_for_a_profile(cluster: ApiServer) -> None:
@@ -315,6 +331,7 @@ def test_another_service_account_of_that_name_is_not_the_operator(cluster: ApiSe
         (PRODUCTION, ["cotune"]),
         (LAB, ["cotune", "cotune-trials"]),
         (STAGING, ["cotune", "cotune-rollouts"]),
+        (COPIED, ["cotune", "cotune-copies"]),
     ],
 )
 def test_the_operator_may_do_what_it_was_invited_to_and_nothing_else(
@@ -355,7 +372,7 @@ def test_who_administers_a_namespace_may_invite_the_operator_to_it(cluster: ApiS
     invite = ("create", "rolebinding", "tuning", f"--serviceaccount={OPERATOR.split(':', 2)[2]}", "--dry-run=server")
     owner = "--as=owner-of-production"
 
-    for role in ("cotune-trials", "cotune-rollouts"):
+    for role in ("cotune-copies", "cotune-trials", "cotune-rollouts"):
         answer = cluster.run(*invite, f"--clusterrole={role}", "-n", PRODUCTION, owner)
         assert answer.accepted, answer.text
     for role in ("cotune", "cluster-admin"):

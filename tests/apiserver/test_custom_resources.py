@@ -94,6 +94,13 @@ NINE: dict[str, Any] = {
     "constraints": [],
 }
 
+FROM_PRODUCTION: dict[str, Any] = {"fromNamespace": {"name": "voice-prod"}}
+COPIED: dict[str, Any] = {
+    "stack.fromNamespace": {"name": "voice-prod"},
+    "stack.components.0.template": ABSENT,
+    "stack.components.1.template": ABSENT,
+}
+
 ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     *((kind, {}) for kind in KINDS),
     (EXPERIMENT, {"gpu": ABSENT, "objectives": CPU_OBJECTIVES, "constraints": []}),
@@ -158,6 +165,9 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     (EXPERIMENT, {"workload.interference": ROUNDS, "objectives.0": SLOWDOWN}),
     (EXPERIMENT, {"workload.interference": ROUNDS, "constraints.0": {"metric": "judge.slowdown.p95", "max": "2"}}),
     (EXPERIMENT, NINE | {"workload.interference": ROUNDS}),
+    (EXPERIMENT, COPIED),
+    (EXPERIMENT, COPIED | {"profileTemplate": ABSENT}),
+    (EXPERIMENT, {"validation": FROM_PRODUCTION}),
     (PROFILE, {"expect": {"sharing": "MPS"}}),
     (PROFILE, {"expect": {}}),
     (PROFILE, {"expect": {"startupSeconds": [{"component": "judge", "seconds": 74}]}}),
@@ -181,6 +191,8 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     (PROFILE, {"provenance.artifact": f"sha256:{'0' * 64}"}),
     (GRANT, {"targets.1.env": []}),
     (GRANT, {"allow": ["Rollout"]}),
+    (GRANT, {"targets.0.copyEnv": ["SCALE", "HOLD_MIB"], "targets.0.memoryMiB": 0}),
+    (TRIAL, {"stackRef": "voice.v1-stack-0123456789"}),
 ]
 
 REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
@@ -235,7 +247,22 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     (EXPERIMENT, {"stack.components.0.name": "Judge"}, "spec.stack.components[0].name", "should match"),
     (EXPERIMENT, {"stack.components.0.port": 70000}, "spec.stack.components[0].port", "less than or equal to 65535"),
     (EXPERIMENT, {"stack.components.0.protocol": "gRPC"}, "spec.stack.components[0].protocol", "Unsupported value"),
-    (EXPERIMENT, {"stack.components.0.template": ABSENT}, "spec.stack.components[0].template", "Required value"),
+    (EXPERIMENT, {"stack.components.0.template": ABSENT}, "spec.stack.components", "every component needs a template"),
+    (
+        EXPERIMENT,
+        {"stack.fromNamespace": {"name": "voice-prod"}, "stack.components.1.template": ABSENT},
+        "spec.stack.components",
+        "templates are copied fromNamespace",
+    ),
+    (EXPERIMENT, COPIED | {"stack.fromNamespace": {"name": "Voice"}}, "spec.stack.fromNamespace.name", "should match"),
+    (EXPERIMENT, COPIED | {"stack.fromNamespace": {}}, "spec.stack.fromNamespace.name", "Required value"),
+    (
+        EXPERIMENT,
+        {"validation": FROM_PRODUCTION, "profileTemplate": ABSENT},
+        "spec.validation",
+        "only what goes into a profile is validated",
+    ),
+    (EXPERIMENT, {"validation": {}}, "spec.validation.fromNamespace", "Required value"),
     (EXPERIMENT, {"stack.components.0.dependsOn": ["stt"]}, "spec.stack.components", "stand earlier in the list"),
     (EXPERIMENT, {"stack.components.1.dependsOn": ["stt"]}, "spec.stack.components", "stand earlier in the list"),
     (EXPERIMENT, {"stack.components.1.dependsOn": ["nobody"]}, "spec.stack.components", "stand earlier in the list"),
@@ -558,6 +585,10 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     (GRANT, {"targets.0.workloadRef.kind": "Pod"}, "spec.targets[0].workloadRef.kind", "Unsupported value"),
     (GRANT, {"targets.0.env": ["A", "B"]}, "spec.targets[0].values", "name one in env"),
     (GRANT, {"from": []}, "spec.from", "at least 1 items"),
+    (GRANT, {"targets.0.copyEnv": ["SCALE", "SCALE"]}, "spec.targets[0].copyEnv[1]", "Duplicate value"),
+    (GRANT, {"targets.0.copyEnv": ["1BAD"]}, "spec.targets[0].copyEnv[0]", "should match"),
+    (GRANT, {"targets.0.memoryMiB": -1}, "spec.targets[0].memoryMiB", "greater than or equal to 0"),
+    (TRIAL, {"stackRef": "Stack"}, "spec.stackRef", "should match"),
 ]
 
 
@@ -768,7 +799,7 @@ NULLS_REFUSED = [
     (EXPERIMENT, "stack.components", "spec.stack.components: "),
     (EXPERIMENT, "stack.components.0", "spec.stack.components[0]: "),
     (EXPERIMENT, "stack.components.0.name", "spec.stack.components[0].name: "),
-    (EXPERIMENT, "stack.components.0.template", "spec.stack.components[0].template: "),
+    (EXPERIMENT, "stack.components.0.template", "spec.stack.components: "),
     (EXPERIMENT, "parameters.0.baseline", "spec.parameters[0].baseline: "),
     (EXPERIMENT, "workload.streams.0.arrivals", "spec.workload.streams[0].arrivals: "),
     (EXPERIMENT, "objectives.0.metric", "spec.objectives[0].metric: "),

@@ -220,8 +220,9 @@ async def experiment_run(objects: PlayedObjects, namespace: str, dies_after: int
     trials, profiles = await objects.list(TRIAL, namespace), await objects.list(PROFILE, namespace)
     for profile in profiles:
         del profile["spec"]["provenance"]["experiment"]  # It names the namespace.
+    told = [tuple(it.replace(namespace, "") for it in each) for each in conditions(status)]
     return driven, {
-        "status": status | {"conditions": conditions(status)},
+        "status": status | {"conditions": told},
         "trials": sorted(
             ((it["metadata"]["name"], it["spec"]["candidate"], it["spec"]["purpose"]) for it in trials), key=str
         ),

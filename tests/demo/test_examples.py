@@ -5,10 +5,14 @@ from typing import Any
 
 import pytest
 from cotune.api.experiment import ExperimentSpec
-from cotune.api.grant import GrantSpec
+from cotune.api.grant import GrantSpec, Permission
 from cotune.api.profile import ProfileSpec
+from cotune.experiments.predictions import plan_experiment
 from cotune.measurement.quality import Match, due_times, read_questions
 from cotune.measurement.requests import read_dataset, read_trace
+from cotune.planning.model_config import read_model_config
+from cotune.search.space import Space
+from cotune.trials.copied_stack import CopiedService, CopiedStack, CopyRefusal, granted, sanitized, with_stack
 from support.examples import FILES, documents, one
 
 MODELS = {"GpuAllocationExperiment": ExperimentSpec, "GpuProfile": ProfileSpec, "GpuTuningGrant": GrantSpec}
@@ -18,11 +22,14 @@ REAL = "real-cpu/experiment.yaml"
 LOADS = "load-shapes.yaml"
 SHARING = "sharing.yaml"
 QUALITY = "quality.yaml"
+SIMPLER, COPIED = "target/simpler.yaml", "target/copied.yaml"
 STAGES = {
     "simulated/voice-staging.yaml": "voice-stack.yaml",
     "simulated/voice-prod.yaml": "voice-stack.yaml",
     "real-cpu/voice-staging.yaml": REAL,
     "real-cpu/voice-prod.yaml": REAL,
+    "target/voice-staging.yaml": SIMPLER,
+    "target/voice-prod.yaml": SIMPLER,
 }
 """A stage's services, and the experiment whose winner travels there."""
 BROKEN = ["broken/cannot-start.yaml", "broken/too-much-for-production.yaml"]
@@ -34,7 +41,7 @@ def experiment(file: str) -> ExperimentSpec:
 
 
 def test_no_example_is_forgotten_here() -> None:
-    assert sorted([*STACKS, NOTHING_FITS, REAL, LOADS, SHARING, QUALITY, *STAGES, *BROKEN]) == FILES
+    assert sorted([*STACKS, NOTHING_FITS, REAL, LOADS, SHARING, QUALITY, SIMPLER, COPIED, *STAGES, *BROKEN]) == FILES
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -120,15 +127,58 @@ def test_the_real_stack_asks_for_no_card() -> None:
 @pytest.mark.parametrize("file", STAGES)
 def test_a_grant_names_deployments_containers_and_variables_that_exist(file: str) -> None:
     deployments = {it["metadata"]["name"]: it for it in documents(file) if it["kind"] == "Deployment"}
-    targets = GrantSpec.model_validate(one(file, "GpuTuningGrant")["spec"]).targets
+    grant = GrantSpec.model_validate(one(file, "GpuTuningGrant")["spec"])
+    components = {it.name for it in experiment(STAGES[file]).stack.components}
 
-    assert {it.component for it in targets} == {it.name for it in experiment(STAGES[file]).stack.components}
-    for target in targets:
+    assert components <= {it.component for it in grant.targets}
+    assert components == {it.component for it in grant.targets} or Permission.COPY_SPEC in grant.allow
+    for target in grant.targets:
         deployment = deployments[target.workload_ref.name]
         assert deployment["spec"]["strategy"] == {"type": "Recreate"}
         containers: list[dict[str, Any]] = deployment["spec"]["template"]["spec"]["containers"]
         container = next(it for it in containers if it["name"] == target.container)
-        assert set(target.env) <= {it["name"] for it in container["env"]}
+        assert {*target.env, *target.copy_env} <= {it["name"] for it in container["env"]}
+
+
+def test_the_simpler_experiment_and_the_copied_one_ask_the_same_question() -> None:
+    simpler, copied = experiment(SIMPLER), experiment(COPIED)
+
+    assert copied.parameters == simpler.parameters
+    assert copied.workload == simpler.workload
+    assert copied.objectives == simpler.objectives
+    assert copied.constraints == simpler.constraints
+    assert copied.evaluation == simpler.evaluation
+    assert [it.name for it in copied.stack.components] == [it.name for it in simpler.stack.components]
+    assert all(it.memory is None for it in simpler.stack.components), "the mistake is made without a planner"
+
+
+def test_beside_what_runs_in_staging_there_is_no_room_for_most_of_the_card() -> None:
+    """As the page on validation has it."""
+    file, spec = "target/voice-staging.yaml", experiment(COPIED)
+    grant = GrantSpec.model_validate(one(file, "GpuTuningGrant")["spec"])
+    own = [it.name for it in spec.stack.components]
+    targets = granted([grant], "voice-lab", "voice-staging", own)
+    assert not isinstance(targets, CopyRefusal)
+    templates = {it["metadata"]["name"]: it["spec"]["template"] for it in documents(file) if it["kind"] == "Deployment"}
+    services = [
+        CopiedService(
+            it.component,
+            it.workload_ref.name,
+            sanitized(templates[it.workload_ref.name], it.container, {*it.env, *it.copy_env}).template,
+            memory_mib=it.memory_mib,
+        )
+        for it in targets
+    ]
+    stack = CopiedStack("voice-staging", tuple(services))
+    model = read_model_config(str(next(iter(one(COPIED, "ConfigMap")["data"].values()))))
+
+    plan = plan_experiment(with_stack(spec, stack), {"judge": model}, {})
+
+    assert stack.beside(own) == ("embeddings", "chat")
+    said = {tuple(it.values.values()): plan.predict(it) for it in Space(spec.parameters)}
+    refusals = {values: (it.reason, it.message) for values, it in said.items() if it is not None and not it.fits}
+    taken = ("CardTaken", "judge: 9.40 GiB are free when it starts, and 10.20 GiB are asked for")
+    assert refusals == {("0.85", "tiny"): taken, ("0.85", "small"): taken}
 
 
 @pytest.mark.parametrize("file", STAGES)

@@ -1,13 +1,13 @@
 """The winner's changes one by one, in made-up worlds: what each change does to a latency is known beforehand."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from cotune.api.experiment import Bind, Evaluation, ExperimentSpec, Goal, Objective, Outcome, Parameter
 from cotune.api.trial import Prediction, Purpose, TrialPhase
 from cotune.experiments.observed import ObservedTrial
-from cotune.experiments.partial_winner import JudgedChange, Turn, Validation, told, validate
+from cotune.experiments.partial_winner import Ground, JudgedChange, Turn, Validation, told, validate
 from cotune.experiments.predictions import SpacePlan, survey, unplanned
 from cotune.fitness.comparison import Comparison, compare
 from cotune.search.space import Candidate, Space
@@ -50,6 +50,7 @@ class World:
     drift: float = 0.0
     """Milliseconds that every run takes longer than the one before."""
     runs: list[ObservedTrial] = field(default_factory=list[ObservedTrial])
+    ground: Ground | None = None
 
     @property
     def spec(self) -> ExperimentSpec:
@@ -75,7 +76,7 @@ class World:
         winner = self.candidate(self.names)
         plan = plan or unplanned(Space(self.spec.parameters))
         seen = self.runs if runs is None else runs
-        return validate(self.spec, self.baseline, winner, self.confirmed, seen, plan)
+        return validate(self.spec, self.baseline, winner, self.confirmed, seen, plan, self.ground)
 
     def run(self, turn: Turn) -> None:
         changed = frozenset(name for name, value in turn.candidate.values.items() if value == "on")
@@ -98,14 +99,22 @@ class World:
             )
         )
 
+    def skip(self, candidate: Candidate) -> None:
+        name = candidate.trial_name("voice", 0)
+        skipped = ObservedTrial(name, candidate, 0, TrialPhase.SKIPPED, True, None, purpose=Purpose.VALIDATION)
+        self.runs.append(replace(skipped, is_skipped=True))
+
     def end(self, plan: SpacePlan | None = None) -> Validation:
         """Until it is over."""
         for _ in range(200):
             found = self.validate(plan)
             if found.is_over:
                 return found
-            assert found.next is not None, "a pass that does nothing is followed by more of them"
-            self.run(found.next)
+            assert found.next is not None or found.skipped, "a pass that does nothing is followed by more of them"
+            for it in found.skipped:
+                self.skip(it)
+            if found.next is not None:
+                self.run(found.next)
         raise AssertionError("the validation does not end")
 
     @property
@@ -256,6 +265,69 @@ def test_a_run_on_its_way_is_waited_for() -> None:
     found = world.validate(runs=[*world.runs, started])
 
     assert (found.is_over, found.next) == (False, None)
+
+
+def target(world: World, plan: SpacePlan | None = None) -> Ground:
+    """What runs in staging: the experiment's services, and two more."""
+    known = plan or unplanned(Space(world.spec.parameters))
+    return Ground("voice-staging", "voice-stack-1", known, ("embeddings", "chat"))
+
+
+def test_on_the_target_a_winner_with_one_change_is_run_again() -> None:
+    world = World("a", gains(a=300))
+    world.ground = target(world)
+
+    found = world.end()
+
+    assert (found.deployable, kept(found)) == (world.candidate("a"), "a")
+    assert world.order == ["-", "a", "a", "-", "-", "a", "a", "-"]
+
+
+def test_on_the_target_the_whole_winner_is_run_by_turns_for_it_was_confirmed_elsewhere() -> None:
+    world = World("ab", gains(a=300, b=100))
+    world.ground = target(world)
+
+    found = world.end()
+
+    assert (found.deployable, kept(found)) == (world.candidate("ab"), "ab")
+    together = [(name, run.series) for name, run in zip(world.order, world.runs, strict=True) if run.series]
+    assert together == [(it, 2) for it in ("-", "ab", "ab", "-", "-", "ab", "ab", "-")]
+
+
+def test_a_winner_that_does_not_start_as_a_whole_beside_what_runs_there_loses_a_change() -> None:
+    world = World("ab", gains(a=300, b=100), fails={frozenset("ab"): "CudaOutOfMemory"})
+    world.ground = target(world)
+
+    found = world.end()
+
+    assert (kept(found), change(found, "b").reason) == ("a", "LeftOutOfTheSet")
+    assert "in voice-staging, beside embeddings, chat: voice-" in change(found, "b").message
+
+
+def test_a_change_that_does_not_start_beside_what_runs_there_is_left_out_with_both() -> None:
+    world = World("ab", gains(a=300, b=100), fails={frozenset("b"): "CardTaken"})
+    world.ground = target(world)
+
+    found = world.end()
+
+    assert (found.deployable, kept(found)) == (world.candidate("a"), "a")
+    assert "b=on is left out: CardTaken: in voice-staging, beside embeddings, chat: " in told(found)
+    assert "9.4 GiB free, 10.2 GiB asked" in told(found)
+
+
+def test_a_change_that_is_impossible_beside_what_runs_there_is_recorded_and_takes_no_card() -> None:
+    world = World("ab", gains(a=300, b=100))
+    refused = Prediction(fits=False, reason="CardTaken", message="judge: 9.40 GiB are free, and 10.20 are asked for")
+    fits = Prediction(fits=True)
+    plan = survey(Space(world.spec.parameters), 0.0, lambda it: refused if it == world.candidate("b") else fits)
+    world.ground = target(world, plan)
+
+    found = world.end()
+
+    assert world.order == ["b", "-", "a", "a", "-", "-", "a", "a", "-"]
+    assert world.runs[0].is_skipped
+    assert (kept(found), change(found, "b").reason) == ("a", "CardTaken")
+    assert change(found, "b").message == f"in voice-staging, beside embeddings, chat: {refused.message}"
 
 
 @settings(max_examples=8, deadline=None)

@@ -7,8 +7,9 @@ import pytest
 from cotune.api.experiment import Evaluation, ExperimentPhase, ExperimentSpec, Interference, Outcome, Range, Search
 from cotune.api.trial import Prediction, Purpose, TrialPhase
 from cotune.experiments.observed import ObservedTrial
-from cotune.experiments.predictions import SpacePlan, survey
-from cotune.experiments.step import LISTED_SKIPS, ExperimentStep, decide
+from cotune.experiments.partial_winner import Ground
+from cotune.experiments.predictions import SpacePlan, survey, unplanned
+from cotune.experiments.step import LISTED_SKIPS, ExperimentStep, PlannedTrial, decide
 from cotune.search.space import Candidate, Space
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -497,3 +498,70 @@ def test_drift_and_noise_of_the_baseline_are_told() -> None:
     assert steady.drift is not None
     assert float(steady.drift.lower) < 0 < float(steady.drift.upper)
     assert 0 < float(steady.standard_deviation) < float(drifting.standard_deviation)
+
+
+def is_tiny(candidate: Candidate) -> bool:
+    return candidate.values["whisperModel"] == "tiny"
+
+
+def on_target(plan: SpacePlan, stands: bool = True) -> tuple[ExperimentStep, list[ObservedTrial], list[PlannedTrial]]:
+    """A confirmed winner with two changes, 0.40 and tiny, validated on a copy of what runs in the target."""
+    experiment = spec().model_copy(update={"profile_template": voice_experiment().profile_template})
+    ground = Ground("voice-staging", "voice-stack-1", plan, ("embeddings",))
+    trials = only_tiny_looks_better(confirming(80, 300))
+    made: list[PlannedTrial] = []
+    for _ in range(50):
+        step = decide("voice", experiment, trials, 1, ground=ground)
+        if step.phase is not ExperimentPhase.VALIDATING:
+            return step, trials, made
+        for planned in (*step.start, *step.record):
+            assert planned.name not in {it.name for it in trials}, "no repeat is run twice"
+            made.append(planned)
+            phase = TrialPhase.SUCCEEDED if stands or not is_tiny(planned.candidate) else TrialPhase.FAILED
+            ended = TrialPhase.SKIPPED if planned.is_skipped else phase
+            found = trial(planned.candidate, planned.repeat, ended, fitness=0.3)
+            found = replace(found, purpose=planned.purpose, series=planned.series, is_skipped=planned.is_skipped)
+            trials.append(replace(found, is_elsewhere=True, seconds=None if planned.is_skipped else 30.0))
+    raise AssertionError("the validation does not end")
+
+
+def test_on_the_target_every_run_names_its_copy_and_the_profile_names_a_run_there() -> None:
+    step, trials, made = on_target(unplanned(SPACE))
+
+    assert {it.stack_ref for it in made} == {"voice-stack-1"}
+    there = [it for it in trials if it.is_elsewhere]
+    assert step.deployable is not None
+    assert is_tiny(step.deployable.candidate)
+    assert step.deployable.trial in {it.name for it in there if it.candidate == step.deployable.candidate}
+    assert step.gpu_seconds == 30.0 * len(there)
+
+
+def test_runs_on_the_target_are_no_repeats_of_the_searchs_runs() -> None:
+    step, trials, _ = on_target(unplanned(SPACE))
+    before = decide("voice", spec(), [it for it in trials if not it.is_elsewhere], 1)
+
+    assert step.noise == before.noise
+
+
+def test_a_change_that_is_impossible_on_the_target_is_recorded_as_skipped_and_the_other_is_kept() -> None:
+    refused = Prediction(fits=False, reason="NoCacheBlocks", message="judge: 0.83 GiB less than the weights")
+    fits = Prediction(fits=True)
+    plan = survey(SPACE, 0.0, lambda it: refused if it.values["judgeMemory"] == "0.40" else fits)
+
+    step, trials, made = on_target(plan)
+
+    assert [it.candidate.values for it in made if it.is_skipped] == [{"judgeMemory": "0.40", "whisperModel": "small"}]
+    assert {it.candidate.values["judgeMemory"] for it in made if not it.is_skipped} == {"0.50"}
+    assert (step.reason, step.counts.skipped) == ("PartialWinner", 1)
+    assert step.deployable is not None
+    assert step.deployable.candidate.values == {"judgeMemory": "0.50", "whisperModel": "tiny"}
+    left_out = "judgeMemory=0.40 is left out: NoCacheBlocks: in voice-staging, beside embeddings: judge: 0.83 GiB less"
+    assert left_out in step.message
+    assert trials[-1].is_elsewhere
+
+
+def test_a_change_that_fails_on_the_target_makes_no_profile_though_it_was_confirmed_elsewhere() -> None:
+    step, _, _ = on_target(unplanned(SPACE), stands=False)
+
+    assert (step.outcome, step.reason, step.deployable) == (Outcome.BETTER, "NoDeployableChange", None)
+    assert "in voice-staging, beside embeddings" in step.message

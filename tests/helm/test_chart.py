@@ -81,6 +81,7 @@ def test_in_a_lab_it_runs_pods_and_makes_trials(defaults: Rendered) -> None:
         "/configmaps": {"get"},
         "cotune.dev/gputrials": {"create"},
         "cotune.dev/gpuprofiles": {"create"},
+        "apps/controllerrevisions": {"get", "create"},
         "cotune.dev/gpuallocationexperiments/finalizers": {"update"},
         "cotune.dev/gputrials/finalizers": {"update"},
         "/events": {"create"},
@@ -96,6 +97,10 @@ def test_in_a_tuned_namespace_it_changes_deployments_and_creates_no_pods(default
         "/pods": {"list", "watch"},
         "/pods/log": {"get"},
     }
+
+
+def test_in_a_copied_namespace_it_reads_deployments_that_it_knows_by_name(defaults: Rendered) -> None:
+    assert rules(defaults.one("ClusterRole", "cotune-copies")) == {"apps/deployments": {"get"}}
 
 
 def test_at_home_it_keeps_leases(defaults: Rendered) -> None:
@@ -334,7 +339,10 @@ def test_prometheus_is_told_only_when_asked_for(defaults: Rendered) -> None:
     assert monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
 
 
-@pytest.mark.parametrize(("value", "role"), [("labNamespaces", "trials"), ("tunedNamespaces", "rollouts")])
+@pytest.mark.parametrize(
+    ("value", "role"),
+    [("labNamespaces", "trials"), ("tunedNamespaces", "rollouts"), ("copiedNamespaces", "copies")],
+)
 def test_a_list_of_namespaces_invites_the_operator_into_each(value: str, role: str) -> None:
     release = render("--set", f"{value}={{one,two}}")
 
@@ -379,7 +387,7 @@ def test_every_stage_that_the_models_allow_is_asked_about(defaults: Rendered) ->
 
     for schema, kind in ((experiment, "experiments"), (profile, "profiles")):
         most = schema["properties"]["rollout"]["properties"]["stages"]["maxItems"]
-        for policy, words in ((f"cotune-{kind}", "deployments"), (f"cotune-{kind}-approvals", "'approve'")):
+        for policy, words in ((f"cotune-{kind}", "check('patch')"), (f"cotune-{kind}-approvals", "'approve'")):
             validations = defaults.one("ValidatingAdmissionPolicy", policy)["spec"]["validations"]
             assert len([it for it in validations if words in it["expression"]]) == most
 
@@ -404,7 +412,7 @@ def test_a_policy_can_be_switched_off(defaults: Rendered, setting: str, gone: se
 def test_the_users_roles_can_be_left_out() -> None:
     names = {it["metadata"]["name"] for it in render("--set", "userRoles.create=false").all("ClusterRole")}
 
-    assert names == {"cotune", "cotune-trials", "cotune-rollouts"}
+    assert names == {"cotune", "cotune-copies", "cotune-rollouts", "cotune-trials"}
 
 
 @pytest.mark.parametrize(
@@ -429,6 +437,7 @@ def test_the_users_roles_can_be_left_out() -> None:
         ("labNamespaces={Voice}", "/labNamespaces/0"),
         ("tunedNamespaces={*}", "/tunedNamespaces/0"),
         ("tunedNamespaces={a,a}", "/tunedNamespaces"),
+        ("copiedNamespaces={*}", "/copiedNamespaces/0"),
         ("admission.trials=maybe", "/admission/trials"),
         ("serviceMonitor.interval=0s", "/serviceMonitor/interval"),
         ("replicas=2", "replicas"),

@@ -204,6 +204,7 @@ def test_nothing_that_fits_is_exit_code_3(tmp_path: Path, capsys: pytest.Capture
         ("{configMap: models,", "{configMap: absent,", "has no ConfigMap absent"),
         ("--max-model-len=2048", "--max-model-len=long", "judge: argument --max-model-len: invalid int value"),
         ("kind: GpuAllocationExperiment", "kind: Pod", "holds 0 GpuAllocationExperiments"),
+        ("    components:\n", "    fromNamespace: {name: voice-prod}\n    components:\n", "from namespace voice-prod"),
         ("durationSeconds: 2", "durationSeconds: soon", "spec.workload.durationSeconds"),
     ],
 )

@@ -57,6 +57,12 @@ SET_LIST: Mapping[str, Any] = {"x-kubernetes-list-type": "set"}
 DnsLabel = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 """A name that may be part of an object's name."""
 
+ObjectName = Annotated[
+    str,
+    Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"),
+]
+"""The name of an object of which Kubernetes wants a DNS subdomain."""
+
 ComponentName = Annotated[
     str,
     Field(

@@ -15,6 +15,7 @@ from cotune.api.base import (
     DnsLabel,
     EnvironmentName,
     MetricName,
+    ObjectName,
     Rule,
     map_list,
     with_rules,
@@ -181,9 +182,16 @@ class Component(ApiModel):
     template: Annotated[
         dict[str, Any],
         BeforeValidator(_without_nulls),
-        Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}),
+        Field(default_factory=dict[str, Any], json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}),
     ]
-    """The pod template: metadata and spec, as in a Deployment."""
+    """The pod template: metadata and spec, as in a Deployment. With `stack.fromNamespace` it is copied, and left out
+    here."""
+
+
+class NamespaceRef(ApiModel):
+    """A namespace whose owner lets its workloads be copied: a GpuTuningGrant there has `CopySpec`."""
+
+    name: DnsLabel
 
 
 class Stack(ApiModel):
@@ -191,12 +199,25 @@ class Stack(ApiModel):
 
     model_config = with_rules(
         Rule(
+            "has(self.fromNamespace) || self.components.all(c, has(c.template))",
+            "every component needs a template, unless the stack is copied fromNamespace",
+            ".components",
+        ),
+        Rule(
+            "!has(self.fromNamespace) || !self.components.exists(c, has(c.template))",
+            "templates are copied fromNamespace: leave them out here",
+            ".components",
+        ),
+        Rule(
             "self.components.all(i, c, c.dependsOn.all(d, self.components.exists(j, x, j < i && x.name == d)))",
             "dependsOn may only name components that stand earlier in the list",
             ".components",
         ),
     )
 
+    from_namespace: NamespaceRef | None = None
+    """Copy what really runs there: the workloads that the grant names, those that are no component of the experiment
+    beside the others, without a load. Left out: each component has its template."""
     components: Annotated[tuple[Component, ...], Field(min_length=1, max_length=16, json_schema_extra=map_list("name"))]
 
 
@@ -577,6 +598,13 @@ class ProfileTemplate(ApiModel):
     rollout: ProfileRollout
 
 
+class Validation(ApiModel):
+    """Where the winner's changes are run one by one before a profile is made of them."""
+
+    from_namespace: NamespaceRef
+    """On a copy of what really runs there, other services included."""
+
+
 MOST_IN_PAIRS = 8
 _IN_ALL_TRIALS = "has(self.workload.interference) && self.workload.interference.trials == 'All'"
 _KNOWN_METRIC = (
@@ -712,6 +740,11 @@ class ExperimentSpec(ApiModel):
             f"pairs are measured of at most {MOST_IN_PAIRS} services",
             ".workload.interference.pairs",
         ),
+        Rule(
+            "!has(self.validation) || has(self.profileTemplate)",
+            "only what goes into a profile is validated: give profileTemplate",
+            ".validation",
+        ),
     )
 
     gpu: Gpu | None = None
@@ -728,6 +761,24 @@ class ExperimentSpec(ApiModel):
     planning: Planning = Planning()
     profile_template: ProfileTemplate | None = None
     """Left out: no profile is made."""
+    validation: Validation | None = None
+    """Left out: on a copy of what runs in the namespace of the first stage, if a grant there allows it, else on the
+    experiment's own stack; the condition TargetCopied says which."""
+
+    @property
+    def validated_in(self) -> str | None:
+        """The namespace whose stack a change must hold on; None: no profile is made."""
+        if self.profile_template is None:
+            return None
+        if self.validation is not None:
+            return self.validation.from_namespace.name
+        return self.profile_template.rollout.stages[0].namespace
+
+    @property
+    def loaded_components(self) -> tuple[str, ...]:
+        """Those that a stream goes to: all but what a copied stack has beside the experiment's own."""
+        loaded = {it.component for it in self.workload.streams}
+        return tuple(it.name for it in self.stack.components if it.name in loaded)
 
     @property
     def sharing_parameter(self) -> Parameter | None:
@@ -779,7 +830,7 @@ class TrialCounts(ApiModel):
     failed: Annotated[int, Field(ge=0)] = 0
     skipped: Annotated[int, Field(ge=0)] = 0
     """Candidates not run, for they cannot start by arithmetic, or no node shares its card as they want it; those that
-    are only counted are in no other figure."""
+    are only counted are in no other figure. One that is impossible in the target, too, counts there once more."""
     wrong_fits: Annotated[int, Field(ge=0)] = 0
     """Run because they were predicted to start, and failed for want of memory."""
     wrong_does_not_fit: Annotated[int, Field(ge=0)] = 0
@@ -891,6 +942,19 @@ class ValidationSummary(ApiModel):
     """The same less the sum of their gains alone; left out with fewer than two."""
 
 
+class TargetSummary(ApiModel):
+    """Where the winner's changes are validated, and what runs there."""
+
+    namespace: DnsLabel
+    stack_ref: ObjectName | None = None
+    """The copy, a ControllerRevision of the experiment's namespace. Left out: nothing could be copied, as the condition
+    TargetCopied says, and the changes are validated on the experiment's own stack."""
+    beside: Annotated[tuple[ComponentName, ...], Field(max_length=16)] = ()
+    """What runs there and is no component of the experiment."""
+    read_for_validation: bool = False
+    """It was read again when validation began: nothing else is run in it."""
+
+
 class Noise(ApiModel):
     """What repeats of the same settings differ by, in fitness."""
 
@@ -909,12 +973,18 @@ class ExperimentStatus(ApiModel):
     observed_generation: Annotated[int, Field(ge=0)] = 0
     spec_digest: Annotated[str, Field(max_length=71)] | None = None
     """Of the spec that the trials run: CEL's immutability rule cannot see into pod templates."""
+    stack_ref: ObjectName | None = None
+    """With `stack.fromNamespace`: what was copied, a ControllerRevision of the experiment's namespace."""
+    target: TargetSummary | None = None
+    """Left out: no profile is wanted."""
     trials: TrialCounts = TrialCounts()
     plan: SpaceSummary | None = None
     """Left out: the planner knows too little of the stack or of the card."""
     gpu_seconds_saved: DecimalString | None = None
     """Skipped candidates times the mean time for which failed starts held the card; where none was run, that of
     measured trials without warm-up and window."""
+    gpu_seconds: DecimalString | None = None
+    """For which ended trials have held their cards, all together. Left out: none has."""
     winner: Winner | None = None
     verdict: VerdictSummary | None = None
     """Left out: the search has not ended, or found no candidate that is worth confirming."""

@@ -13,6 +13,7 @@ class Permission(StrEnum):
     """What the grant allows."""
 
     COPY_SPEC = "CopySpec"
+    """To run copies of the targets in trials, without what `copyEnv` and `env` do not name."""
     ROLLOUT = "Rollout"
 
 
@@ -45,6 +46,11 @@ class GrantTarget(ApiModel):
     """Variables that may be set; none: the workload is only stopped and started."""
     values: ValueSet | None = None
     """Values that may be set; left out: any."""
+    copy_env: Annotated[tuple[EnvironmentName, ...], Field(max_length=64, json_schema_extra=dict(SET_LIST))] = ()
+    """Variables whose literal values a copy keeps, beside those of `env`; all others are lost."""
+    memory_mib: Annotated[int | None, Field(ge=0, le=10_000_000, alias="memoryMiB")] = None
+    """What the workload holds on the card, its CUDA context included, for the planner of whoever copies it. Left out:
+    it is learned from the first trial."""
 
 
 class GrantSpec(ApiModel):

@@ -6,7 +6,17 @@ from typing import Annotated
 
 from pydantic import Field
 
-from cotune.api.base import SET_LIST, ApiModel, ComponentName, DnsLabel, MetricName, Rule, map_list, with_rules
+from cotune.api.base import (
+    SET_LIST,
+    ApiModel,
+    ComponentName,
+    DnsLabel,
+    MetricName,
+    ObjectName,
+    Rule,
+    map_list,
+    with_rules,
+)
 from cotune.api.conditions import Condition
 from cotune.api.quantities import DecimalString, Value
 
@@ -110,6 +120,8 @@ class TrialSpec(ApiModel):
     """What it is run for: confirming runs are no part of the search, and the search's are none of the verdict."""
     series: Annotated[int, Field(ge=0, le=16)] = 0
     """Which comparison of its purpose it belongs to: runs are compared with runs of the same series only."""
+    stack_ref: ObjectName | None = None
+    """The ControllerRevision that has the pod templates. Left out: the experiment spells them out."""
     generation: Annotated[int, Field(ge=0)] = 0
     parents: Annotated[tuple[DnsLabel, ...], Field(max_length=8, json_schema_extra=dict(SET_LIST))] = ()
     """The trials from which the search derived this one."""

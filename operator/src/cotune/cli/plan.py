@@ -151,6 +151,8 @@ def _read(file: Path, models: Mapping[str, str]) -> _Input:
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(f"{file}: spec.{'.'.join(str(it) for it in first['loc'])}: {first['msg']}") from error
+    if (source := spec.stack.from_namespace) is not None:
+        raise InputError(f"the stack is copied from namespace {source.name}: spell its templates out to plan them here")
     maps: dict[str, dict[str, str]] = {
         it["metadata"]["name"]: it.get("data") or {} for it in found if it.get("kind") == "ConfigMap"
     }

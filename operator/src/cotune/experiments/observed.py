@@ -28,6 +28,8 @@ class ObservedTrial:
     purpose: Purpose = Purpose.SEARCH
     series: int = 0
     """Which comparison of its purpose it belongs to."""
+    is_elsewhere: bool = False
+    """It ran on another stack than the search, so that its figures are compared with none of the search's."""
     started: float | None = None
     """Seconds since 1970; None: not yet."""
     measurements: Mapping[str, float] = field(default_factory=dict[str, float])

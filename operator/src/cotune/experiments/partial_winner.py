@@ -4,6 +4,9 @@ A winner was found and confirmed as a whole. One of its changes may carry all of
 or fail on its own. So each change is run alone, by turns with the baseline (series 0). Those that gain on their own are
 combined, the largest set first; a set that is not the confirmed winner itself is run by turns with the baseline in a
 series of its own. One that does not hold loses the change with the least gain, until a set holds or none is left.
+
+Where this is done on a copy of what runs in the target, the winner was confirmed on another stack: then every set is
+run, the whole winner and a single change among them, and no figure of the search counts.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +32,27 @@ class Turn:
     candidate: Candidate
     series: int
     """Which comparison it belongs to."""
+
+
+@dataclass(frozen=True)
+class Ground:
+    """The stack on which changes are validated, where it is not the experiment's own."""
+
+    namespace: str
+    """Of which it is a copy."""
+    stack_ref: str
+    """The copy's name."""
+    plan: SpacePlan
+    """What cannot start in it is not run."""
+    beside: tuple[str, ...] = ()
+    """What runs in it and is no component of the experiment."""
+
+    def words(self, message: str) -> str:
+        """A message about something that cannot start in it."""
+        neighbours = ", ".join(self.beside)
+        return (
+            f"in {self.namespace}, beside {neighbours}: {message}" if self.beside else f"in {self.namespace}: {message}"
+        )
 
 
 @dataclass(frozen=True)
@@ -67,6 +91,8 @@ class Validation:
     """Of what is deployable against the baseline."""
     interaction: float | None = None
     """The gain of the kept changes together, less the sum of their gains alone; None with fewer than two."""
+    skipped: tuple[Candidate, ...] = ()
+    """Changes alone that the planner knows to be impossible in the target, and of which no trial says so yet."""
 
 
 def validate(
@@ -76,6 +102,7 @@ def validate(
     confirmed: Comparison,
     runs: Sequence[ObservedTrial],
     plan: SpacePlan,
+    ground: Ground | None = None,
 ) -> Validation:
     """The next run, or what the runs say.
 
@@ -86,15 +113,17 @@ def validate(
         confirmed: by these figures.
         runs: all runs of this purpose.
         plan: what cannot start is not run.
+        ground: where they are run; None: on the experiment's own stack, as the confirming runs.
     """
     changes = {
         name: value for name, value in winner.values.items() if canonical(value) != canonical(baseline.values[name])
     }
-    if len(changes) == 1:
+    if len(changes) == 1 and ground is None:
         [(name, value)] = changes.items()
         alone = JudgedChange(name, value, VALIDATED, "the winner's only change", confirmed)
         return Validation(True, None, (alone,), winner, confirmed)
-    return _Validating(spec, baseline, winner, confirmed, runs, plan, changes).step()
+    plan = plan if ground is None else ground.plan
+    return _Validating(spec, baseline, winner, confirmed, runs, plan, changes, ground).step()
 
 
 @dataclass(frozen=True)
@@ -106,10 +135,15 @@ class _Validating:
     runs: Sequence[ObservedTrial]
     plan: SpacePlan
     changes: Mapping[str, str]
+    ground: Ground | None
 
     def step(self) -> Validation:
         alone = self._series(0)
         singles = {name: self._with({name}) for name in self.changes}
+        if self.ground is not None:
+            known = {it.candidate for it in alone}
+            if skipped := tuple(it for it in singles.values() if it not in known and self.plan.is_hopeless(it)):
+                return Validation(False, skipped=skipped)
         lost = {it for it in singles.values() if self._why_not(it, alone)}
         if failed := failure(alone, self.baseline):
             return self._none(f"the baseline has no result: {words(failed)}")
@@ -142,10 +176,11 @@ class _Validating:
         """The comparison by which a set holds, or why it does not, or what is still to be run."""
         if len(kept) == 1:
             found = kept[0].comparison
-        elif candidate == self.winner:
+        elif candidate == self.winner and self.ground is None:
             found = self.confirmed
         else:
-            series = len(self.changes) - len(kept)
+            # Series 0 is that of the single changes.
+            series = len(self.changes) - len(kept) or len(self.changes)
             runs = self._series(series)
             if failed := failure(runs, self.baseline):
                 return None, f"the baseline has no result: {words(failed)}", None
@@ -172,11 +207,11 @@ class _Validating:
     def _judge(self, name: str, candidate: Candidate, runs: Sequence[ObservedTrial]) -> JudgedChange:
         value = self.changes[name]
         if self.plan.is_hopeless(candidate) and (prediction := self.plan.predict(candidate)) is not None:
-            return JudgedChange(name, value, prediction.reason, prediction.message)
+            return JudgedChange(name, value, prediction.reason, self._where(prediction.message))
         if (broken := infeasible(runs, candidate)) is not None:
             return JudgedChange(name, value, "Infeasible", words(broken))
         if (failed := failure(runs, candidate)) is not None:
-            return JudgedChange(name, value, failed.reason, words(failed))
+            return JudgedChange(name, value, failed.reason, self._where(words(failed)))
         found = self._compare(candidate, runs)
         if found is None:
             return JudgedChange(name, value, "MetricMissing", "a run lacks a metric")
@@ -188,9 +223,12 @@ class _Validating:
     def _why_not(self, candidate: Candidate, runs: Sequence[ObservedTrial]) -> str:
         """Why a candidate is run no more; empty: nothing speaks against it."""
         if self.plan.is_hopeless(candidate) and (prediction := self.plan.predict(candidate)) is not None:
-            return prediction.message or prediction.reason
+            return self._where(prediction.message or prediction.reason)
         lost = infeasible(runs, candidate) or failure(runs, candidate)
-        return words(lost) if lost is not None else ""
+        return self._where(words(lost)) if lost is not None else ""
+
+    def _where(self, message: str) -> str:
+        return message if self.ground is None else self.ground.words(message)
 
     def _compare(self, candidate: Candidate, runs: Sequence[ObservedTrial]) -> Comparison | None:
         was, now = ([it.measurements for it in measured(runs, each)] for each in (self.baseline, candidate))

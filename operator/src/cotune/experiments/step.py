@@ -28,7 +28,7 @@ from cotune.api.sharing import Sharing
 from cotune.api.trial import Prediction, Purpose, TrialPhase
 from cotune.experiments.confirmation import Conclusion, conclude, proceed
 from cotune.experiments.observed import ObservedTrial
-from cotune.experiments.partial_winner import Validation, told, validate
+from cotune.experiments.partial_winner import Ground, Validation, told, validate
 from cotune.experiments.predictions import SpacePlan, unplanned
 from cotune.experiments.turns import SECOND_CHANCES
 from cotune.fitness.bootstrap import Interval
@@ -62,6 +62,8 @@ class PlannedTrial:
     """It is recorded with its prediction, and takes no card."""
     purpose: Purpose = Purpose.SEARCH
     series: int = 0
+    stack_ref: str | None = None
+    """The copied stack on which it runs; None: that of the search."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ class ExperimentStep:
     """Trials that are skipped: they take no card, and are there for people to read."""
     gpu_seconds_saved: float | None = None
     """By skipping; None: nothing was measured from which to estimate it."""
+    gpu_seconds: float | None = None
+    """For which ended trials have held their cards; None: none has."""
     winner: Winner | None = None
     deployable: Deployable | None = None
     validation: ValidationSummary | None = None
@@ -96,7 +100,12 @@ class ExperimentStep:
 
 
 def decide(
-    name: str, spec: ExperimentSpec, trials: Sequence[ObservedTrial], cards: int, plan: SpacePlan | None = None
+    name: str,
+    spec: ExperimentSpec,
+    trials: Sequence[ObservedTrial],
+    cards: int,
+    plan: SpacePlan | None = None,
+    ground: Ground | None = None,
 ) -> ExperimentStep:
     """The next step of an experiment.
 
@@ -106,7 +115,21 @@ def decide(
         trials: all of its trials.
         cards: on how many cards trials may run; each takes one trial at a time.
         plan: what the planner says of the space, with what was learned so far.
+        ground: the stack on which the winner's changes are validated; None: the experiment's own.
     """
+    step = _decide(name, spec, trials, cards, plan, ground)
+    held = [it.seconds for it in trials if it.seconds is not None]
+    return replace(step, gpu_seconds=sum(held)) if held else step
+
+
+def _decide(
+    name: str,
+    spec: ExperimentSpec,
+    trials: Sequence[ObservedTrial],
+    cards: int,
+    plan: SpacePlan | None,
+    ground: Ground | None,
+) -> ExperimentStep:
     space = Space(spec.parameters)
     plan = plan or unplanned(space)
     by_candidate = _by_candidate([it for it in trials if it.purpose is Purpose.SEARCH])
@@ -125,8 +148,9 @@ def decide(
         return ExperimentStep(ExperimentPhase.FAILED, "BaselineFailed", why, counts)
     on_cards = sum(not it.phase.is_finished() and not it.is_skipped for it in trials)
     unfinished = counts.total - counts.finished
-    pooled = _spread(trials)
-    noise = _noise(spec, space, trials, pooled)
+    comparable = [it for it in trials if not it.is_elsewhere]
+    pooled = _spread(comparable)
+    noise = _noise(spec, space, comparable, pooled)
     confirming = [it for it in trials if it.purpose is Purpose.CONFIRMATION]
     if not confirming:
         again = _drift_check(name, spec, space, trials, plan) if cards > on_cards else ()
@@ -145,7 +169,7 @@ def decide(
                 noise=noise,
             )
     ranking = rank([_result(it, found) for it, found in by_candidate.items()], space.baseline)
-    step = _concluded(name, spec, space, ranking, trials, plan, counts)
+    step = _concluded(name, spec, space, ranking, trials, plan, counts, ground)
     return replace(step, gpu_seconds_saved=saved, noise=noise)
 
 
@@ -308,6 +332,7 @@ def _concluded(
     trials: Sequence[ObservedTrial],
     plan: SpacePlan,
     counts: TrialCounts,
+    ground: Ground | None,
 ) -> ExperimentStep:
     """The search is over: confirm its best candidate, or say what came of that."""
     ended = ExperimentPhase.SUCCEEDED
@@ -345,7 +370,7 @@ def _concluded(
         if spec.profile_template is None:
             # Nothing will be rolled out, so nothing needs to be validated for it.
             return replace(won, message=won.message + _nodes_wanted(spec, challenger))
-        return _validated(name, spec, space, challenger, found.comparison, trials, plan, won)
+        return _validated(name, spec, space, challenger, found.comparison, trials, plan, won, ground)
     reason = Verdict.WITHIN_NOISE if found.outcome is Outcome.CANNOT_TELL else Verdict.NOT_CONFIRMED
     message = f"no profile is made; {message}"
     return ExperimentStep(ended, reason, message, counts, verdict=verdict, outcome=found.outcome)
@@ -360,20 +385,34 @@ def _validated(
     trials: Sequence[ObservedTrial],
     plan: SpacePlan,
     won: ExperimentStep,
+    ground: Ground | None,
 ) -> ExperimentStep:
     """The winner's changes one by one: the next run, or what the profile is made of."""
     runs = [it for it in trials if it.purpose is Purpose.VALIDATION]
-    found = validate(spec, space.baseline, winner, confirmed, runs, plan)
+    found = validate(spec, space.baseline, winner, confirmed, runs, plan, ground)
     if not found.is_over:
+
+        def again(candidate: Candidate, series: int = 0) -> PlannedTrial:
+            known = plan if ground is None else ground.plan
+            planned = _again(name, candidate, trials, known, Purpose.VALIDATION, series)
+            return planned if ground is None else replace(planned, stack_ref=ground.stack_ref)
+
         due = found.next
-        start = () if due is None else (_again(name, due.candidate, trials, plan, Purpose.VALIDATION, due.series),)
-        message = f"{won.message}; its changes are run one by one: {len(runs)} runs so far"
-        return replace(won, phase=ExperimentPhase.VALIDATING, reason="Validating", message=message, start=start)
+        where = f" on a copy of what runs in {ground.namespace}" if ground is not None else ""
+        return replace(
+            won,
+            phase=ExperimentPhase.VALIDATING,
+            reason="Validating",
+            message=f"{won.message}; its changes are run one by one{where}: {len(runs)} runs so far",
+            start=() if due is None else (again(due.candidate, due.series),),
+            record=tuple(replace(again(it), is_skipped=True) for it in found.skipped),
+        )
     step = replace(won, validation=_validation(found))
     if found.deployable is None:
         message = f"no profile is made, for none of the winner's changes holds: {told(found)}"
         return replace(step, reason=Verdict.NO_DEPLOYABLE_CHANGE, message=message)
-    deployable = Deployable(found.deployable, _first(found.deployable, trials))
+    ran = trials if ground is None else runs
+    deployable = Deployable(found.deployable, _first(found.deployable, ran))
     is_whole = all(it.is_kept for it in found.changes)
     reason, message = (won.reason, won.message) if is_whole else (Verdict.PARTIAL_WINNER, told(found))
     message += _nodes_wanted(spec, found.deployable)

@@ -11,21 +11,23 @@ from cotune.api.conditions import Condition, looked_at, with_condition
 from cotune.api.experiment import ExperimentPhase, ExperimentSpec, ExperimentStatus, Noise, Outcome, SpaceSummary
 from cotune.api.profile import ProfilePhase, ProfileStatus
 from cotune.api.sharing import Sharing
-from cotune.api.trial import Prediction, TrialPhase, TrialSpec, TrialStatus
+from cotune.api.trial import Prediction, Purpose, TrialPhase, TrialSpec, TrialStatus
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import EXPERIMENT, PROFILE, TRIAL
 from cotune.cluster.nodes import nodes
 from cotune.cluster.objects import AlreadyExistsError, ForbiddenError, Object, Objects
 from cotune.cluster.stacks import NameTakenError
 from cotune.experiments.observed import ObservedTrial
+from cotune.experiments.partial_winner import Ground
 from cotune.experiments.predictions import SpaceTooLargeError
 from cotune.experiments.samples import too_few_requests
 from cotune.experiments.step import LISTED_SKIPS, NOTHING_FEASIBLE, ExperimentStep, PlannedTrial, decide
+from cotune.handlers.copies import Copies, CopyRefusedError
 from cotune.handlers.plans import MadePlan, PlanningInProgressError, Plans
 from cotune.handlers.statuses import condition, status_of, write_status
 from cotune.profiles.making import NamedProfile, make_profile
 from cotune.search.space import Candidate, Space
-from cotune.trials.placement import NO_SUITABLE_NODE, Placement, placements, sharing_modes
+from cotune.trials.placement import NO_SUITABLE_NODE, Placement, SharingModes, placements, sharing_modes
 from cotune.trials.render import ANNOTATION_DIGEST
 
 LABEL_EXPERIMENT = "cotune.dev/experiment"
@@ -89,30 +91,22 @@ class ExperimentReconciler:
             return await self._stalled(body, status, "SpecInvalid", _first_error(error), now)
         digest = spec_digest(body)
         if status.spec_digest is None:
-            # Written before the first trial exists, so that no trial ever runs a spec that nobody has recorded.
-            generation = body["metadata"]["generation"]
-            new = status.model_copy(
-                update={
-                    "phase": ExperimentPhase.PLANNING,
-                    "spec_digest": digest,
-                    "observed_generation": generation,
-                    "conditions": looked_at(status.conditions, generation),
-                }
-            )
-            await write_status(self.objects, EXPERIMENT, body, status, new)
-            return timedelta()
+            return await self._begin(body, spec, status, digest, now)
         if status.spec_digest != digest:
             message = "the spec differs from what the trials run: apply it under a new name"
             return await self._stalled(body, status, "SpecChanged", message, now)
         is_planning = status.phase is ExperimentPhase.PLANNING
         if is_planning and (why := too_few_requests(body["metadata"]["name"], spec)) is not None:
             return await self._stalled(body, status, "WindowTooShort", why, now)
-        placed = placements(await nodes(self.objects), spec)
-        of_baseline = placed[spec.baseline_sharing]
-        if not of_baseline.nodes:
-            return await self._stalled(body, status, NO_SUITABLE_NODE, of_baseline.why_none(), now)
         try:
-            return await self._advance(body, spec, status, placed, now)
+            run = await Copies(self.objects).in_place(body["metadata"]["namespace"], spec, status.stack_ref)
+            placed = placements(await nodes(self.objects), run)
+            of_baseline = placed[spec.baseline_sharing]
+            if not of_baseline.nodes:
+                return await self._stalled(body, status, NO_SUITABLE_NODE, of_baseline.why_none(), now)
+            return await self._advance(body, spec, run, status, placed, now)
+        except CopyRefusedError as error:
+            return await self._stalled(body, status, error.reason, error.message, now)
         except ForbiddenError as error:
             return await self._stalled(body, status, "Forbidden", error.message, now)
         except NameTakenError as error:
@@ -122,22 +116,64 @@ class ExperimentReconciler:
         except PlanningInProgressError:
             return await self._planning(body, spec, status, now)
 
+    async def _begin(
+        self, body: Object, spec: ExperimentSpec, status: ExperimentStatus, digest: str, now: datetime
+    ) -> timedelta:
+        """Written before the first trial exists, so that no trial ever runs what nobody has recorded."""
+        try:
+            begun = await Copies(self.objects).begin(body, spec, status, now)
+        except CopyRefusedError as error:
+            return await self._stalled(body, status, error.reason, error.message, now)
+        except ForbiddenError as error:
+            return await self._stalled(body, status, "Forbidden", error.message, now)
+        except NameTakenError as error:
+            return await self._stalled(body, status, "NameTaken", str(error), now)
+        generation = body["metadata"]["generation"]
+        new = begun.model_copy(
+            update={
+                "phase": ExperimentPhase.PLANNING,
+                "spec_digest": digest,
+                "observed_generation": generation,
+                "conditions": looked_at(begun.conditions, generation),
+            }
+        )
+        await write_status(self.objects, EXPERIMENT, body, status, new)
+        return timedelta()
+
     async def _advance(
         self,
         body: Object,
         spec: ExperimentSpec,
+        run: ExperimentSpec,
         status: ExperimentStatus,
         placed: Mapping[Sharing | None, Placement],
         now: datetime,
     ) -> timedelta | None:
+        """The next step.
+
+        Args:
+            body: the experiment as it was read.
+            spec: its spec.
+            run: the same with the stack that the trials of the search run.
+            status: its status.
+            placed: which nodes can run it, for each way of sharing the card.
+            now: the time.
+        """
         name, namespace = body["metadata"]["name"], body["metadata"]["namespace"]
-        found = await self._trials(body)
-        made = await self.plans.of(namespace, spec, status.spec_digest or "", found, sharing_modes(spec, placed))
-        observed = [_observed(it) for it in found]
+        found, modes = await self._trials(body), sharing_modes(run, placed)
+        digest = f"{status.spec_digest or ''} {status.stack_ref or ''}"
+        made = await self.plans.of(namespace, run, digest, found, modes)
+        observed = [_observed(it, status.stack_ref) for it in found]
         cards = {node for it in placed.values() for node in it.nodes}
-        step = decide(name, spec, observed, len(cards), made.plan)
+        ground = await self._ground(namespace, spec, status, found, modes)
+        step = decide(name, spec, observed, len(cards), made.plan, ground)
+        if _begins_to_validate(step, status, observed):
+            # What runs in the target now is what the changes must hold on; nothing is started before that is recorded.
+            again = await Copies(self.objects).read_again(body, spec, status, now)
+            await write_status(self.objects, EXPERIMENT, body, status, again)
+            return timedelta()
         for planned in (*step.start, *step.record):
-            await self._start(body, planned)
+            await self._start(body, planned, status.stack_ref)
         source = _status_of(step.deployable.trial, found) if step.deployable is not None else None
         profile = await self._make_profile(namespace, name, spec, status, step, source)
         planned = _planned(body, spec, made, now)
@@ -153,13 +189,34 @@ class ExperimentReconciler:
                 await self.events.tell(body, profile.reason, profile.message, "MakeProfile", now, profile.is_ended)
         return None if step.phase in _FINISHED else _SOON
 
+    async def _ground(
+        self,
+        namespace: str,
+        spec: ExperimentSpec,
+        status: ExperimentStatus,
+        trials: Sequence[Object],
+        modes: SharingModes,
+    ) -> Ground | None:
+        """On which stack changes are validated, where that is not the one of the search.
+
+        Raises:
+            CopyRefusedError: somebody has deleted the copy.
+        """
+        target = status.target
+        if target is None or not target.read_for_validation or target.stack_ref in {None, status.stack_ref}:
+            return None
+        ref = str(target.stack_ref)
+        run = await Copies(self.objects).in_place(namespace, spec, ref)
+        made = await self.plans.of(namespace, run, f"{status.spec_digest} {ref}", trials, modes)
+        return Ground(target.namespace, ref, made.plan, target.beside)
+
     async def _trials(self, body: Object) -> tuple[Object, ...]:
         labels = {LABEL_EXPERIMENT: body["metadata"]["name"]}
         found = await self.objects.list(TRIAL, body["metadata"]["namespace"], labels)
         return tuple(sorted((it for it in found if _is_owned(it, body)), key=_age))
 
-    async def _start(self, experiment: Object, planned: PlannedTrial) -> None:
-        trial = _trial(experiment, planned)
+    async def _start(self, experiment: Object, planned: PlannedTrial, stack_ref: str | None) -> None:
+        trial = _trial(experiment, planned, planned.stack_ref or stack_ref)
         try:
             await self.objects.create(TRIAL, experiment["metadata"]["namespace"], trial)
         except AlreadyExistsError:
@@ -242,7 +299,14 @@ def spec_digest(body: Object) -> str:
     return ExperimentSpec.model_validate(body["spec"]).digest()
 
 
-def _observed(body: Object) -> ObservedTrial:
+def _begins_to_validate(step: ExperimentStep, status: ExperimentStatus, trials: Sequence[ObservedTrial]) -> bool:
+    """Whether the target is to be looked at again; validation that has begun goes on as it began."""
+    validates = step.phase is ExperimentPhase.VALIDATING or step.validation is not None
+    is_read = status.target is not None and status.target.read_for_validation
+    return validates and not is_read and all(it.purpose is not Purpose.VALIDATION for it in trials)
+
+
+def _observed(body: Object, stack_ref: str | None) -> ObservedTrial:
     spec = TrialSpec.model_validate(body["spec"])
     status = TrialStatus.model_validate(status_of(body))
     return ObservedTrial(
@@ -259,6 +323,7 @@ def _observed(body: Object) -> ObservedTrial:
         seconds=_seconds(spec, status),
         purpose=spec.purpose,
         series=spec.series,
+        is_elsewhere=spec.stack_ref != stack_ref,
         started=status.started_at.timestamp() if status.started_at is not None else None,
         measurements={it.metric: float(it.value) for it in status.measurements},
     )
@@ -291,7 +356,7 @@ def _age(trial: Object) -> tuple[str, str]:
     return trial["metadata"]["creationTimestamp"], trial["metadata"]["name"]
 
 
-def _trial(experiment: Object, planned: PlannedTrial) -> Object:
+def _trial(experiment: Object, planned: PlannedTrial, stack_ref: str | None) -> Object:
     metadata = experiment["metadata"]
     return {
         "apiVersion": TRIAL.api_version,
@@ -319,6 +384,7 @@ def _trial(experiment: Object, planned: PlannedTrial) -> Object:
             "skipped": planned.is_skipped,
             "purpose": str(planned.purpose),
             "series": planned.series,
+            **({"stackRef": stack_ref} if stack_ref is not None else {}),
             **({"prediction": _as_json(planned.prediction)} if planned.prediction is not None else {}),
         },
     }
@@ -444,9 +510,12 @@ def _status(
         phase=step.phase,
         observed_generation=generation,
         spec_digest=old.spec_digest,
+        stack_ref=old.stack_ref,
+        target=old.target,
         trials=step.counts,
         plan=plan,
         gpu_seconds_saved=f"{step.gpu_seconds_saved:.1f}" if step.gpu_seconds_saved is not None else None,
+        gpu_seconds=f"{step.gpu_seconds:.1f}" if step.gpu_seconds is not None else None,
         winner=step.winner,
         verdict=step.verdict,
         validation=step.validation,

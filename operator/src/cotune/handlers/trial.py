@@ -21,6 +21,7 @@ from cotune.api.trial import (
     TrialStatus,
 )
 from cotune.cluster.cards import Cards, Holder, QuarantinedError
+from cotune.cluster.copied_stacks import CopiedStacks
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import CONFIG_MAP, EXPERIMENT, TRIAL
 from cotune.cluster.nodes import nodes, why_lost
@@ -34,6 +35,7 @@ from cotune.handlers.statuses import condition, status_of, write_status
 from cotune.measurement.contract import ProbeResult
 from cotune.planning.calibration import prediction_errors
 from cotune.search.space import Candidate, Space
+from cotune.trials.copied_stack import with_stack
 from cotune.trials.holdings import observed_devices
 from cotune.trials.interference import figures, is_measured, longest, rounds
 from cotune.trials.lifecycle import Deadlines, Observed, Step, decide, log_unreadable, measuring_deadline
@@ -96,7 +98,14 @@ class TrialReconciler:
         if _digest_or_none(experiment) != body["metadata"].get("annotations", {}).get(ANNOTATION_DIGEST):
             step = Step(TrialPhase.INVALID, "SpecChanged", "the experiment's spec is not what this trial was made for")
             return await self._write(body, status, step, now)
-        return await self._advance(body, identity, spec, status, ExperimentSpec.model_validate(experiment["spec"]), now)
+        run = ExperimentSpec.model_validate(experiment["spec"])
+        if spec.stack_ref is not None:
+            copied = await CopiedStacks(self.objects).find(identity.namespace, spec.stack_ref)
+            if copied is None:
+                step = Step(TrialPhase.INVALID, "StackGone", f"there is no ControllerRevision {spec.stack_ref}")
+                return await self._write(body, status, step, now)
+            run = with_stack(run, copied)
+        return await self._advance(body, identity, spec, status, run, now)
 
     async def _advance(
         self,
@@ -227,7 +236,9 @@ class TrialReconciler:
         for component in experiment.stack.components:
             if component.name in step.start:
                 variables = environment(component.name, experiment.parameters, _candidate(spec))
-                made += [component_service(identity, component), component_pod(identity, component, variables, node)]
+                if component.name in experiment.loaded_components:
+                    made.append(component_service(identity, component))
+                made.append(component_pod(identity, component, variables, node))
         return made
 
     async def _missing_corpus(self, identity: TrialIdentity, experiment: ExperimentSpec) -> str | None:

@@ -5,7 +5,17 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from cotune.api.base import ApiModel
-from cotune.api.experiment import ArrivalType, Component, Constraint, Goal, Memory, MemoryModel, Objective, Stream
+from cotune.api.experiment import (
+    ArrivalType,
+    Component,
+    Constraint,
+    Goal,
+    Memory,
+    MemoryModel,
+    Objective,
+    Stack,
+    Stream,
+)
 from cotune.report.resources import Experiment
 from cotune.report.units import figure, percent
 from cotune.search.space import Space, domain
@@ -47,7 +57,7 @@ def request(experiment: Experiment) -> Request:
     return Request(
         card=_said(spec.gpu) if spec.gpu is not None else "none: the stack runs on the CPU",
         components=tuple(
-            Row((it.name, str(it.protocol), ", ".join(_images(it)), _memory(it.memory))) for it in spec.stack.components
+            Row((it.name, str(it.protocol), _image(spec.stack, it), _memory(it.memory))) for it in spec.stack.components
         ),
         parameters=tuple(Row((it.name, _said(it.bind), _shortened(domain(it)), it.baseline)) for it in spec.parameters),
         streams=tuple(Row((it.component, _arrivals(it), _sent(it))) for it in workload.streams),
@@ -89,10 +99,12 @@ def _goal(objective: Objective) -> str:
             return f"as near as possible to {figure(objective.metric, float(objective.target or 0))}"
 
 
-def _images(component: Component) -> "list[str]":
+def _image(stack: Stack, component: Component) -> str:
+    if stack.from_namespace is not None:
+        return f"copied from {stack.from_namespace.name}"
     spec = cast("dict[str, Any]", component.template.get("spec") or {})
     containers = cast("list[dict[str, Any]]", spec.get("containers") or [])
-    return [str(it.get("image", "")) for it in containers]
+    return ", ".join(str(it.get("image", "")) for it in containers)
 
 
 def _memory(memory: Memory | None) -> str:

@@ -27,7 +27,7 @@ def rounds(spec: ExperimentSpec) -> tuple[tuple[str, ...], ...]:
     asked = spec.workload.interference
     if asked is None:
         return ()
-    names = [it.name for it in spec.stack.components]
+    names = spec.loaded_components
     pairs = combinations(names, 2) if asked.pairs and len(names) > 2 else ()
     return (*((it,) for it in names), *pairs)
 
