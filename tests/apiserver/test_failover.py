@@ -16,9 +16,9 @@ from support.played_cluster import connected
 from support.replicas import HOME, LAB, LEADER, RunningReplica, eventually, install, replica_pod, running
 from support.resources import manifest
 
-pytestmark = [pytest.mark.apiserver, pytest.mark.helm]
+pytestmark = [pytest.mark.apiserver, pytest.mark.helm, pytest.mark.timeout(400)]
 
-TIMES = {"COTUNE_LEASE_SECONDS": "3", "COTUNE_RENEW_DEADLINE_SECONDS": "2", "COTUNE_RETRY_SECONDS": "0.25"}
+TIMES = {"COTUNE_LEASE_SECONDS": "6", "COTUNE_RENEW_DEADLINE_SECONDS": "4", "COTUNE_RETRY_SECONDS": "0.25"}
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +42,9 @@ class Pair:
             *("get", "lease", LEADER, "-n", HOME, "--ignore-not-found", "-o", "jsonpath={.spec.holderIdentity}")
         ).text
 
-    def failover(self, patience: float = 30) -> float:
+    def failover(self) -> float:
         """Seconds until the standby holds the Lease."""
-        return eventually(lambda: self.holder() == self.standby.pod.identity, "the standby leads", patience)
+        return eventually(lambda: self.holder() == self.standby.pod.identity, "the standby leads")
 
     def says_what_became_of(self, name: str) -> None:
         """An experiment for which there is no node is told so by whoever leads."""
@@ -107,7 +107,7 @@ def test_a_leader_that_is_killed_is_followed_once_its_lease_has_ended(pair: Pair
     pair.leader.signal(signal.SIGKILL)
 
     took = pair.failover()
-    print(f"failover after SIGKILL: {took:.1f} s with a Lease of 3 s")
+    print(f"failover after SIGKILL: {took:.1f} s with a Lease of 6 s")
 
     pair.says_what_became_of("after")
 
@@ -116,13 +116,13 @@ def test_a_leader_that_was_paused_writes_nothing_when_it_goes_on_and_ends(pair: 
     pair.says_what_became_of("before")
     pair.leader.signal(signal.SIGSTOP)
     took = pair.failover()
-    print(f"failover after SIGSTOP: {took:.1f} s with a Lease of 3 s")
+    print(f"failover after SIGSTOP: {took:.1f} s with a Lease of 6 s")
     pair.says_what_became_of("after")
     before = pair.versions()
 
     pair.leader.signal(signal.SIGCONT)
 
-    assert pair.leader.exit_code(10) == LOST
+    assert pair.leader.exit_code() == LOST
     assert "leads no more" in pair.leader.log.read_text()
     assert pair.versions() == before
     assert pair.standby.process.poll() is None
@@ -132,5 +132,5 @@ def test_a_standby_that_is_told_to_end_does_so_at_once(pair: Pair) -> None:
     eventually(lambda: pair.standby.answers("healthz") == 200, "the standby runs")
     pair.standby.signal(signal.SIGTERM)
 
-    assert pair.standby.exit_code(5) == 0
+    assert pair.standby.exit_code() == 0
     assert pair.holder() == pair.leader.pod.identity

@@ -48,7 +48,9 @@ async def trial(objects: PlayedObjects, namespace: str) -> Object:
 
 
 async def trial_on_a_failing_card(objects: PlayedObjects, namespace: str) -> Object:
-    """A trial that is Invalid, and whose card is left alone for a while."""
+    """A trial that is Invalid, on a card that others had before, and that is left alone for a while."""
+    given_back: Object = {"apiVersion": LEASE.api_version, "kind": LEASE.name, "spec": {"holderIdentity": ""}}
+    await objects.create(LEASE, namespace, given_back | {"metadata": {"name": "card-lab"}})
     await create_experiment(objects, namespace, shares=True)
     name = await first_trial(objects, namespace)
     play = functools.partial(play_trial_pods, objects, namespace, name, xids=[79])

@@ -73,7 +73,7 @@ def values_of(revision: Revision) -> dict[str, dict[str, str | None]]:
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """One stage from its beginning."""
+    """One stage, from its beginning or from when all of it was ready."""
 
     seen: ClassVar[Counter[str]] = Counter()
     """What was reached, in all runs together."""
@@ -82,11 +82,11 @@ class AnyOrder(RuleBasedStateMachine):
     breaks_everything = False
     """No pod becomes ready any more, whatever its values: a lost card."""
 
-    @initialize(breaks_target=st.booleans())
-    def begin(self, breaks_target: bool) -> None:
+    @initialize(breaks_target=st.booleans(), is_baking=st.sampled_from([True, False, False]))
+    def begin(self, breaks_target: bool, is_baking: bool) -> None:
         self.breaks_target = breaks_target
-        self.world = PlayedNamespace.of(GOOD)
-        self.status = Status()
+        self.world = PlayedNamespace.of(TARGET if is_baking else GOOD)
+        self.status = Status(ProfilePhase.BAKING if is_baking else ProfilePhase.PROGRESSING)
         self.now = NOW
         self.is_deleted = False
         self.pass_in_work: Generator[None] | None = None
@@ -235,6 +235,11 @@ class AnyOrder(RuleBasedStateMachine):
         workload = self.world.workloads["judge"]
         workload.values["JUDGE_MEMORY"] = value
         workload.change()
+
+    @precondition(lambda self: self.status.phase is ProfilePhase.BAKING)
+    @rule()
+    def somebody_changes_what_bakes(self) -> None:
+        self.somebody_changes_a_variable("0.60")
 
     @rule(name=component)
     def somebody_deletes_a_workload(self, name: str) -> None:

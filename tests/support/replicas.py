@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +98,7 @@ class RunningReplica:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def exit_code(self, patience: float = 30) -> int:
+    def exit_code(self, patience: float = 60) -> int:
         return self.process.wait(timeout=patience)
 
 
@@ -129,7 +129,7 @@ def running(pod: ReplicaPod, **environment: str) -> Generator[RunningReplica]:
             process.wait()
 
 
-def eventually(holds: "Any", what: str, patience: float = 30) -> float:
+def eventually(holds: Callable[[], bool], what: str, patience: float = 120) -> float:
     """Wait until something holds; how long that took, in seconds.
 
     :raises AssertionError: it does not for too long.
