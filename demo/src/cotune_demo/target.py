@@ -30,7 +30,7 @@ SIMPLER, COPIED = "simpler", "copied"
 
 _EXPERIMENT = "cotune.dev/experiment"
 _POLL_SECONDS = 0.25
-_LONGEST_SECONDS = 420
+_LONGEST_SECONDS = 900
 _SIZE = "ASR_WHISPER_SIZE"
 
 
