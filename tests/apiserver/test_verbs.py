@@ -211,9 +211,9 @@ def test_what_there_is_to_see_of_a_profile(api_server: ApiServer, tmp_path: Path
             header, first, second = history.splitlines()
             assert header.split() == ["NAMESPACE", "REVISION", "NAME", "CREATED", "FOR", "VALUES"]
             assert first.split()[:2] == [it.namespace, "0"]
-            assert first.endswith(f"stt:{SIZE}=(its own)  what it goes back to")
+            assert first.endswith(f"stt:{SIZE}=small  what it goes back to")
             assert f"{it.namespace}/p" in second
-            assert second.endswith(f"stt:{SIZE}=tiny       what it applies")
+            assert second.endswith(f"stt:{SIZE}=tiny   what it applies")
             assert (await as_plugin(it, tmp_path, "get", "profile", "p", "-n", it.namespace)).splitlines()[
                 0
             ] == tree.splitlines()[0]
