@@ -186,7 +186,7 @@ def test_a_stage_that_fails_again_and_again_is_tried_as_often_as_it_was_said(api
     asyncio.run(scenario())
 
 
-def test_what_there_is_to_see_of_a_profile(api_server: ApiServer, tmp_path: Path) -> None:
+def test_what_there_is_to_see_of_a_profile(api_server: ApiServer) -> None:
     async def scenario() -> None:
         async with stage(api_server) as it:
             before = await it.told("diff", "p")
@@ -211,40 +211,34 @@ def test_what_there_is_to_see_of_a_profile(api_server: ApiServer, tmp_path: Path
             header, first, second = history.splitlines()
             assert header.split() == ["NAMESPACE", "REVISION", "NAME", "CREATED", "FOR", "VALUES"]
             assert first.split()[:2] == [it.namespace, "0"]
-            assert first.endswith(f"stt:{SIZE}=(its own)  what it goes back to")
+            assert first.endswith(f"stt:{SIZE}=small  what it goes back to")
             assert f"{it.namespace}/p" in second
-            assert second.endswith(f"stt:{SIZE}=tiny       what it applies")
-            assert (await as_plugin(it, tmp_path, "get", "profile", "p", "-n", it.namespace)).splitlines()[
-                0
-            ] == tree.splitlines()[0]
+            assert second.endswith(f"stt:{SIZE}=tiny   what it applies")
 
     asyncio.run(scenario())
 
 
-async def as_plugin(it: Stage, folder: Path, *words: str) -> str:
-    """`kubectl cotune ...`, with an executable of that name on the path as pip makes it."""
-    plugin = folder / "kubectl-cotune"
+def test_kubectl_runs_the_commands_as_its_plugin(api_server: ApiServer, tmp_path: Path) -> None:
+    """With an executable of that name on the path, as pip makes it, and the namespace of kubectl's context."""
+    assert api_server.apply(resource_named("plugged")).accepted
+    plugin = tmp_path / "kubectl-cotune"
     source = Path(__file__).parents[2] / "operator" / "src"
     start = f"import sys; sys.argv[0] = {str(plugin)!r}; from cotune.cli.__main__ import main; sys.exit(main())"
     plugin.write_text(f'#!/bin/sh\nPYTHONPATH={source} exec {shlex.join([sys.executable, "-c", start])} "$@"\n')
     plugin.chmod(0o755)
-    environment = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}", "KUBECONFIG": str(it.server.kubeconfig)}
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "KUBECONFIG": str(api_server.kubeconfig)}
 
-    def run(*more: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [it.server.kubectl, "cotune", *more],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+    def run(*words: str) -> "subprocess.CompletedProcess[str]":
+        command = [api_server.kubectl, "cotune", *words]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
-    usage = await asyncio.to_thread(run, "--help")
-    assert usage.stdout.startswith("usage: kubectl cotune "), usage.stderr
-    done = await asyncio.to_thread(run, *words)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert run("--help").stdout.startswith("usage: kubectl cotune ")
+    done = run("pause", "plugged")
+    assert (done.returncode, done.stdout) == (0, "default/plugged: paused: no further stage begins\n"), done.stderr
+    said = api_server.run(
+        "get", "gpp", "plugged", "--show-managed-fields", "-o", "jsonpath={.metadata.managedFields[*].manager}"
+    )
+    assert "kubectl-cotune" in said.text.split()
 
 
 def test_a_watch_ends_with_the_profile_and_says_how_it_went(api_server: ApiServer) -> None:

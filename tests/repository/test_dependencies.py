@@ -13,6 +13,12 @@ def test_the_operators_lock_is_made_from_the_packages_dependencies() -> None:
     assert [line for line in lines if not line.startswith("#")] == project["dependencies"]
 
 
+def test_kubectl_finds_the_commands_by_the_name_of_their_program() -> None:
+    scripts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["scripts"]
+
+    assert scripts["kubectl-cotune"] == scripts["cotune"]
+
+
 _ENVIRONMENTS_OF_THEIR_OWN = {"gpu", "bench-load", "llm"}
 """What is installed beside the packages that the image of a machine with a GPU already has, the load generator that the
 probe is compared with, and vLLM for cards with the torch that it pins: none meets another package of ours."""

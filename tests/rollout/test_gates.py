@@ -167,7 +167,17 @@ def test_the_spans_lie_before_the_stage_began_and_in_its_bake_time() -> None:
 def test_over_a_long_time_samples_lie_further_apart() -> None:
     of_stage, _ = spans(gate(), BAKING, SINCE + timedelta(days=7))
 
-    assert of_stage.step == timedelta(seconds=605)
+    assert of_stage.step == timedelta(seconds=303)
+
+
+@given(seconds=st.integers(1, 604_800), step=st.integers(1, 60))
+def test_no_more_samples_are_asked_for_than_fit_and_never_fewer_than_a_gate_may_want(seconds: int, step: int) -> None:
+    it = gate(promQL={"query": "x", "stepSeconds": step})
+
+    of_stage, _ = spans(it, BAKING, SINCE + timedelta(seconds=seconds))
+
+    samples = (of_stage.end - of_stage.start) // of_stage.step + 1
+    assert min(1000, seconds // step) <= samples <= 2001
 
 
 @pytest.mark.parametrize(

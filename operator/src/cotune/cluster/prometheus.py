@@ -8,7 +8,7 @@ from typing import Any, cast
 import aiohttp
 
 _LARGEST_ANSWER = 1 << 20
-"""Bytes: a thousand samples of one series are a twentieth of it."""
+"""Bytes: two thousand samples of one series are a tenth of it."""
 
 
 class PrometheusError(Exception):

@@ -44,7 +44,9 @@ class Gates:
 
     def judged(self, body: Object, stage: Stage, state: StageStatus, step: StageStep, now: datetime) -> StageStep:
         """The step with what is known of the stage's gates; where it is time to look again, a look begins."""
+        uid = str(body["metadata"]["uid"])
         if state.phase is not ProfilePhase.BAKING or not stage.gates:
+            self._forget(uid)
             return step
         since = state.phase_started_at or now
         baking = Baking(state.started_at or since, since, body["metadata"]["generation"])
@@ -52,7 +54,7 @@ class Gates:
         states = [self._looked(body, stage, gate, last.get(gate.name), baking, now) for gate in stage.gates]
         step = gated(stage, step, [it for it in states if it is not None], baking, now)
         if step.phase is not ProfilePhase.BAKING:
-            self._forget(body["metadata"]["uid"])
+            self._forget(uid)
         return step
 
     async def close(self) -> None:
