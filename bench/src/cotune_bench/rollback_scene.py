@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from localcluster.topology import DEFAULT_CARD, Topology
 NODE = "lab"
 IMAGE = "probe"
 GOOD = "good"
+_START_SECONDS = 180
 
 _SERVER = """
 import http.server, os, signal, sys, time
@@ -154,12 +156,17 @@ def machine() -> Generator[Machine]:
 
 
 @contextmanager
-def process(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Generator[None]:
-    """A controller beside the cluster, ended afterwards."""
+def process(command: Sequence[str], environment: Mapping[str, str], log: Path, health: str) -> Generator[None]:
+    """A controller beside the cluster, from when it answers at `health` on; ended afterwards.
+
+    Raises:
+        LocalClusterError: it does not answer in time.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as said:
         running = subprocess.Popen(command, env=os.environ | environment, stdout=said, stderr=subprocess.STDOUT)
         try:
+            _await_health(health)
             yield
         finally:
             running.terminate()
@@ -168,6 +175,18 @@ def process(command: Sequence[str], environment: Mapping[str, str], log: Path) -
             except subprocess.TimeoutExpired:
                 running.kill()
                 running.wait()
+
+
+def _await_health(url: str) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise LocalClusterError(f"{url} does not answer within {_START_SECONDS} s: {error}") from error
+            time.sleep(0.2)
 
 
 @contextmanager
@@ -183,7 +202,9 @@ def cotune_operator(where: Machine, logs: Path) -> Generator[None]:
         "COTUNE_LIVENESS_PORT": "18080",
         "COTUNE_METRICS_PORT": "19090",
     }
-    with process([sys.executable, "-m", "cotune.handlers"], environment, logs / "cotune.log"):
+    with process(
+        [sys.executable, "-m", "cotune.handlers"], environment, logs / "cotune.log", "http://127.0.0.1:18080/healthz"
+    ):
         yield
 
 
@@ -206,6 +227,5 @@ def argo_controller(where: Machine, logs: Path) -> Generator[None]:
         *(str(program), f"--kubeconfig={where.kubeconfig}", "--leader-elect=false", "--namespace=default"),
         *("--metricsPort=18090", "--healthzPort=18091", "--loglevel=warn"),
     ]
-    with process(command, {}, logs / "argo-rollouts.log"):
-        time.sleep(3)
+    with process(command, {}, logs / "argo-rollouts.log", "http://127.0.0.1:18091/healthz"):
         yield
