@@ -9,7 +9,7 @@ export PYTHONPATH := operator/src:local-cluster/src:simulation/src:demo/src:benc
 LOCAL_CLUSTER = $(BIN)/python -m localcluster
 
 .PHONY: help demo demo-real demo-target setup programs requirements lint crds crds-check docs docs-check chaos test-fast test-helm test-apiserver test \
-        bench-planner bench-plan-scale bench-load bench-verdict bench-word-errors browser prometheus test-browser gpu-bundle gpu-stack gpu-cluster gpu-code gpu-run cluster-up cluster-status cluster-down images clean
+        bench-planner bench-plan-scale bench-load bench-verdict bench-word-errors bench-rollback browser prometheus test-browser gpu-bundle gpu-stack gpu-cluster gpu-code gpu-run cluster-up cluster-status cluster-down images clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -127,6 +127,9 @@ build/bench/aiperf/.complete: requirements/bench-load.txt
 
 bench-load: setup build/bench/aiperf/.complete ## the probe and aiperf against one deterministic server (about six minutes, two cores)
 	@$(BIN)/python -m cotune_bench.load --aiperf build/bench/aiperf/bin/aiperf $(if $(ROUNDS),--rounds $(ROUNDS))
+
+bench-rollback: setup programs ## broken changes through cotune and Argo Rollouts (as root; half an hour, and once ten minutes to build)
+	@$(BIN)/python -m cotune_bench.rollback
 
 gpu-bundle: setup ## a real vLLM for a machine with an NVIDIA H100 and no network, in build/gpu-bundle (tests/gpu/README.md)
 	@PYTHONPATH=tests $(BIN)/python -m gpu.bundle

@@ -3,10 +3,10 @@
 import re
 
 import pytest
-from localcluster.binaries import KUBERNETES, MODULES, Module, content_key, required_version
+from localcluster.binaries import ARGO_ROLLOUTS, KUBERNETES, MODULES, Module, content_key, required_version
 
 
-@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.name)
+@pytest.mark.parametrize("module", [*MODULES, ARGO_ROLLOUTS], ids=lambda module: module.name)
 def test_every_module_reports_the_version_it_requires(module: Module) -> None:
     if module.version_of is not None:
         assert required_version((module.folder / "go.mod").read_text(), module.version_of).startswith("v")

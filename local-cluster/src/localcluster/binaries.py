@@ -70,6 +70,14 @@ HELM = Module(
     estimate="1 to 3 minutes",
 )
 PAUSE = Module(name="pause", packages=(".",))
+ARGO_ROLLOUTS = Module(
+    name="argo-rollouts",
+    packages=("github.com/argoproj/argo-rollouts/cmd/rollouts-controller",),
+    version_of="github.com/argoproj/argo-rollouts",
+    version_variable="github.com/argoproj/argo-rollouts/utils/version.version",
+    estimate="10 to 15 minutes",
+)
+"""No part of the cluster: what `make bench-rollback` measures beside."""
 _API_PROGRAMS = ("etcd", "kube-apiserver", "kubectl")
 MODULES = (KUBERNETES, CONTAINERD, COREDNS, HELM, PAUSE)
 
