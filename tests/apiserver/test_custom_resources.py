@@ -79,6 +79,18 @@ AGAINST: dict[str, Any] = {
     "promQL": QUERY,
     "againstBaseline": {"goal": "Minimize", "tolerance": "0.05", "windowSeconds": 600},
 }
+BAD_WINDOWS: list[tuple[dict[str, Any], str, str]] = [
+    ({"days": []}, "days", "at least 1 items"),
+    ({"days": ["Sunday", "Sunday"]}, "days[1]", "Duplicate value"),
+    ({"days": ["Holiday"]}, "days[0]", "Unsupported value"),
+    ({"from": "7:00"}, "from", "should match"),
+    ({"from": "24:00"}, "from", "should match"),
+    ({"to": "24:01"}, "to", "should match"),
+    ({"from": "07:00", "to": "07:00"}, "to", "the same time"),
+    ({"timeZone": "Local"}, "timeZone", "not a time zone"),
+    ({"timeZone": "Mars/Phobos"}, "timeZone", "unknown time zone"),
+    ({"timeZone": "+02:00"}, "timeZone", "should match"),
+]
 ROUNDS: dict[str, Any] = {"durationSeconds": 30}
 SLOWDOWN = {"metric": "stt.slowdown.p95", "goal": "Minimize", "weight": "1"}
 NINE_SERVICES: list[dict[str, Any]] = [SECOND_JUDGE | {"name": f"service{it}"} for it in range(9)]
@@ -564,18 +576,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ),
     *(
         (PROFILE, {"rollout.stages.0.window": it}, f"spec.rollout.stages[0].window.{path}", reason)
-        for it, path, reason in (
-            ({"days": []}, "days", "at least 1 items"),
-            ({"days": ["Sunday", "Sunday"]}, "days[1]", "Duplicate value"),
-            ({"days": ["Holiday"]}, "days[0]", "Unsupported value"),
-            ({"from": "7:00"}, "from", "should match"),
-            ({"from": "24:00"}, "from", "should match"),
-            ({"to": "24:01"}, "to", "should match"),
-            ({"from": "07:00", "to": "07:00"}, "to", "the same time"),
-            ({"timeZone": "Local"}, "timeZone", "not a time zone"),
-            ({"timeZone": "Mars/Phobos"}, "timeZone", "unknown time zone"),
-            ({"timeZone": "+02:00"}, "timeZone", "should match"),
-        )
+        for it, path, reason in BAD_WINDOWS
     ),
     (PROFILE, {"rollout.stages.1.approval": "Maybe"}, "spec.rollout.stages[1].approval", "Unsupported value"),
     (TRIAL, {"candidate": []}, "spec.candidate", "at least 1 items"),
