@@ -82,6 +82,7 @@ def run(
                     prediction=planned.prediction,
                     purpose=planned.purpose,
                     series=planned.series,
+                    started=60.0 * len(trials),
                 )
             )
     raise AssertionError("the experiment does not end")
@@ -115,6 +116,20 @@ def test_for_a_profile_the_winners_changes_are_run_one_by_one_and_what_gains_not
     assert step.deployable is not None
     assert step.deployable.candidate.values == {"judgeMemory": "0.50", "whisperModel": "tiny"}
     assert step.deployable.trial == step.deployable.candidate.trial_name("voice", 0)
+
+
+def test_a_confirmation_that_ends_with_the_baseline_opens_the_validation() -> None:
+    """B W W B, and from there T M, M T B: what lies between two runs of the baseline has no drift of its own."""
+    evaluation = Evaluation(repeats=2, confidence="0.66", baseline_every=0)
+    update = {"profile_template": voice_experiment().profile_template, "evaluation": evaluation}
+
+    step, trials = run(spec().model_copy(update=update), {})
+
+    after_the_search = [it for it in trials if it.purpose is not Purpose.SEARCH]
+    is_baseline = [it.candidate == SPACE.baseline for it in after_the_search]
+    assert is_baseline == [True, False, False, True, *[False] * 4, True]
+    assert [it.purpose for it in after_the_search] == [Purpose.CONFIRMATION] * 4 + [Purpose.VALIDATION] * 5
+    assert (step.phase, step.reason) == (ExperimentPhase.SUCCEEDED, "PartialWinner")
 
 
 def test_the_baseline_runs_first_and_alone_on_however_many_cards() -> None:

@@ -35,14 +35,18 @@ async def prepare(commands: Commands, progress: Progress, scene: Scene, node_age
         node_agents: over the simulated cards, so that it is known whose the processes on them are.
     """
     progress.say("taking away what an earlier run has left")
-    await _forget(commands)
+    was_there, _ = await commands.run(commands.kubectl, "get", "deployment", "cotune", "--namespace", OPERATOR)
+    await _forget_resources(commands)
+    await define_resources(commands)
+    # The image's tag is the same after every build: only a new pod runs the newest.
+    restart = ("rollout", "restart", "deployment/cotune", "--namespace", OPERATOR)
+    await asyncio.gather(_forget_namespaces(commands), *([commands.do(*restart)] if was_there else []))
     if scene.is_simulation:
         progress.say("SIMULATED cards on the nodes lab, staging and production")
         await apply_cards(commands)
     else:
         await commands.do("delete", "-f", _CARDS, "--ignore-not-found", "--timeout=60s")
     await dedicate(commands, "lab")
-    await define_resources(commands)
     if scene.is_simulation:
         await wait_for_cards(commands, progress)
     progress.say(f"the services of {STAGING} and {PRODUCTION}, with a grant from each owner")
@@ -59,11 +63,7 @@ async def prepare(commands: Commands, progress: Progress, scene: Scene, node_age
     if node_agents:
         await make_namespace(commands, NODE_AGENTS, _PRIVILEGED)
         options += ["--values", str(repository_root() / "simulation" / "manifests" / "node-agent-values.yaml")]
-    was_there, _ = await commands.run(commands.kubectl, "get", "deployment", "cotune", "--namespace", OPERATOR)
     await install_operator(commands, *options)
-    if was_there:
-        # The image's tag is the same after every build: only a new pod runs the newest.
-        await commands.do("rollout", "restart", "deployment/cotune", "--namespace", OPERATOR)
     if node_agents:
         await commands.do("rollout", "restart", "daemonset/cotune-node-agent", "--namespace", NODE_AGENTS)
         timeout = f"--timeout={scene.ready_seconds}s"
@@ -114,11 +114,14 @@ async def install_operator(commands: Commands, *values: str) -> None:
     await commands.release("upgrade", "--install", "cotune", chart, "--namespace", OPERATOR, *options)
 
 
-async def _forget(commands: Commands) -> None:
+async def _forget_resources(commands: Commands) -> None:
     known, _ = await commands.run(commands.kubectl, "get", "crd", "gpuprofiles.cotune.dev")
     if known:  # With the operator still there: a rollout in progress is taken back first.
         for kind in ("gpuallocationexperiments", "gpuprofiles"):
             await commands.do("delete", kind, "--all", "--namespace", LAB, "--timeout=120s")
+
+
+async def _forget_namespaces(commands: Commands) -> None:
     namespaces = (LAB, STAGING, PRODUCTION, UNINVITED)
     await commands.do("delete", "namespace", *namespaces, "--ignore-not-found", "--timeout=120s")
 

@@ -44,7 +44,7 @@ SIMULATED = Scene(
     experiment="voice-stack.yaml",
     name="voice",
     candidates=15,
-    fresh_runs=10,
+    fresh_runs=9,
     corpus=(sys.executable, "-m", "cotune_simulation.speech"),
     longest_seconds=900,
     hopeless="nothing-fits.yaml",
@@ -61,7 +61,7 @@ REAL = Scene(
     experiment="real-cpu/experiment.yaml",
     name="voice-cpu",
     candidates=4,
-    fresh_runs=10,
+    fresh_runs=9,
     corpus=(sys.executable, "-m", "cotune_demo.speech", "--snr-db", "10"),
     longest_seconds=3600,
 )

@@ -111,7 +111,7 @@ def validate(
         baseline: the candidate in use today.
         winner: the candidate that was confirmed as a whole.
         confirmed: by these figures.
-        runs: all runs of this purpose.
+        runs: all runs of this purpose, and the one of the baseline that was made right before them, if any.
         plan: what cannot start is not run.
         ground: where they are run; None: on the experiment's own stack, as the confirming runs.
     """

@@ -389,6 +389,8 @@ def _validated(
 ) -> ExperimentStep:
     """The winner's changes one by one: the next run, or what the profile is made of."""
     runs = [it for it in trials if it.purpose is Purpose.VALIDATION]
+    if ground is None:
+        runs += _opening(space.baseline, trials)
     found = validate(spec, space.baseline, winner, confirmed, runs, plan, ground)
     if not found.is_over:
 
@@ -417,6 +419,14 @@ def _validated(
     reason, message = (won.reason, won.message) if is_whole else (Verdict.PARTIAL_WINNER, told(found))
     message += _nodes_wanted(spec, found.deployable)
     return replace(step, reason=reason, message=message, deployable=deployable)
+
+
+def _opening(baseline: Candidate, trials: Sequence[ObservedTrial]) -> list[ObservedTrial]:
+    """The last of the confirming runs, where it is one of the baseline: nothing has run since, so it opens series 0."""
+    confirming = [it for it in trials if it.purpose is Purpose.CONFIRMATION and it.started is not None]
+    last = max(confirming, key=lambda it: (it.started, it.repeat), default=None)
+    is_one = last is not None and last.candidate == baseline and last.phase is TrialPhase.SUCCEEDED
+    return [last] if last is not None and is_one else []
 
 
 def _first(candidate: Candidate, trials: Sequence[ObservedTrial]) -> str:
