@@ -18,6 +18,9 @@ WATCH_SECONDS = 60
 _FOLLOWED_SECONDS = 30.0
 """How long a follower is told of pods after it has asked for it last."""
 
+_PAUSE_SECONDS = 0.2
+"""Between two watches, or a server that ends each at once would be asked without a pause."""
+
 _logger = logging.getLogger("cotune.pods")
 
 
@@ -75,7 +78,7 @@ class PodWatches:
                 except (ApiError, aiohttp.ClientError, TimeoutError, ValueError) as error:
                     failures += 1
                     _logger.debug("no watch of the pods in %s: %s; they are looked at all the same", namespace, error)
-                await asyncio.sleep(back_off_seconds(failures) if failures else 0)
+                await asyncio.sleep(back_off_seconds(failures) if failures else _PAUSE_SECONDS)
         finally:
             del self._tasks[namespace]
 
