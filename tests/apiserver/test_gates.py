@@ -62,7 +62,9 @@ class Rollout:
         await self.objects.create(GRANT, self.namespace, grant)
         body = copy.deepcopy(manifest("GpuProfile"))
         body["metadata"] = {"name": "p", "namespace": self.namespace}
-        only = {"name": "only", "namespace": self.namespace, "bakeSeconds": bake_seconds, "gates": gates}
+        # A guard would go on looking after the promotion.
+        only: Object = {"name": "only", "namespace": self.namespace, "guardSeconds": 0, "gates": gates}
+        only["bakeSeconds"] = bake_seconds
         body["spec"]["rollout"] = {"stages": [only | stage]}
         await self.objects.create(PROFILE, self.namespace, body)
 

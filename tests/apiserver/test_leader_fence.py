@@ -138,6 +138,10 @@ def test_only_the_leader_writes_whatever_it_writes(cluster: ApiServer, tmp_path:
     async def scenario() -> None:
         async with scene(cluster, tmp_path) as it:
             await lead(it.old)
+            # The API server takes policies that were just made into use one after the other.
+            async with asyncio.timeout(30):
+                while not await refused(it.new.objects):
+                    await asyncio.sleep(0.1)
 
             accepted, refusals = await writes(it.old.objects), await writes(it.new.objects)
 

@@ -166,7 +166,7 @@ def test_the_winner_of_two_modes_wants_prepared_nodes_and_its_profile_expects_th
             (size, mode) for size in ("tiny", "small") for mode in ("TimeSlicing", "MPS")
         }
         (profile,) = await objects.list(PROFILE, namespace)
-        assert profile["spec"]["expect"] == {"sharing": "MPS"}
+        assert profile["spec"]["expect"]["sharing"] == "MPS"
         assert [it["env"] for it in profile["spec"]["changes"]] == [SIZE]
 
     within(api_server, scenario)

@@ -93,7 +93,7 @@ async def rollout_over_old_revisions(objects: PlayedObjects, namespace: str) -> 
     # One more may stay until the next stage: what is listed may be older than the newest.
     kept = end.pop("revisions")["only"]
     [stage] = (await objects.get(PROFILE, namespace, "p"))["status"]["stages"]
-    in_use = {stage["revision"], stage["lastGoodRevision"]} <= {name for _, name in kept}
+    in_use = {stage["revision"], stage["lastGoodRevision"]} <= set(kept)
     return end | {"in use": in_use, "is pruned": KEPT <= len(kept) <= KEPT + 1}
 
 
@@ -148,7 +148,8 @@ async def _rollout(
     body = manifest("GpuProfile")
     body["metadata"] = {"name": "p", "namespace": namespace}
     body["spec"]["changes"][0] |= {"from": "small", "to": "tiny"}
-    times = {"readinessDeadlineSeconds": 60, "bakeSeconds": 0}
+    # A guard would go on looking after the promotion: the job is over then.
+    times = {"readinessDeadlineSeconds": 60, "bakeSeconds": 0, "guardSeconds": 0}
     body["spec"]["rollout"] = {
         "stages": [{"name": name, "namespace": stage, **times} for name, stage in stages.items()]
     }
@@ -189,9 +190,9 @@ async def _changes(objects: PlayedObjects, namespace: str) -> dict[str, int]:
     return {it["metadata"]["name"]: it["metadata"]["generation"] for it in await objects.list(DEPLOYMENT, namespace)}
 
 
-async def _revisions(objects: PlayedObjects, namespace: str) -> list[tuple[int, str]]:
-    found = await objects.list(CONTROLLER_REVISION, namespace, OURS)
-    return sorted((it["revision"], it["metadata"]["name"]) for it in found)
+async def _revisions(objects: PlayedObjects, namespace: str) -> list[str]:
+    """Their names, which say what is in them. Numbers only order them, and after a list that is old one comes twice."""
+    return sorted(it["metadata"]["name"] for it in await objects.list(CONTROLLER_REVISION, namespace, OURS))
 
 
 def _once(objects: PlayedObjects) -> Object:
