@@ -95,7 +95,8 @@ async def _tell(commands: Commands, scene: Scene, is_kill: bool, begun: float) -
     objects = await Objects.connect(commands.kubeconfig)
     try:
         await prepare(commands, progress, scene)
-        killer = Killer(commands, progress, is_kill)
+        # The uninvited namespace has one, too.
+        killer = Killer(commands, progress, is_kill, by_hand=len(_BROKEN) + 1)
         story = Story(commands, objects, progress, killer, scene)
         hopeless = await story.nothing_feasible(scene.hopeless) if scene.hopeless else None
         experiment, (broken, uninvited) = await asyncio.gather(

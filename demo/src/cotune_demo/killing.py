@@ -7,26 +7,27 @@ from cotune_demo.cluster import Commands
 from cotune_demo.preparation import LAB, OPERATOR
 from cotune_demo.progress import Progress
 
-_QUOTA = "no-profile-yet"
+_QUOTA = "no-winner-yet"
 
 
 class Killer:
     """Kills the operator at most once for each moment; without orders it does nothing."""
 
-    def __init__(self, commands: Commands, progress: Progress, is_ordered: bool) -> None:
+    def __init__(self, commands: Commands, progress: Progress, is_ordered: bool, by_hand: int = 0) -> None:
         self._commands = commands
         self._progress = progress
         self._is_ordered = is_ordered
+        self._by_hand = by_hand
         self.kills: list[str] = []
 
     async def hold_the_profile_back(self) -> None:
-        """Let nothing follow the last trial at once: a quota of no profile, as any administrator may set one."""
+        """Let nothing follow the last trial at once: a quota of no more profiles than a person applies meanwhile."""
         if self._is_ordered:
             quota: dict[str, Any] = {
                 "apiVersion": "v1",
                 "kind": "ResourceQuota",
                 "metadata": {"name": _QUOTA, "namespace": LAB},
-                "spec": {"hard": {"count/gpuprofiles.cotune.dev": "0"}},
+                "spec": {"hard": {"count/gpuprofiles.cotune.dev": str(self._by_hand)}},
             }
             await self._commands.apply(quota)
 
