@@ -118,7 +118,8 @@ async def main():
     assert pynvml.nvmlDeviceGetCudaComputeCapability(card) == (8, 6)
     assert pynvml.nvmlDeviceGetClockInfo(card, pynvml.NVML_CLOCK_SM) == 1777
     assert 15000 < pynvml.nvmlDeviceGetPowerUsage(card) <= 170000
-    assert pynvml.nvmlDeviceGetTemperature(card, pynvml.NVML_TEMPERATURE_GPU) == 66
+    # Of a load that is a little past on a busy machine.
+    assert 38 < pynvml.nvmlDeviceGetTemperature(card, pynvml.NVML_TEMPERATURE_GPU) <= 66
     assert pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(card) == 0
     await client.throttle(0x20)
     assert pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(card) & 0x20
