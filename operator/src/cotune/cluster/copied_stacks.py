@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from cotune.api.grant import GrantSpec, GrantTarget
 from cotune.cluster.kinds import CONTROLLER_REVISION, DEPLOYMENT, EXPERIMENT, GRANT
-from cotune.cluster.objects import AlreadyExistsError, Object, Objects
+from cotune.cluster.objects import AlreadyExistsError, Object, Objects, controller_reference
 from cotune.cluster.stacks import NameTakenError
 from cotune.trials.copied_stack import CopiedService, CopiedStack, CopyRefusal, granted, sanitized
 
@@ -61,16 +61,7 @@ class CopiedStacks:
             "metadata": {
                 "name": name,
                 "namespace": namespace,
-                "ownerReferences": [
-                    {
-                        "apiVersion": EXPERIMENT.api_version,
-                        "kind": EXPERIMENT.name,
-                        "name": metadata["name"],
-                        "uid": metadata["uid"],
-                        "controller": True,
-                        "blockOwnerDeletion": True,
-                    }
-                ],
+                "ownerReferences": [controller_reference(EXPERIMENT, experiment)],
             },
             "data": stack.data(),
             "revision": 0,

@@ -274,6 +274,18 @@ class Objects:
         return response
 
 
+def controller_reference(kind: Kind, owner: Object) -> Object:
+    """What an object says of the one that made it, and with which it goes."""
+    return {
+        "apiVersion": kind.api_version,
+        "kind": kind.name,
+        "name": owner["metadata"]["name"],
+        "uid": owner["metadata"]["uid"],
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
 def _dry_run(wanted: bool) -> "list[tuple[str, str]]":
     """Admission, validation and rights as in earnest, and nothing is stored."""
     return [("dryRun", "All")] if wanted else []

@@ -15,7 +15,7 @@ from cotune.api.trial import Prediction, Purpose, TrialPhase, TrialSpec, TrialSt
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import EXPERIMENT, PROFILE, TRIAL
 from cotune.cluster.nodes import nodes
-from cotune.cluster.objects import AlreadyExistsError, ForbiddenError, Object, Objects
+from cotune.cluster.objects import AlreadyExistsError, ForbiddenError, Object, Objects, controller_reference
 from cotune.cluster.stacks import NameTakenError
 from cotune.experiments.observed import ObservedTrial
 from cotune.experiments.partial_winner import Ground
@@ -366,16 +366,7 @@ def _trial(experiment: Object, planned: PlannedTrial, stack_ref: str | None) -> 
             "namespace": metadata["namespace"],
             "labels": {LABEL_EXPERIMENT: metadata["name"]},
             "annotations": {ANNOTATION_DIGEST: spec_digest(experiment)},
-            "ownerReferences": [
-                {
-                    "apiVersion": EXPERIMENT.api_version,
-                    "kind": EXPERIMENT.name,
-                    "name": metadata["name"],
-                    "uid": metadata["uid"],
-                    "controller": True,
-                    "blockOwnerDeletion": True,
-                }
-            ],
+            "ownerReferences": [controller_reference(EXPERIMENT, experiment)],
         },
         "spec": {
             "experiment": metadata["name"],
