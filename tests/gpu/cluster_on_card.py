@@ -25,6 +25,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import yaml
@@ -59,10 +60,12 @@ class StepError(Exception):
 class Cluster:
     """The cluster of this machine, and what is done with it."""
 
-    def __init__(self, scratch: Path, out: Path, begin: float) -> None:
+    def __init__(self, scratch: Path, out: Path, begin: float, card_index: int | None = None) -> None:
         self.scratch = scratch
         self.out = out
         self.begin = begin
+        self.card_index = card_index
+        """Of several cards the cluster's; None: there is one."""
         self.cache = Cache(scratch / "cluster")
         self.instance = Instance.named("card")
 
@@ -155,7 +158,7 @@ class Cluster:
         """The plugin, and the labels that GPU feature discovery would set."""
         pynvml: Any = importlib.import_module("pynvml")
         pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+        handle = pynvml.nvmlDeviceGetHandleByIndex(self.card_index or 0)
         product = str(pynvml.nvmlDeviceGetName(handle)).replace(" ", "-") + "-SHARED"
         memory = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total) >> 20
         labels = {"present": "true", "product": product, "count": "1", "replicas": _SHARES, "memory": str(memory)}
@@ -163,7 +166,9 @@ class Cluster:
         words = [f"nvidia.com/gpu.{name}={value}" for name, value in labels.items()]
         self.kubectl("label", "node", _NODE, "--overwrite", *words)
         self.kubectl("taint", "node", _NODE, "cotune.dev/dedicated=trials:NoSchedule", "--overwrite")
-        self.kubectl("apply", "-f", str(_MANIFESTS / "card.yaml"))
+        arguments = [f"--replicas={_SHARES}", *([] if self.card_index is None else [f"--index={self.card_index}"])]
+        text = Template((_MANIFESTS / "card.yaml").read_text()).substitute(ARGUMENTS=json.dumps(arguments))
+        self.kubectl("apply", "-f", "-", text=text)
         self.wait(
             f"the node offers {_SHARES} shares of {product}",
             30,
@@ -248,11 +253,12 @@ def main() -> int:
     parser.add_argument("--scratch", type=Path, default=Path("/opt/cotune"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--job", choices=tuple(JOBS), default="voice")
+    parser.add_argument("--card-index", type=int, help="of several cards, as NVML counts them")
     parser.add_argument("--limit-seconds", type=float, default=540, help="stop watching then; the cluster goes on")
     options = parser.parse_args()
     if unknown := set(options.steps) - {*preparing, *job, "collect", "layers", "down"}:
         parser.error(f"no step {', '.join(sorted(unknown))}")
-    here = Cluster(options.scratch, options.out, time.monotonic())
+    here = Cluster(options.scratch, options.out, time.monotonic(), options.card_index)
     main_job = MainJob(here, JOBS[options.job], options.limit_seconds)
     code = 0
     for step in options.steps:

@@ -41,17 +41,20 @@ class RealCard:
     """Whether the driver still answers for it."""
 
     @classmethod
-    def open(cls) -> "RealCard":
+    def open(cls, index: int | None = None) -> "RealCard":
         """By NVML.
 
+        Args:
+            index: of several cards this one; the others are somebody else's.
+
         Raises:
-            RuntimeError: there is not exactly one.
+            RuntimeError: there is not exactly one, and none was chosen.
         """
         nvml: Any = importlib.import_module("pynvml")
         nvml.nvmlInit()
-        if (count := nvml.nvmlDeviceGetCount()) != 1:
-            raise RuntimeError(f"{count} cards, and this plugin serves one")
-        handle = nvml.nvmlDeviceGetHandleByIndex(0)
+        if index is None and (count := nvml.nvmlDeviceGetCount()) != 1:
+            raise RuntimeError(f"{count} cards, and this plugin serves one: --index chooses it")
+        handle = nvml.nvmlDeviceGetHandleByIndex(index or 0)
 
         def is_healthy() -> bool:
             with suppress(nvml.NVMLError):
@@ -179,11 +182,12 @@ def main() -> int:
     """Serve until SIGTERM."""
     parser = argparse.ArgumentParser(prog="gpu.device_plugin", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--replicas", type=int, default=6)
+    parser.add_argument("--index", type=int, help="of several cards, as NVML counts them")
     parser.add_argument("--plugins", type=Path, default=Path("/var/lib/kubelet/device-plugins"))
     options = parser.parse_args()
     # The first process of a container gets no signal that it does not handle.
     signal.signal(signal.SIGTERM, _end)
-    card = RealCard.open()
+    card = RealCard.open(options.index)
     files = card.device_files()
     print(f"{card.uuid}: {options.replicas} shares, files {', '.join(map(str, files))}", flush=True)
     asyncio.run(keep_registered(Shares(card, options.replicas, files), options.plugins))

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from gpu.sharing import cuda_card
+
 if TYPE_CHECKING:
     from gpu.cluster_on_card import Cluster
 
@@ -250,6 +252,7 @@ class MainJob:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
+            env=os.environ | cuda_card(self._cluster.card_index),
         )
         assert process.stdout
         process.stdout.readline()

@@ -29,16 +29,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cotune.measurement.card import Card, Reading
+from cotune.measurement.card import Card, Reading, card_uuids
 from cotune.measurement.inputs import read_inputs
 from cotune.measurement.probe import DrainedCard, run_probe
 
-from gpu.install import SPEECH, TOKENIZER, installed
-from gpu.record_starts import server_environment, write_models
+from gpu.install import SPEECH, installed
+from gpu.llm_model import write_model
+from gpu.record_starts import server_environment
 from gpu.server import COLD, WARM, Launcher, Server
 from gpu.sharing import MPS, TIME_SLICING, SharingError, sharing
 from gpu.speech_servers import SpeechError, SpeechServer, end_speech, start_speech, wait_until_ready
-from gpu.surface_case import LLM_PORT, LlmStart, SurfaceCase, read_case
+from gpu.surface_case import LlmStart, SurfaceCase, read_case
 from gpu.vllm_log import read_log
 
 _SCHEMA = 1
@@ -161,20 +162,23 @@ class Recorder:
             self._say(f"{mode}: {len(missing)} starts are missing, and left out" if missing else f"{mode}: all there")
             return
         scratch: Path = self._options.scratch
+        # Caches and logs of its own: whether a cache is cold must not depend on a recorder beside this one.
+        work = scratch / "recorders" / str(self._options.port_offset)
+        work.mkdir(parents=True, exist_ok=True)
         idle = DrainedCard(self._card, self._card.read(), self._card.listen())
-        with sharing(mode, scratch) as shared:
+        with sharing(mode, work, self._options.card_index) as shared:
             site = scratch / "site"
-            environment = server_environment(scratch, site if site.is_dir() else None, "INFO") | dict(shared)
+            environment = server_environment(work, site if site.is_dir() else None, "INFO") | dict(shared)
             environment |= {"ASR_MODELS": str(scratch / "models" / "whisper")}
             launcher = Launcher(
                 environment,
-                scratch,
+                work,
                 self._options.ahead if self._options.start_method == WARM else 0,
                 self._options.llm_module,
             )
             launcher.prepare()
             ports = {size: self._case.speech_port(size) for size in self._case.sizes}
-            speech = start_speech(ports, environment, scratch, self._options.stt_module)
+            speech = start_speech(ports, environment, work, self._options.stt_module)
             try:
                 self._inspect(environment)
                 self._speech(mode, speech)
@@ -228,7 +232,8 @@ class Recorder:
         before = self._card.read().used_mib
         begin = time.monotonic()
         sampler = Sampler(self._card)
-        server = launcher.start(start.command(model, tuple(self._case.model["arguments"])), method)
+        arguments = tuple(self._case.model["arguments"])
+        server = launcher.start(start.command(model, arguments, self._case.llm_port), method)
         told = time.monotonic()
         record: Json = {
             "id": len(self._record.starts) + 1,
@@ -240,7 +245,7 @@ class Recorder:
         }
         try:
             try:
-                is_up = server.wait_until_healthy(LLM_PORT, _START_LIMIT_SECONDS, lambda: None)
+                is_up = server.wait_until_healthy(self._case.llm_port, _START_LIMIT_SECONDS, lambda: None)
             except TimeoutError as error:
                 is_up = False
                 record["recorderError"] = str(error)
@@ -307,7 +312,7 @@ class Recorder:
     ) -> Json:
         begin = time.monotonic()
         configuration = self._case.probe(speech.size, repeat, self._corpus)
-        preemptions = _counter(LLM_PORT, "vllm:num_preemptions_total")
+        preemptions = _counter(self._case.llm_port, "vllm:num_preemptions_total")
         lines: list[str] = []
         result = asyncio.run(run_probe(configuration, read_inputs(configuration), idle, lines.append))
         seconds = time.monotonic() - begin
@@ -339,7 +344,7 @@ class Recorder:
             "seconds": round(seconds, 2),
             "measurements": measurements,
             "errors": raw.get("errors", []),
-            "preemptions": _difference(_counter(LLM_PORT, "vllm:num_preemptions_total"), preemptions),
+            "preemptions": _difference(_counter(self._case.llm_port, "vllm:num_preemptions_total"), preemptions),
             "bystandersMiB": sum(
                 mib for pid, mib in held.items() if _group(pid) not in (server.process.pid, speech.process.pid)
             ),
@@ -388,7 +393,7 @@ class Recorder:
     def _wait_until_idle(self, speech_port: int) -> None:
         """What was still queued at the end of a window must not be in the way of the next."""
         end = time.monotonic() + _IDLE_SECONDS
-        busy = ((speech_port, "stt_requests_present"), (LLM_PORT, "vllm:num_requests_running"))
+        busy = ((speech_port, "stt_requests_present"), (self._case.llm_port, "vllm:num_requests_running"))
         while time.monotonic() < end and any((_counter(*it) or 0) > 0 for it in busy):
             time.sleep(0.1)
 
@@ -442,7 +447,7 @@ def _camel(name: str) -> str:
 def describe(card: Card, wheels: "list[str]") -> Json:
     """The card, the machine and the versions."""
     pynvml: Any = importlib.import_module("pynvml")
-    handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+    handle = pynvml.nvmlDeviceGetHandleByUUID(card.uuid)
     reading = card.read()
     return {
         "gpu": str(pynvml.nvmlDeviceGetName(handle)),
@@ -453,6 +458,7 @@ def describe(card: Card, wheels: "list[str]") -> Json:
         "whisper": next((it for it in wheels if it.startswith("openai_whisper-")), None),
         "python": sys.version.split()[0],
         "cores": os.cpu_count(),
+        "cards": pynvml.nvmlDeviceGetCount(),
         "date": time.strftime("%Y-%m-%d"),
     }
 
@@ -465,23 +471,21 @@ def main(arguments: "list[str] | None" = None) -> int:
     def say(words: str) -> None:
         print(f"{time.monotonic() - begin:6.1f} s  {words}", flush=True)
 
-    case = read_case(options.case)
+    case = read_case(options.case, options.port_offset)
     options.scratch.mkdir(parents=True, exist_ok=True)
     earlier: Json = json.loads(options.go_on.read_text()) if options.go_on and options.go_on.exists() else {}
     record = Record(options.out, earlier)
-    card = Card()
+    index: int | None = options.card_index
+    card = Card(None if index is None else card_uuids()[index])
     record.document["card"] = earlier.get("card") or describe(card, installed(options.scratch))
     record.document["case"] = case.document
     say(f"{record.document['card']}")
-    tokenizer = options.scratch / TOKENIZER
-    tokenizer.mkdir(exist_ok=True)
-    name: str = case.model["name"]
-    models = write_models({name: case.model["config"]}, tokenizer, options.scratch / "models")
+    model = write_model(case, options.scratch)
     recorder = Recorder(case, record, card, options, say)
     code = 0
     for mode in options.sharing:
         try:
-            recorder.mode(mode, models[name])
+            recorder.mode(mode, model)
         except (SharingError, SpeechError, RuntimeError) as error:
             say(f"{mode}: {error}")
             record.document["sharing"].append({"mode": mode, "error": str(error)})
@@ -498,6 +502,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--scratch", type=Path, default=Path("/opt/cotune"))
     parser.add_argument("--sharing", nargs="+", choices=(TIME_SLICING, MPS), default=[TIME_SLICING, MPS])
+    parser.add_argument("--card-index", type=int, help="of several cards, as NVML counts them; MPS wants 0")
+    parser.add_argument("--port-offset", type=int, default=0, help="for a recorder beside another one")
     parser.add_argument("--limit-seconds", type=float, default=540, help="begin nothing that would end after this")
     parser.add_argument(
         "--already-seconds", type=float, default=0, help="of the limit, spent before this program began"

@@ -31,8 +31,11 @@ report() {
 # Bundles, in any number of calls: run.sh install build/gpu-bundle ...
 install() { python3 -m gpu.install "$@" --into "$SCRATCH"; }
 
-# Checkpoints for the speech server, once all weights are there.
-models() { python3 -m gpu.whisper_models "$SCRATCH/weights" "$SCRATCH/models/whisper"; }
+# Checkpoints for the speech server, once all weights are there, and the language model's folder.
+models() {
+  python3 -m gpu.whisper_models "$SCRATCH/weights" "$SCRATCH/models/whisper"
+  if [ -d "$SCRATCH/tokenizer" ]; then python3 -m gpu.llm_model tests/gpu/cases/voice-surface.json "$SCRATCH"; fi
+}
 
 # A surface: run.sh record CASE LIMIT-SECONDS SHARING [ARGUMENT...]
 record() {
@@ -41,6 +44,31 @@ record() {
   python3 -m gpu.record_surface "tests/gpu/cases/$case.json" --scratch "$SCRATCH" --out "$OUT/surface-$mode" \
     --sharing "$mode" --limit-seconds "$limit" --already-seconds "$SECONDS" "$@" 2>&1 | tee "$OUT/record-$mode.log"
 }
+
+# What vLLM finds out about an architecture once, kept where images of the cluster get it from: run.sh inspect ARCHITECTURE
+inspect() {
+  mkdir -p "$SCRATCH/vllm"
+  HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_CACHE_ROOT=$SCRATCH/vllm python3 -m gpu.inspect_models "$@"
+}
+
+# On a machine with several cards everything can run beside each other, longer than a call: run.sh beside NAME STEP [ARGUMENT...]
+beside() {
+  local name=$1
+  shift
+  mkdir -p "$SCRATCH/results/$name"
+  OUT=$SCRATCH/results/$name setsid nohup bash "$PWD/tests/gpu/run.sh" "$@" > "$SCRATCH/results/$name.log" 2>&1 < /dev/null &
+}
+
+# The last lines of what runs beside, every so many seconds, so often: run.sh look SECONDS TIMES LINES
+look() {
+  for _ in $(seq "$2"); do
+    sleep "$1"
+    for it in "$SCRATCH"/results/*.log; do echo "--- ${it##*/}"; tail -n "$3" "$it" | cut -c1-300; done
+  done
+}
+
+# All of its results so far, into $OUT, in parts that may be sent.
+gather() { tar -c -C "$SCRATCH" results | split -b 15M - "$OUT/results.tar."; }
 
 # The local Kubernetes with the card: run.sh cluster [ARGUMENT...]
 cluster() {

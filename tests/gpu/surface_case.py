@@ -10,8 +10,8 @@ from typing import Any
 from cotune.api.experiment import Arrivals, Protocol
 from cotune.measurement.contract import ProbeConfiguration, ProbeStream
 
-LLM_PORT = 8000
-SPEECH_PORT = 9000
+_LLM_PORT = 8000
+_SPEECH_PORT = 9000
 """Of the first size; the others follow."""
 
 Candidate = Mapping[str, str]
@@ -25,9 +25,9 @@ class LlmStart:
     memory: str
     max_seqs: str
 
-    def command(self, model: Path, arguments: "tuple[str, ...]") -> "list[str]":
+    def command(self, model: Path, arguments: "tuple[str, ...]", port: int) -> "list[str]":
         """The words behind `vllm`."""
-        words = ["serve", str(model), "--served-model-name", "llm", "--host", "127.0.0.1", "--port", str(LLM_PORT)]
+        words = ["serve", str(model), "--served-model-name", "llm", "--host", "127.0.0.1", "--port", str(port)]
         return [*words, "--gpu-memory-utilization", self.memory, "--max-num-seqs", self.max_seqs, *arguments]
 
 
@@ -37,6 +37,8 @@ class SurfaceCase:
 
     document: Mapping[str, Any]
     """As it stands there, for the record."""
+    port_offset: int = 0
+    """Added to every port: recorders beside each other, of a card each, need ports of their own."""
 
     @property
     def model(self) -> "dict[str, Any]":
@@ -76,32 +78,37 @@ class SurfaceCase:
         """The assignment of all parameters."""
         return {"sharing": mode, "llmMemory": start.memory, "llmMaxSeqs": start.max_seqs, "whisperModel": size}
 
+    @property
+    def llm_port(self) -> int:
+        """Of vLLM."""
+        return _LLM_PORT + self.port_offset
+
     def speech_port(self, size: str) -> int:
         """Every size has a server of its own."""
-        return SPEECH_PORT + self.sizes.index(size)
+        return _SPEECH_PORT + self.port_offset + self.sizes.index(size)
 
     def probe(self, size: str, repeat: int, corpus: Path) -> ProbeConfiguration:
-        """The load of one window: the same for all candidates, another one for each repeat."""
+        """The load of one window: the same for all candidates, another one for each repeat.
+
+        A case whose load names only one of the components shows what that one does while nobody else computes.
+        """
         load = self.document["load"]
-        llm, speech = load["llm"], load["stt"]
-        return ProbeConfiguration(
-            gpu=True,
-            seed=1000 + repeat,
-            warmup_seconds=load["warmupSeconds"],
-            duration_seconds=load["durationSeconds"],
-            cooldown_seconds=load["cooldownSeconds"],
-            grace_seconds=load["graceSeconds"],
-            streams=(
+        streams: list[ProbeStream] = []
+        if llm := load.get("llm"):
+            streams.append(
                 ProbeStream(
                     component="llm",
                     protocol=Protocol.OPENAI_COMPLETIONS,
                     host="127.0.0.1",
-                    port=LLM_PORT,
+                    port=self.llm_port,
                     arrivals=_poisson(llm["ratePerSecond"]),
                     prompt_tokens=llm["promptTokens"],
                     output_tokens=llm["outputTokens"],
                     timeout_seconds=llm["timeoutSeconds"],
-                ),
+                )
+            )
+        if speech := load.get("stt"):
+            streams.append(
                 ProbeStream(
                     component="stt",
                     protocol=Protocol.OPENAI_TRANSCRIPTIONS,
@@ -110,14 +117,22 @@ class SurfaceCase:
                     arrivals=_poisson(speech["ratePerSecond"]),
                     corpus=str(corpus),
                     timeout_seconds=speech["timeoutSeconds"],
-                ),
-            ),
+                )
+            )
+        return ProbeConfiguration(
+            gpu=True,
+            seed=1000 + repeat,
+            warmup_seconds=load["warmupSeconds"],
+            duration_seconds=load["durationSeconds"],
+            cooldown_seconds=load["cooldownSeconds"],
+            grace_seconds=load["graceSeconds"],
+            streams=tuple(streams),
         )
 
 
-def read_case(path: Path) -> SurfaceCase:
+def read_case(path: Path, port_offset: int = 0) -> SurfaceCase:
     """The case of a file."""
-    return SurfaceCase(json.loads(path.read_text()))
+    return SurfaceCase(json.loads(path.read_text()), port_offset)
 
 
 def _poisson(rate: str) -> Arrivals:

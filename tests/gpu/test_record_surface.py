@@ -53,9 +53,10 @@ def test_the_full_case_has_at_least_forty_candidates() -> None:
 
 
 def test_a_start_says_its_settings_to_vllm(case: SurfaceCase) -> None:
-    words = LlmStart("0.30", "8").command(Path("/models/llm"), tuple(case.model["arguments"]))
+    words = LlmStart("0.30", "8").command(Path("/models/llm"), tuple(case.model["arguments"]), 8100)
 
     assert words[:2] == ["serve", "/models/llm"]
+    assert words[words.index("--port") + 1] == "8100"
     assert words[words.index("--gpu-memory-utilization") + 1] == "0.30"
     assert words[words.index("--max-num-seqs") + 1] == "8"
     assert "--no-enable-prefix-caching" in words  # Windows of one repeat send the same prompts.
