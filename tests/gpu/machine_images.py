@@ -116,6 +116,8 @@ def images(scratch: Path, python: Path) -> "list[Image]":
         "PYTHONDONTWRITEBYTECODE": "1",
         "LD_LIBRARY_PATH": "/usr/local/nvidia/lib64:/usr/local/nvidia/lib",
         "HOME": "/tmp",
+        # A machine with many cores would have every process start as many threads.
+        "OMP_NUM_THREADS": "8",
         "USER": "cotune",
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/../.."
 OUT=${OUT:-$PWD/build/gpu-out}
 export SCRATCH=${SCRATCH:-/opt/cotune}
 for it in tests operator/src servers/src local-cluster/src simulation/src demo/src; do own="${own:-}$PWD/$it:"; done
-export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin PYTHONPATH=$own$SCRATCH/site PYTHONUNBUFFERED=1
+export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin PYTHONPATH=$own$SCRATCH/site PYTHONUNBUFFERED=1 OMP_NUM_THREADS=8
 mkdir -p "$OUT" "$SCRATCH"
 
 # What the machine is: goes into the record beside what was measured on it.
