@@ -207,7 +207,7 @@ class Cluster:
         self.wait(
             "the operator is available",
             60,
-            lambda: self.get("deployment", "cotune", "-n", "cotune-system")["status"].get("availableReplicas") == 1,
+            lambda: self.get("deployment", "cotune", "-n", "cotune-system")["status"].get("availableReplicas", 0) >= 1,
         )
 
     def collect(self) -> None:
