@@ -157,7 +157,9 @@ class Recorder:
             SharingError: the mode cannot be had.
             SpeechError: a speech server does not start.
         """
-        missing = [it for it in self._case.starts() if self._missing(mode, it)]
+        only: list[str] = self._options.only_memory
+        wanted = (it for it in self._case.starts() if not only or it.memory in only)
+        missing = [it for it in wanted if self._missing(mode, it)]
         if not missing or not self._has(_SPEECH_SECONDS + self._case.start_seconds):
             self._say(f"{mode}: {len(missing)} starts are missing, and left out" if missing else f"{mode}: all there")
             return
@@ -502,6 +504,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--scratch", type=Path, default=Path("/opt/cotune"))
     parser.add_argument("--sharing", nargs="+", choices=(TIME_SLICING, MPS), default=[TIME_SLICING, MPS])
+    parser.add_argument(
+        "--only-memory", nargs="*", default=[], help="values of llmMemory; the rest is recorded elsewhere"
+    )
     parser.add_argument("--card-index", type=int, help="of several cards, as NVML counts them; MPS wants 0")
     parser.add_argument("--port-offset", type=int, default=0, help="for a recorder beside another one")
     parser.add_argument("--limit-seconds", type=float, default=540, help="begin nothing that would end after this")
