@@ -12,7 +12,7 @@ mkdir -p "$OUT" "$SCRATCH"
 # What the machine is: goes into the record beside what was measured on it.
 report() {
   {
-    uname -a; date -u; nproc; free -m; df -h / /tmp
+    uname -a; date -u; nproc --all; free -m; df -h / /tmp
     nvidia-smi || true
     ls -la /dev/nvidia* /dev/nvidia-caps 2>/dev/null || true
     ls /usr/local/nvidia /usr/local/nvidia/bin /usr/local/nvidia/lib64 || true
