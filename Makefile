@@ -9,7 +9,7 @@ export PYTHONPATH := operator/src:local-cluster/src:simulation/src:demo/src:benc
 LOCAL_CLUSTER = $(BIN)/python -m localcluster
 
 .PHONY: help demo demo-real demo-target setup programs requirements lint crds crds-check docs docs-check chaos test-fast test-helm test-apiserver test \
-        bench-planner bench-plan-scale bench-load bench-verdict bench-word-errors bench-rollback browser prometheus test-browser gpu-bundle gpu-stack gpu-cluster gpu-code gpu-run cluster-up cluster-status cluster-down images clean
+        bench-planner bench-plan-scale bench-load bench-verdict bench-word-errors bench-rollback bench-memory browser prometheus test-browser gpu-bundle gpu-stack gpu-cluster gpu-code gpu-run cluster-up cluster-status cluster-down images clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -130,6 +130,9 @@ bench-load: setup build/bench/aiperf/.complete ## the probe and aiperf against o
 
 bench-rollback: setup programs ## broken changes through cotune and Argo Rollouts (as root; half an hour, and once ten minutes to build)
 	@$(BIN)/python -m cotune_bench.rollback
+
+bench-memory: setup programs ## what the operator holds over 1,000 rollouts on a real API server with kwok's pods (as root; ROLLOUTS=100)
+	@$(BIN)/python -m cotune_bench.rollout_memory $(if $(ROLLOUTS),--rollouts $(ROLLOUTS))
 
 gpu-bundle: setup ## a real vLLM for a machine with an NVIDIA H100 and no network, in build/gpu-bundle (tests/gpu/README.md)
 	@PYTHONPATH=tests $(BIN)/python -m gpu.bundle

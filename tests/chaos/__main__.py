@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,25 +17,32 @@ from typing import Any
 from chaos.campaign import Campaign, Run, Undisturbed, plans, written_sites
 from chaos.faults import Fault, Plan
 from chaos.jobs import JOBS
+from chaos.pauses import Pause, Pauses
 from localcluster.locations import Instance
 from localcluster.supervisor import ProcessState, read_records
-from support.api_server import running_api_server
+from support.api_server import ApiServer, running_api_server
 
 _REPOSITORY = Path(__file__).parents[2]
+_PAUSES = "pauses"
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run it; 0: every outcome was the same as without."""
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
     parser.add_argument("--output", type=Path, default=_REPOSITORY / "build" / "chaos.json")
-    parser.add_argument("--job", choices=JOBS, action="append", help="only this one; may be repeated")
+    jobs_and_pauses = (*JOBS, _PAUSES)
+    parser.add_argument("--job", choices=jobs_and_pauses, action="append", help="only this one; may be repeated")
+    parser.add_argument("--points", type=int, default=20, help="moments at which a leader is held by SIGSTOP")
     parser.add_argument("--every-call", action="store_true", help="death each time that a point is passed")
     options = parser.parse_args(arguments)
-    jobs: list[str] = options.job or list(JOBS)
+    chosen: list[str] = options.job or list(jobs_and_pauses)
+    jobs = [it for it in chosen if it != _PAUSES]
     logging.disable(logging.WARNING)  # What the reconcilers say of each of hundreds of runs.
     begun = time.monotonic()
     runs: list[Run] = []
     unreached: list[str] = []
+    report: dict[str, Any] = {}
+    options.output.parent.mkdir(parents=True, exist_ok=True)
     with running_api_server("chaos", _REPOSITORY / "crds") as server:
         campaign = Campaign(server, etcd_killer(f"chaos-{os.getpid()}"))
         for job in jobs:
@@ -47,13 +55,33 @@ def main(arguments: Sequence[str]) -> int:
                     print(f"  {plan}: {runs[-1].outcome}: {runs[-1].detail[:600]}", flush=True)
             seconds = time.monotonic() - begun
             unreached = _unreached(campaign) if jobs == list(JOBS) else []
-            options.output.parent.mkdir(parents=True, exist_ok=True)
             report = _report(campaign.undisturbed, runs, unreached, seconds)
             options.output.write_text(json.dumps(report, indent=1))
+        # The last, for it installs the chart, whose fence the runs before would have to pass.
+        pauses = _pauses(server, options.points) if _PAUSES in chosen else []
+        report |= {"pauses": [asdict(it) for it in pauses], "seconds": round(time.monotonic() - begun, 1)}
+        options.output.write_text(json.dumps(report, indent=1))
     for line in _table(campaign.undisturbed, runs, unreached):
         print(line)
+    if pauses:
+        same = sum(it.outcome == "same" for it in pauses)
+        longest = max(it.failover_seconds for it in pauses)
+        print(
+            f"{same} of {len(pauses)} rollouts whose leader was held ended as without; failover {longest:.1f} s at most"
+        )
     print(f"{time.monotonic() - begun:.0f} s; {options.output}")
-    return 1 if unreached or any(it.outcome != "same" for it in runs) else 0
+    outcomes = [*(it.outcome for it in runs), *(it.outcome for it in pauses)]
+    return 1 if unreached or any(it != "same" for it in outcomes) else 0
+
+
+def _pauses(server: ApiServer, points: int) -> list[Pause]:
+    print(f"leaders held by SIGSTOP: {points} moments of a rollout", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        pauses = Pauses(server, Path(folder)).run(points)
+    for it in pauses:
+        if it.outcome != "same":
+            print(f"  held at {it.at_seconds} s: {it.detail[:600]}", flush=True)
+    return pauses
 
 
 def _unreached(campaign: Campaign) -> list[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from localcluster import cluster
-from localcluster.binaries import ARGO_ROLLOUTS, CONTAINERD, KUBERNETES, ensure_built
+from localcluster.binaries import ARGO_ROLLOUTS, CONTAINERD, KUBERNETES, Module, ensure_built
 from localcluster.errors import LocalClusterError
 from localcluster.images import ImageBuilder, load, reference
 from localcluster.locations import Cache, Instance, repository_root
@@ -156,8 +156,8 @@ def machine() -> Generator[Machine]:
 
 
 @contextmanager
-def process(command: Sequence[str], environment: Mapping[str, str], log: Path, health: str) -> Generator[None]:
-    """A controller beside the cluster, from when it answers at `health` on; ended afterwards.
+def process(command: Sequence[str], environment: Mapping[str, str], log: Path, health: str) -> Generator[int]:
+    """A controller beside the cluster, from when it answers at `health` on; ended afterwards. Yields its process id.
 
     Raises:
         LocalClusterError: it does not answer in time.
@@ -167,7 +167,7 @@ def process(command: Sequence[str], environment: Mapping[str, str], log: Path, h
         running = subprocess.Popen(command, env=os.environ | environment, stdout=said, stderr=subprocess.STDOUT)
         try:
             _await_health(health)
-            yield
+            yield running.pid
         finally:
             running.terminate()
             try:
@@ -189,9 +189,22 @@ def _await_health(url: str) -> None:
             time.sleep(0.2)
 
 
+def source_of(program: Module, module: str) -> Path:
+    """The folder of a Go module that a program was built from.
+
+    Raises:
+        LocalClusterError: it is not there.
+    """
+    listed = ["go", "list", "-m", "-f", "{{.Dir}}", module]
+    found = subprocess.run(listed, cwd=program.folder, capture_output=True, text=True, check=False)
+    if found.returncode != 0 or not found.stdout.strip():
+        raise LocalClusterError(f"the source of {module} is not there: {found.stderr.strip()}")
+    return Path(found.stdout.strip())
+
+
 @contextmanager
-def cotune_operator(where: Machine, logs: Path) -> Generator[None]:
-    """This checkout's operator."""
+def cotune_operator(where: Machine, logs: Path) -> Generator[int]:
+    """This checkout's operator. Yields its process id."""
     where.do("apply", "--server-side", "-f", str(repository_root() / "crds"))
     where.do("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
     environment = {
@@ -204,8 +217,8 @@ def cotune_operator(where: Machine, logs: Path) -> Generator[None]:
     }
     with process(
         [sys.executable, "-m", "cotune.handlers"], environment, logs / "cotune.log", "http://127.0.0.1:18080/healthz"
-    ):
-        yield
+    ) as process_id:
+        yield process_id
 
 
 @contextmanager
@@ -216,11 +229,8 @@ def argo_controller(where: Machine, logs: Path) -> Generator[None]:
         LocalClusterError: it cannot be fetched or built.
     """
     program = ensure_built(ARGO_ROLLOUTS, Cache.from_environment()) / "rollouts-controller"
-    listed = ["go", "list", "-m", "-f", "{{.Dir}}", "github.com/argoproj/argo-rollouts"]
-    found = subprocess.run(listed, cwd=ARGO_ROLLOUTS.folder, capture_output=True, text=True, check=False)
-    if found.returncode != 0 or not found.stdout.strip():
-        raise LocalClusterError(f"the source of Argo Rollouts is not there: {found.stderr.strip()}")
-    crds = sorted((Path(found.stdout.strip()) / "manifests" / "crds").glob("*-crd.yaml"))
+    source = source_of(ARGO_ROLLOUTS, "github.com/argoproj/argo-rollouts")
+    crds = sorted((source / "manifests" / "crds").glob("*-crd.yaml"))
     where.do("apply", "--server-side", *(word for it in crds for word in ("-f", str(it))))
     where.do("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
     command = [

@@ -78,6 +78,14 @@ ARGO_ROLLOUTS = Module(
     estimate="10 to 15 minutes",
 )
 """No part of the cluster: what `make bench-rollback` measures beside."""
+KWOK = Module(
+    name="kwok",
+    packages=("sigs.k8s.io/kwok/cmd/kwok",),
+    version_of="sigs.k8s.io/kwok",
+    version_variable="sigs.k8s.io/kwok/pkg/consts.Version",
+    estimate="2 to 4 minutes",
+)
+"""No part of the cluster: plays the kubelet of nodes that are not there, for `make bench-memory`."""
 _API_PROGRAMS = ("etcd", "kube-apiserver", "kubectl")
 MODULES = (KUBERNETES, CONTAINERD, COREDNS, HELM, PAUSE)
 
