@@ -30,6 +30,11 @@ class Stage(ApiModel):
             "a gate's minimumSamples, stepSeconds apart, do not fit into bakeSeconds",
             ".bakeSeconds",
         ),
+        Rule(
+            "self.unschedulableGraceSeconds <= 15 || self.unschedulableGraceSeconds <= self.readinessDeadlineSeconds",
+            "the stage is taken back after readinessDeadlineSeconds, before this time is over",
+            ".unschedulableGraceSeconds",
+        ),
     )
 
     name: DnsLabel
@@ -50,6 +55,12 @@ class Stage(ApiModel):
 
     A pod that ends with an error for which there is no waiting has no such time. While the stage bakes, one that
     somebody else has scaled up has the readiness deadline.
+    """
+    unschedulable_grace_seconds: Annotated[int, Field(ge=15, le=86_400)] = 15
+    """How long a pod may find no node before the stage is rolled back, counted from when no pod of it is leaving.
+
+    In a cluster whose autoscaler adds nodes, as long as a node with a card takes to come. The scheduler itself tries
+    again within 10 s. While the stage bakes or is guarded, the workload has no more than `unreadyToleranceSeconds`.
     """
     gates: Annotated[tuple[Gate, ...], Field(max_length=16, json_schema_extra=map_list("name"))] = ()
     """What the stage must show while it bakes, beyond being ready."""

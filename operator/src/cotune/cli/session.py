@@ -11,7 +11,7 @@ from kubernetes.aio.config.config_exception import ConfigException
 
 from cotune.api.profile import ProfileSpec, ProfileStatus
 from cotune.cluster.kinds import PROFILE
-from cotune.cluster.kubeconfig import current_namespace
+from cotune.cluster.kubeconfig import namespace_of
 from cotune.cluster.objects import ApiError, NotFoundError, Object, Objects
 
 DONE, FAILED = 0, 1
@@ -62,8 +62,14 @@ Command = Callable[[Session, argparse.Namespace], Awaitable[int]]
 
 def add_cluster_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare which cluster and namespace."""
-    parser.add_argument("-n", "--namespace", help="of the profile (default: of kubectl's current context)")
-    parser.add_argument("--kubeconfig", type=Path, help="(default: $KUBECONFIG, else ~/.kube/config)")
+    parser.add_argument("-n", "--namespace", help="of the profile (default: of the context)")
+    add_connection_arguments(parser)
+
+
+def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare which cluster, as kubectl has it."""
+    parser.add_argument("--kubeconfig", type=Path, metavar="FILE", help="(default: $KUBECONFIG, else ~/.kube/config)")
+    parser.add_argument("--context", metavar="NAME", help="of the kubeconfig (default: its current one)")
 
 
 def with_session(command: Command) -> Callable[[argparse.Namespace], int]:
@@ -86,8 +92,8 @@ def _run(options: argparse.Namespace, command: Command) -> int:
 
 
 async def _connected(options: argparse.Namespace, command: Command) -> int:
-    namespace = options.namespace or current_namespace(options.kubeconfig)
-    objects = await Objects.connect(options.kubeconfig)
+    namespace = options.namespace or namespace_of(options.kubeconfig, options.context)
+    objects = await Objects.connect(options.kubeconfig, context=options.context)
     try:
         return await command(Session(objects, namespace), options)
     finally:

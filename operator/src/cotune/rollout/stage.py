@@ -79,7 +79,7 @@ def decide(
     if phase not in {ProfilePhase.PROGRESSING, ProfilePhase.BAKING} or lack_values(target, observed):
         # Pods of another template say nothing of this one, and what goes wrong on the way back is gone on with.
         return _decide(stage, phase, phase_since, target, last_good, observed, now, unready_since)
-    weighed = weigh(observed, chances, now)
+    weighed = weigh(observed, chances, now, timedelta(seconds=stage.unschedulable_grace_seconds))
     step = _decide(stage, phase, phase_since, target, last_good, weighed.observed, now, unready_since)
     if step.phase is ProfilePhase.PROMOTED and stage.guard_seconds:
         guarded = {name: it.generation for name, it in observed.items()}
