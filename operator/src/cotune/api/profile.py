@@ -111,6 +111,16 @@ class Expect(ApiModel):
     """How long the starts took. A stage whose probes would end a container sooner does not begin."""
 
 
+class Strategy(StrEnum):
+    """Who puts the values into the workloads."""
+
+    DIRECT = "Direct"
+    """cotune, in the cluster: it stops the stack, sets them and starts it again, and takes them back by itself."""
+    GIT = "Git"
+    """Whoever commits them. cotune waits until the workloads show them, judges the stage as any other, and says what
+    to revert; it writes to no workload."""
+
+
 class Rollout(ApiModel):
     """How the profile travels; this part may be edited."""
 
@@ -123,6 +133,8 @@ class Rollout(ApiModel):
         ),
     )
 
+    strategy: Strategy = Strategy.DIRECT
+    """A workload that Argo CD or Flux keeps is refused to `Direct`, unless Git lacks the fields that a stage sets."""
     paused: bool = False
     """No further stage begins. One in progress goes on to its end."""
     abort: bool = False
@@ -193,6 +205,15 @@ BEGUN_STAGES_STAY = Rule(
     "self.spec.rollout.stages[i].__namespace__ == oldSelf.spec.rollout.stages[i].__namespace__)",
     "a stage that has begun keeps its name, its namespace and its place: delete the profile to take it back",
     ".spec.rollout.stages",
+)
+
+
+STRATEGY_STAYS = Rule(
+    "!has(oldSelf.status) || !has(oldSelf.status.stages) || "
+    "self.spec.rollout.strategy == oldSelf.spec.rollout.strategy || "
+    "oldSelf.status.stages.all(s, s.phase in ['Pending', 'RolledBack'])",
+    "a stage that has begun keeps its strategy",
+    ".spec.rollout.strategy",
 )
 
 

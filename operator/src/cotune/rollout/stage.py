@@ -121,7 +121,7 @@ def _decide(
         case ProfilePhase.BAKING:
             return _bake(stage, elapsed, standing(target, observed), unready_since, now)
         case ProfilePhase.ROLLING_BACK:
-            state = converge(last_good, observed)
+            state = converge(last_good, observed, is_way_back=True)
             if state.is_complete:
                 return StageStep(ProfilePhase.ROLLED_BACK)
             if elapsed > deadline:
@@ -134,7 +134,7 @@ def _decide(
             waiting_for = state.waiting_for or "the last good revision"
             return StageStep(phase, f"waiting for {waiting_for}", state.actions, obstacle)
         case ProfilePhase.DEGRADED:
-            state = converge(last_good, observed, in_order=elapsed <= deadline)
+            state = converge(last_good, observed, in_order=elapsed <= deadline, is_way_back=True)
             if state.is_complete:
                 return StageStep(ProfilePhase.ROLLED_BACK)
             waiting_for = state.waiting_for or "the last good revision"
