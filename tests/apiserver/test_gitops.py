@@ -179,6 +179,8 @@ def test_a_stage_begins_when_the_owner_says_that_the_tool_ignores_what_it_sets(a
 
         await until_phase(objects, namespace, "Promoted")
 
+        assert (await conditions_of(objects, namespace))["ManagedByGitOps"][:2] == ("True", "ArgoCD")
+
     within(api_server, scenario)
 
 

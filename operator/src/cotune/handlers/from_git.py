@@ -1,6 +1,7 @@
 """What a pass does for workloads that a GitOps tool keeps, and for stages whose values come through Git."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 
 from cotune.api.conditions import with_condition
@@ -18,14 +19,13 @@ MANAGED = "ManagedByGitOps"
 
 
 def keepers(spec: ProfileSpec, found: Mapping[str, Workload]) -> dict[str, Kept]:
-    """Who keeps which component's workload as Git has it, without what its owner says is ignored."""
-    variables = {name: {it.env for it in spec.changes if it.component == name} for name in found}
-    all_of_them = {
-        name: kept(it.deployment, it.target.container, variables[name])
-        for name, it in found.items()
-        if not it.target.ignored_by_git_ops
-    }
-    return {name: it for name, it in all_of_them.items() if it is not None}
+    """Who keeps which component's workload as Git has it; what its owner says is ignored does not count as Git's."""
+    kept_by: dict[str, Kept] = {}
+    for name, it in found.items():
+        variables = {change.env for change in spec.changes if change.component == name}
+        if (keeper := kept(it.deployment, it.target.container, variables)) is not None:
+            kept_by[name] = replace(keeper, fields=()) if it.target.ignored_by_git_ops else keeper
+    return kept_by
 
 
 def undone(stage: Stage, found: Mapping[str, Workload], kept_by: Mapping[str, Kept]) -> Waiting | None:
