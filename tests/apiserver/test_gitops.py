@@ -326,7 +326,7 @@ def test_a_profile_that_is_deleted_in_the_middle_of_a_stage_through_git_goes_at_
     within(api_server, scenario)
 
 
-@pytest.mark.parametrize("calls", range(14))
+@pytest.mark.parametrize("calls", range(13))
 def test_a_stage_through_git_whose_passes_die_after_any_call_ends_the_same(api_server: ApiServer, calls: int) -> None:
     async def scenario(objects: PlayedObjects, namespace: str) -> None:
         await kept_stage(objects, namespace, KUSTOMIZE, "Git")
@@ -373,7 +373,10 @@ def test_a_stage_that_has_begun_keeps_its_strategy(api_server: ApiServer, phase:
     assert accepted or "spec.rollout.strategy: Invalid value: a stage that has begun keeps its strategy" in answer.text
 
 
-def test_what_is_exported_is_a_component_that_kustomize_takes(api_server: ApiServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_namespace", [True, False])
+def test_what_is_exported_is_a_component_that_kustomize_takes(
+    api_server: ApiServer, tmp_path: Path, has_namespace: bool
+) -> None:
     async def scenario() -> str:
         async with connected(api_server.kubeconfig) as objects:
             namespace = await new_namespace(objects)
@@ -389,6 +392,8 @@ def test_what_is_exported_is_a_component_that_kustomize_takes(api_server: ApiSer
     (tmp_path / "cotune").mkdir()
     (tmp_path / "cotune" / "kustomization.yaml").write_text(done.stdout)
     base = deployment(namespace, "whisper", "asr", [{"name": "OTHER", "value": "1"}, {"name": SIZE, "value": "small"}])
+    if not has_namespace:
+        del base["metadata"]["namespace"]
     (tmp_path / "whisper.yaml").write_text(yaml.safe_dump(base))
     whole = {"resources": ["whisper.yaml"], "components": ["cotune"]}
     (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(whole))

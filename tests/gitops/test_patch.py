@@ -47,3 +47,10 @@ def test_a_value_that_looks_like_a_number_stays_a_text() -> None:
     assert "value: '1'" in as_yaml(made)
     component = yaml.safe_load(as_yaml(as_component([made])))
     assert [yaml.safe_load(it["patch"]) for it in component["patches"]] == [made]
+
+
+def test_a_component_names_its_targets_and_a_dot_in_a_name_is_a_dot() -> None:
+    component = as_component(patches(CHANGES, {"stt": target("stt", "whisper.v1", "asr")}))
+
+    [patch] = component["patches"]
+    assert patch["target"] == {"group": "apps", "version": "v1", "kind": "Deployment", "name": r"whisper\.v1"}

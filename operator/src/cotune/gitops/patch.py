@@ -36,12 +36,23 @@ def patches(changes: Sequence[Change], targets: Mapping[str, GrantTarget]) -> Se
 
 
 def as_component(patches: Sequence[Manifest]) -> Manifest:
-    """A component of kustomize, for `components:` of an overlay."""
+    """A component of kustomize, for `components:` of an overlay.
+
+    Each patch has its target named beside it: by its own metadata it would miss a Deployment that has its namespace in
+    its manifest.
+    """
     return {
         "apiVersion": "kustomize.config.k8s.io/v1alpha1",
         "kind": "Component",
-        "patches": [{"patch": as_yaml(it)} for it in patches],
+        "patches": [{"target": _selector(it), "patch": as_yaml(it)} for it in patches],
     }
+
+
+def _selector(patch: Manifest) -> Manifest:
+    group, _, version = str(patch["apiVersion"]).rpartition("/")
+    # The name is a regular expression.
+    name = str(patch["metadata"]["name"]).replace(".", r"\.")
+    return {"group": group, "version": version, "kind": patch["kind"], "name": name}
 
 
 def as_yaml(manifest: Manifest) -> str:
