@@ -105,7 +105,7 @@ def _forward(
 ) -> StageStep:
     if why := unbindable(observed):
         return blocked(stage, phase, phase_since, Obstacle("NotBindable", why), now)
-    if gone := [it.component for it in target.workloads if lacks(it.component, target, observed)]:
+    if gone := [it.component for it in target.workloads if _lacks(it.component, target, observed)]:
         return StageStep(ProfilePhase.ROLLING_BACK, f"{', '.join(gone)}: the values are no longer what the profile has")
     if phase is ProfilePhase.BAKING:
         theirs = _as_they_run(target, observed)
@@ -146,7 +146,7 @@ def _back(
     return StageStep(phase, f"waiting for {waiting}", obstacle=obstacle)
 
 
-def lacks(component: str, target: Revision, observed: Mapping[str, ObservedWorkload]) -> bool:
+def _lacks(component: str, target: Revision, observed: Mapping[str, ObservedWorkload]) -> bool:
     """Whether a workload that is there has other values than the profile's."""
     [wanted] = [it for it in target.workloads if it.component == component]
     return component in observed and lacks_values(wanted, observed)
