@@ -185,7 +185,10 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     (PROFILE, {"expect": {"startupSeconds": [{"component": "judge", "seconds": 74}]}}),
     (PROFILE, {"rollout.stages.0.guardSeconds": 0}),
     (PROFILE, {"rollout.stages.0.guardSeconds": 604800}),
+    (PROFILE, {"rollout.stages.0.unschedulableGraceSeconds": 300, "rollout.stages.0.readinessDeadlineSeconds": 300}),
+    (PROFILE, {"rollout.stages.0.readinessDeadlineSeconds": 1}),
     (TRIAL, {"purpose": "Confirmation"}),
+    (PROFILE, {"rollout.strategy": "Git"}),
     (PROFILE, {"rollout.paused": True}),
     (PROFILE, {"rollout.abort": True}),
     (PROFILE, {"rollout.retries": 3}),
@@ -203,6 +206,7 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     (PROFILE, {"provenance.artifact": f"sha256:{'0' * 64}"}),
     (GRANT, {"targets.1.env": []}),
     (GRANT, {"allow": ["Rollout"]}),
+    (GRANT, {"targets.0.ignoredByGitOps": True}),
     (GRANT, {"targets.0.copyEnv": ["SCALE", "HOLD_MIB"], "targets.0.memoryMiB": 0}),
     (TRIAL, {"stackRef": "voice.v1-stack-0123456789"}),
 ]
@@ -541,7 +545,21 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     (PROFILE, {"provenance.digest": "sha256:0"}, "spec.provenance.digest", "should match"),
     (PROFILE, {"provenance.artifact": "sha256:0"}, "spec.provenance.artifact", "should match"),
     (PROFILE, {"rollout.stages.1.namespace": "voice-staging"}, "spec.rollout.stages", "the same namespace"),
+    (PROFILE, {"rollout.strategy": "Magic"}, "spec.rollout.strategy", "Unsupported value"),
+    (GRANT, {"targets.0.ignoredByGitOps": "yes"}, "spec.targets[0].ignoredByGitOps", "must be of type boolean"),
     (PROFILE, {"rollout.retries": -1}, "spec.rollout.retries", "greater than or equal to 0"),
+    (
+        PROFILE,
+        {"rollout.stages.0.unschedulableGraceSeconds": 301, "rollout.stages.0.readinessDeadlineSeconds": 300},
+        "spec.rollout.stages[0].unschedulableGraceSeconds",
+        "after readinessDeadlineSeconds, before this time is over",
+    ),
+    (
+        PROFILE,
+        {"rollout.stages.0.unschedulableGraceSeconds": 14},
+        "spec.rollout.stages[0].unschedulableGraceSeconds",
+        "greater than or equal to 15",
+    ),
     (PROFILE, {"rollout.stages.0.gates": [GATE, GATE]}, "spec.rollout.stages[0].gates[1]", "Duplicate value"),
     *(
         (PROFILE, {"rollout.stages.0.gates": [it]}, "spec.rollout.stages[0].gates[0]", "one of max, min and")

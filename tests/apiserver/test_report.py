@@ -41,6 +41,6 @@ def test_an_experiment_is_reported_from_the_cluster(api_server: ApiServer, tmp_p
     assert "from 6 trials" in text
     assert "| production | voice-prod | Manual | AwaitingApproval |" in text
 
-    missing = cotune("report", "nobody", *where, KUBECONFIG=str(api_server.kubeconfig))
+    missing = cotune("report", "nobody", *where, "--kubeconfig", str(api_server.kubeconfig))
     assert missing.returncode == 1
     assert missing.stderr == f"cotune: error: there is no GpuAllocationExperiment nobody in namespace {namespace}\n"

@@ -279,6 +279,28 @@ def test_who_may_not_is_told_so(api_server: ApiServer, tmp_path: Path) -> None:
     assert 'User "system:serviceaccount:default:stranger" cannot get resource "gpuprofiles"' in done.stderr
 
 
+def test_a_context_of_the_kubeconfig_says_which_cluster_and_namespace(api_server: ApiServer, tmp_path: Path) -> None:
+    assert api_server.apply(resource_named("elsewhere")).accepted
+    settings = yaml.safe_load(api_server.kubeconfig.read_text())
+    (found,) = settings["contexts"]
+    there = {"name": "there", "context": found["context"] | {"namespace": "default"}}
+    gone = {"name": "gone", "cluster": settings["clusters"][0]["cluster"] | {"server": "https://127.0.0.1:1"}}
+    settings["clusters"].append(gone)
+    here = {"name": "here", "context": found["context"] | {"cluster": "gone", "namespace": "nowhere"}}
+    settings |= {"contexts": [here, there], "current-context": "here"}
+    file = tmp_path / "kubeconfig"
+    file.write_text(yaml.safe_dump(settings))
+
+    for where, environment in ((("--kubeconfig", str(file)), {}), ((), {"KUBECONFIG": str(file)})):
+        done = cotune("get", "profile", "elsewhere", "--context", "there", *where, **environment)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("default/elsewhere  Pending")
+        unknown = cotune("get", "profile", "elsewhere", "--context", "nobody", *where, **environment)
+        assert (unknown.returncode, unknown.stdout) == (1, "")
+        assert unknown.stderr == "cotune: error: no cluster to ask: there is no context nobody in the kubeconfig\n"
+    assert cotune("get", "profile", "elsewhere", "--kubeconfig", str(file)).returncode == 1
+
+
 def resource_named(name: str) -> Object:
     made = copy.deepcopy(manifest("GpuProfile"))
     made["metadata"]["name"] = name

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 
+from apiserver.test_gitops import kept_stage
 from apiserver.test_reconcilers import (
     create_experiment,
     create_profile,
@@ -26,6 +27,7 @@ from cotune.cluster.objects import Object
 from cotune.cluster.revisions import KEPT, Revisions
 from cotune.rollout.state import Revision, WorkloadRevision
 from support.played_cluster import PlayedObjects, new_namespace
+from support.played_git import KUSTOMIZE, play_values
 from support.resources import manifest
 
 Job = Callable[[PlayedObjects, str], Awaitable[Object]]
@@ -124,11 +126,37 @@ async def deletion(objects: PlayedObjects, namespace: str) -> Object:
     }
 
 
+async def stage_through_git(objects: PlayedObjects, namespace: str) -> Object:
+    """A stage whose values are committed once it waits for them: no workload is written to."""
+    await kept_stage(objects, namespace, KUSTOMIZE, "Git")
+    is_committed = False
+
+    async def one_pass(body: Object, now: datetime) -> timedelta | None:
+        return await profile_reconciler(objects).reconcile(body, now)
+
+    async def play() -> None:
+        nonlocal is_committed
+        await play_values(objects, namespace)
+        if not is_committed and await _phases(objects, namespace):
+            is_committed = True
+            await KUSTOMIZE.sync(objects, namespace, size="tiny")
+
+    await drive(objects, PROFILE, namespace, "p", one_pass, play, None)
+    return {
+        "stages": await _phases(objects, namespace),
+        "templates": await templates(objects, namespace),
+        "changes": await _changes(objects, namespace),
+        "revisions": await _revisions(objects, namespace),
+        **_once(objects),
+    }
+
+
 JOBS: Mapping[str, Job] = {
     "rollout": rollout,
     "rollback": rollback,
     "deletion in the middle": deletion,
     "rollout over old revisions": rollout_over_old_revisions,
+    "stage through Git": stage_through_git,
     "trial": trial,
     "trial on a failing card": trial_on_a_failing_card,
     "experiment": experiment,

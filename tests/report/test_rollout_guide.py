@@ -1,12 +1,16 @@
 """Commands that can be copied as they stand."""
 
+import argparse
 import shlex
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import yaml
 from cotune.api.experiment import Outcome
 from cotune.api.profile import ProfilePhase, ProfileSpec, StageStatus
+from cotune.cli import get, history, verbs
+from cotune.cli.__main__ import main
 from cotune.report.resources import Experiment, Profile
 from cotune.report.rollout import Instruction, RolloutGuide, rollout_guide
 from support.played_experiment import Played
@@ -24,11 +28,28 @@ def test_the_profile_is_watched_approved_paused_and_taken_back_by_its_real_names
         "Undo promoted stages",
         "See what was there before",
     ]
-    approve = shlex.split(command(found, "Approve production"))
-    assert approve[:5] == ["kubectl", "patch", "gpp", "voice-21c756", "-n"]
-    assert approve[-1] == '[{"op": "replace", "path": "/spec/rollout/stages/1/approval", "value": "Auto"}]'
-    assert command(found, "Roll back a stage in progress") == "kubectl delete gpp voice-21c756 -n voice-lab"
+    where = "voice-21c756 -n voice-lab"
+    assert command(found, "Watch it") == f"kubectl cotune get profile {where} -w"
+    assert command(found, "Approve production") == f"kubectl cotune approve {where} --stage production"
+    assert command(found, "Pause") == f"kubectl cotune pause {where}"
+    assert command(found, "Roll back a stage in progress") == f"kubectl cotune abort {where}"
+    assert command(found, "See what was there before") == f"kubectl cotune history {where}"
     assert [(it.name, it.phase) for it in found.stages] == [("staging", "Promoted"), ("production", "AwaitingApproval")]
+
+
+def test_the_commands_are_ones_that_the_command_line_knows(voice: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    run: list[str] = []
+
+    def recorded(_: Callable[..., object]) -> Callable[[argparse.Namespace], int]:
+        return lambda options: run.append(options.profile) or 0
+
+    for module in (get, history, verbs):
+        monkeypatch.setattr(module, "with_session", recorded)
+    lines = [it.command for it in rollout_guide(experiment(voice), Outcome.BETTER).instructions]
+    words = [shlex.split(it)[2:] for it in lines if it.startswith("kubectl cotune ")]
+
+    assert [main(it) for it in words] == [0] * 5
+    assert run == ["voice-21c756"] * 5
 
 
 def test_undoing_is_a_valid_profile_of_the_former_values_for_the_promoted_stages(voice: Played) -> None:
@@ -94,7 +115,7 @@ def test_a_malicious_name_stays_one_word_of_the_command(voice: Played) -> None:
 
     found = rollout_guide(replace(whole, namespace=evil, profile=replace(_profile(whole), name=evil)), Outcome.BETTER)
 
-    assert shlex.split(command(found, "Watch it")) == ["kubectl", "get", "gpp", evil, "-n", evil, "-w"]
+    assert shlex.split(command(found, "Watch it")) == ["kubectl", "cotune", "get", "profile", evil, "-n", evil, "-w"]
     lines = command(found, "Undo promoted stages").splitlines()
     assert [number for number, it in enumerate(lines) if it == "EOF"] == [len(lines) - 1]
 

@@ -167,7 +167,8 @@ class AnyOrder(RuleBasedStateMachine):
         match action:
             case SetValues():
                 assert (workload.replicas, workload.pods) == (0, []), "a running workload was changed"
-                assert self.is_disturbed or not self.world.pods, "values were written while a pod of the stack exists"
+                theirs = [it for it in self.world.workloads.values() if it.exists and it.pods]
+                assert self.is_disturbed or not theirs, "values were written while a pod of the stack exists"
             case Scale(name, replicas) if replicas:
                 wanted = next(it for it in GOOD.workloads if it.component == name)
                 assert replicas == wanted.replicas
@@ -281,6 +282,9 @@ class AnyOrder(RuleBasedStateMachine):
             self._make_again(name)
             self.world.workloads[name].unbindable = ""
         self._left_alone()
+        if self.status.phase is ProfilePhase.BAKING:
+            self._wake_what_somebody_has_scaled_to_zero()
+            self._left_alone()
         if self.breaks_everything:
             assert self.status.phase in {ProfilePhase.DEGRADED, *ENDED}, self.status
             if self.status.phase is ProfilePhase.DEGRADED and not self.is_deleted:
@@ -291,6 +295,14 @@ class AnyOrder(RuleBasedStateMachine):
         if self.is_deleted and self.status.phase is ProfilePhase.DEGRADED:
             return  # A person has taken over.
         assert self.status.phase in ENDED, self.status
+
+    def _wake_what_somebody_has_scaled_to_zero(self) -> None:
+        """It holds a stage up for as long as it is asleep, and nothing else does."""
+        asleep = [name for name in COMPONENTS if self.world.workloads[name].replicas == 0]
+        assert asleep, self.status
+        self.seen["held up by a workload that sleeps"] += 1
+        for name in asleep:
+            self.somebody_scales(name, 1)
 
     def _left_alone(self) -> None:
         for _ in range(400):

@@ -26,11 +26,13 @@ def judge(failure: PodFailure | None = None, leaving: int = 0) -> dict[str, Obse
     return {"judge": ObservedWorkload({}, 1, 1 + leaving, False, failure, leaving)}
 
 
-def reading(failure: PodFailure | None, seconds: float, before: Weighed | None = None, leaving: int = 0) -> Weighed:
+def reading(
+    failure: PodFailure | None, seconds: float, before: Weighed | None = None, leaving: int = 0, node_within: int = 15
+) -> Weighed:
     """A reading some seconds after the first, by an operator that knows nothing but the status."""
     chances = before.chances if before is not None else ()
     recorded = tuple(Chance.model_validate_json(it.model_dump_json(by_alias=True)) for it in chances)
-    return weigh(judge(failure, leaving), recorded, after(seconds))
+    return weigh(judge(failure, leaving), recorded, after(seconds), timedelta(seconds=node_within))
 
 
 def decisive(weighed: Weighed) -> PodFailure | None:
@@ -93,6 +95,17 @@ def test_room_is_waited_for_as_long_as_pods_of_the_stage_are_leaving() -> None:
 
     assert decisive(reading(NO_ROOM, 119 + 15, weighed)) is None
     assert decisive(reading(NO_ROOM, 119 + 16, weighed)) is not None
+
+
+def test_a_node_may_take_as_long_to_come_as_was_said_and_a_quota_does_not_grow_with_it() -> None:
+    full = PodFailure("FailedCreate", "exceeded quota", Mend.ROOM)
+    for sign, patience in ((NO_ROOM, 600), (full, 15)):
+        first = reading(sign, 0, node_within=600)
+
+        assert decisive(reading(sign, patience, first, node_within=600)) is None
+        found = decisive(reading(sign, patience + 1, first, node_within=600))
+        assert found is not None
+        assert found.message == f"{sign.message} (for {patience + 1} s with no pod of the stage leaving)"
 
 
 def test_a_pod_that_has_its_node_has_still_the_chances_of_its_containers() -> None:

@@ -46,6 +46,9 @@ class GrantTarget(ApiModel):
     """Variables that may be set; none: the workload is only stopped and started."""
     values: ValueSet | None = None
     """Values that may be set; left out: any."""
+    ignored_by_git_ops: bool = False
+    """The owner's word that a tool which keeps the workload as Git has it ignores `spec.replicas` and what `env` names,
+    as with Argo CD's `ignoreDifferences`: the workload does not show it."""
     copy_env: Annotated[tuple[EnvironmentName, ...], Field(max_length=64, json_schema_extra=dict(SET_LIST))] = ()
     """Variables whose literal values a copy keeps, beside those of `env`; all others are lost."""
     memory_mib: Annotated[int | None, Field(ge=0, le=10_000_000, alias="memoryMiB")] = None

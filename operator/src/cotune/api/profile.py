@@ -30,6 +30,11 @@ class Stage(ApiModel):
             "a gate's minimumSamples, stepSeconds apart, do not fit into bakeSeconds",
             ".bakeSeconds",
         ),
+        Rule(
+            "self.unschedulableGraceSeconds <= 15 || self.unschedulableGraceSeconds <= self.readinessDeadlineSeconds",
+            "the stage is taken back after readinessDeadlineSeconds, before this time is over",
+            ".unschedulableGraceSeconds",
+        ),
     )
 
     name: DnsLabel
@@ -50,6 +55,12 @@ class Stage(ApiModel):
 
     A pod that ends with an error for which there is no waiting has no such time. While the stage bakes, one that
     somebody else has scaled up has the readiness deadline.
+    """
+    unschedulable_grace_seconds: Annotated[int, Field(ge=15, le=86_400)] = 15
+    """How long a pod may find no node before the stage is rolled back, counted from when no pod of it is leaving.
+
+    In a cluster whose autoscaler adds nodes, as long as a node with a card takes to come. The scheduler itself tries
+    again within 10 s. While the stage bakes or is guarded, the workload has no more than `unreadyToleranceSeconds`.
     """
     gates: Annotated[tuple[Gate, ...], Field(max_length=16, json_schema_extra=map_list("name"))] = ()
     """What the stage must show while it bakes, beyond being ready."""
@@ -100,6 +111,16 @@ class Expect(ApiModel):
     """How long the starts took. A stage whose probes would end a container sooner does not begin."""
 
 
+class Strategy(StrEnum):
+    """Who puts the values into the workloads."""
+
+    DIRECT = "Direct"
+    """cotune, in the cluster: it stops the stack, sets them and starts it again, and takes them back by itself."""
+    GIT = "Git"
+    """Whoever commits them. cotune waits until the workloads show them, judges the stage as any other, and says what
+    to revert; it writes to no workload."""
+
+
 class Rollout(ApiModel):
     """How the profile travels; this part may be edited."""
 
@@ -112,6 +133,8 @@ class Rollout(ApiModel):
         ),
     )
 
+    strategy: Strategy = Strategy.DIRECT
+    """A workload that Argo CD or Flux keeps is refused to `Direct`, unless Git lacks the fields that a stage sets."""
     paused: bool = False
     """No further stage begins. One in progress goes on to its end."""
     abort: bool = False
@@ -182,6 +205,15 @@ BEGUN_STAGES_STAY = Rule(
     "self.spec.rollout.stages[i].__namespace__ == oldSelf.spec.rollout.stages[i].__namespace__)",
     "a stage that has begun keeps its name, its namespace and its place: delete the profile to take it back",
     ".spec.rollout.stages",
+)
+
+
+STRATEGY_STAYS = Rule(
+    "!has(oldSelf.status) || !has(oldSelf.status.stages) || "
+    "self.spec.rollout.strategy == oldSelf.spec.rollout.strategy || "
+    "oldSelf.status.stages.all(s, s.phase in ['Pending', 'RolledBack'])",
+    "a stage that has begun keeps its strategy",
+    ".spec.rollout.strategy",
 )
 
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cotune.cli import diff, get, history, plan, report, verbs, verify
+from cotune.cli import diff, export, get, history, plan, report, verbs, verify
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     get.add_arguments(commands.add_parser("get", help=told, description=get.__doc__))
     told = "what a stage changes in its workloads"
     diff.add_arguments(commands.add_parser("diff", help=told, description=diff.__doc__))
+    told = "what a stage changes, as a patch for Git"
+    export.add_arguments(commands.add_parser("export", help=told, description=export.__doc__))
     told = "what the namespaces of a profile's stages had before and after each change"
     history.add_arguments(commands.add_parser("history", help=told, description=history.__doc__))
     verbs.add_commands(commands)

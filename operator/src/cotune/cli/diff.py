@@ -4,11 +4,10 @@ import argparse
 from collections.abc import Iterator
 
 from cotune.api.grant import GrantSpec, GrantTarget
-from cotune.api.profile import ProfileSpec, Stage
-from cotune.cli.session import DONE, CommandError, ReadProfile, Session, add_cluster_arguments, with_session
+from cotune.api.profile import ProfileSpec
+from cotune.cli.session import DONE, CommandError, Session, add_cluster_arguments, chosen_stage, with_session
 from cotune.cluster.kinds import DEPLOYMENT, GRANT
 from cotune.cluster.objects import Object
-from cotune.rollout.progress import current_stage
 from cotune.rollout.targets import Refusal, resolve
 
 
@@ -22,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def _diff(session: Session, options: argparse.Namespace) -> int:
     found = await session.profile(options.profile)
-    stage = _stage(found, options.stage)
+    stage = chosen_stage(found, options.stage)
     grants = [GrantSpec.model_validate(it["spec"]) for it in await session.objects.list(GRANT, stage.namespace)]
     targets = resolve(found.spec, session.namespace, stage.namespace, grants)
     if isinstance(targets, Refusal):
@@ -37,23 +36,6 @@ async def _diff(session: Session, options: argparse.Namespace) -> int:
         print("\n".join([f"deployment/{name}, container {target.container}", *(lines or ["    nothing changes"])]))
     print("all of them are stopped and started again")
     return DONE
-
-
-def _stage(found: ReadProfile, name: str | None) -> Stage:
-    stages = found.spec.rollout.stages
-    stage = (
-        current_stage(found.spec, found.status)
-        if name is None
-        else next((it for it in stages if it.name == name), None)
-    )
-    if stage is not None:
-        return stage
-    names = ", ".join(it.name for it in stages)
-    raise CommandError(
-        f"there is no stage {name}: it has {names}"
-        if name is not None
-        else f"no stage is left: the profile is {found.status.phase}; name one with --stage ({names})"
-    )
 
 
 def _lines(spec: ProfileSpec, component: str, target: GrantTarget, deployment: Object) -> Iterator[str]:

@@ -13,6 +13,7 @@ import yaml
 from kubernetes.aio.config.config_exception import ConfigException
 
 from cotune.cli.artifact_folder import ArtifactFolder
+from cotune.cli.session import add_connection_arguments
 from cotune.cluster.kinds import EXPERIMENT, PROFILE, TRIAL
 from cotune.cluster.objects import ApiError, NotFoundError, Objects
 from cotune.report.html.page import as_html
@@ -45,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder, or a file for one format (default: here)",
     )
     parser.add_argument("--artifacts", type=Path, metavar="DIR", help="the folder of the raw results")
+    add_connection_arguments(parser)
     parser.set_defaults(run=_run)
 
 
@@ -57,11 +59,7 @@ def _run(options: argparse.Namespace) -> int:
         print(f"cotune report: error: {options.output} is no folder, and two files are written", file=sys.stderr)
         return _USAGE
     try:
-        bodies = (
-            _read(options.filename)
-            if options.filename is not None
-            else asyncio.run(_ask(options.namespace, options.experiment))
-        )
+        bodies = _read(options.filename) if options.filename is not None else asyncio.run(_ask(options))
         found = find_experiment(bodies, options.experiment, options.namespace)
         raw = ArtifactFolder(options.artifacts) if options.artifacts is not None else NoRawResults()
         made = report(found, raw, datetime.now(UTC))
@@ -101,10 +99,11 @@ def _objects(documents: "Iterable[Any]") -> Iterable[Body]:
             yield body
 
 
-async def _ask(namespace: str, name: str) -> tuple[Body, ...]:
+async def _ask(options: argparse.Namespace) -> tuple[Body, ...]:
     """The experiment, and what of its namespace may belong to it."""
+    namespace, name = str(options.namespace), str(options.experiment)
     try:
-        objects = await Objects.connect()
+        objects = await Objects.connect(options.kubeconfig, context=options.context)
     except (ConfigException, OSError) as error:
         raise InputError(f"no cluster to ask: {' '.join(str(error).split())}") from error
     try:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from kubernetes.aio.config.config_exception import ConfigException
 
-from cotune.api.profile import ProfileSpec, ProfileStatus
+from cotune.api.profile import ProfileSpec, ProfileStatus, Stage
 from cotune.cluster.kinds import PROFILE
-from cotune.cluster.kubeconfig import current_namespace
+from cotune.cluster.kubeconfig import namespace_of
 from cotune.cluster.objects import ApiError, NotFoundError, Object, Objects
+from cotune.rollout.progress import current_stage
 
 DONE, FAILED = 0, 1
 
@@ -62,8 +63,36 @@ Command = Callable[[Session, argparse.Namespace], Awaitable[int]]
 
 def add_cluster_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare which cluster and namespace."""
-    parser.add_argument("-n", "--namespace", help="of the profile (default: of kubectl's current context)")
-    parser.add_argument("--kubeconfig", type=Path, help="(default: $KUBECONFIG, else ~/.kube/config)")
+    parser.add_argument("-n", "--namespace", help="of the profile (default: of the context)")
+    add_connection_arguments(parser)
+
+
+def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare which cluster, as kubectl has it."""
+    parser.add_argument("--kubeconfig", type=Path, metavar="FILE", help="(default: $KUBECONFIG, else ~/.kube/config)")
+    parser.add_argument("--context", metavar="NAME", help="of the kubeconfig (default: its current one)")
+
+
+def chosen_stage(found: ReadProfile, name: str | None) -> Stage:
+    """The stage of this name; without one the stage in progress, else the next.
+
+    Raises:
+        CommandError: there is none.
+    """
+    stages = found.spec.rollout.stages
+    stage = (
+        current_stage(found.spec, found.status)
+        if name is None
+        else next((it for it in stages if it.name == name), None)
+    )
+    if stage is not None:
+        return stage
+    names = ", ".join(it.name for it in stages)
+    raise CommandError(
+        f"there is no stage {name}: it has {names}"
+        if name is not None
+        else f"no stage is left: the profile is {found.status.phase}; name one with --stage ({names})"
+    )
 
 
 def with_session(command: Command) -> Callable[[argparse.Namespace], int]:
@@ -86,8 +115,8 @@ def _run(options: argparse.Namespace, command: Command) -> int:
 
 
 async def _connected(options: argparse.Namespace, command: Command) -> int:
-    namespace = options.namespace or current_namespace(options.kubeconfig)
-    objects = await Objects.connect(options.kubeconfig)
+    namespace = options.namespace or namespace_of(options.kubeconfig, options.context)
+    objects = await Objects.connect(options.kubeconfig, context=options.context)
     try:
         return await command(Session(objects, namespace), options)
     finally:

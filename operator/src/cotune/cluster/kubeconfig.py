@@ -7,13 +7,22 @@ from pathlib import Path
 from typing import Any, cast
 
 from kubernetes.aio import config
+from kubernetes.aio.config.config_exception import ConfigException
 
 
-def current_namespace(kubeconfig: Path | None = None) -> str:
-    """The namespace of the current context, as kubectl takes it without `-n`.
+def namespace_of(kubeconfig: Path | None = None, context: str | None = None) -> str:
+    """The namespace of a context, as kubectl takes it without `-n`.
+
+    Args:
+        kubeconfig: the file; None: the one of `KUBECONFIG`, else of the home folder.
+        context: its name; None: the current one.
 
     Raises:
-        kubernetes.aio.config.config_exception.ConfigException: there is no kubeconfig, or no current context in it.
+        kubernetes.aio.config.config_exception.ConfigException: there is no kubeconfig, or no such context in it.
     """
-    _, active = config.list_kube_config_contexts(str(kubeconfig) if kubeconfig is not None else None)
-    return str(cast("dict[str, Any]", active)["context"].get("namespace") or "default")
+    contexts, active = config.list_kube_config_contexts(str(kubeconfig) if kubeconfig is not None else None)
+    known = cast("list[dict[str, Any]]", contexts)
+    found = active if context is None else next((it for it in known if it["name"] == context), None)
+    if found is None:
+        raise ConfigException(f"there is no context {context} in the kubeconfig")
+    return str(cast("dict[str, Any]", found)["context"].get("namespace") or "default")

@@ -81,11 +81,23 @@ class Objects:
         """Called before every write is sent."""
 
     @classmethod
-    async def connect(cls, kubeconfig: Path | None = None, timeout_seconds: float = 20) -> "Objects":
-        """As a kubeconfig says; without one as the pod's service account, or outside of a cluster by `KUBECONFIG`."""
+    async def connect(
+        cls, kubeconfig: Path | None = None, timeout_seconds: float = 20, context: str | None = None
+    ) -> "Objects":
+        """As a kubeconfig says; without one as the pod's service account, or outside of a cluster by `KUBECONFIG`.
+
+        Args:
+            kubeconfig: the file; None with a context: the one of `KUBECONFIG`, else of the home folder.
+            timeout_seconds: of every call.
+            context: of the kubeconfig; None: its current one.
+
+        Raises:
+            kubernetes.aio.config.config_exception.ConfigException: there is no such file, or no such context in it.
+        """
         configuration = client.Configuration()
-        if kubeconfig is not None:
-            await config.load_kube_config(str(kubeconfig), client_configuration=configuration)
+        if kubeconfig is not None or context is not None:
+            file = str(kubeconfig) if kubeconfig is not None else None
+            await config.load_kube_config(file, context=context, client_configuration=configuration)
             return cls(client.ApiClient(configuration), timeout_seconds)
         try:
             config.load_incluster_config(client_configuration=configuration)

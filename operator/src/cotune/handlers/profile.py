@@ -8,19 +8,31 @@ from prometheus_client import Counter
 
 from cotune.api.conditions import looked_at, with_condition
 from cotune.api.grant import GrantSpec, GrantTarget
-from cotune.api.profile import GuardedWorkload, ProfilePhase, ProfileSpec, ProfileStatus, Stage, StageStatus
+from cotune.api.profile import GuardedWorkload, ProfilePhase, ProfileSpec, ProfileStatus, Stage, StageStatus, Strategy
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import GRANT, PROFILE
 from cotune.cluster.nodes import nodes
 from cotune.cluster.objects import REFUSALS, ApiError, ForbiddenError, Object, Objects
 from cotune.cluster.revisions import Revisions, StoredRevision, as_stored
 from cotune.cluster.workloads import Workload, Workloads
+from cotune.handlers.from_git import (
+    awaiting,
+    awaits_commit,
+    begun_from_git,
+    keepers,
+    places,
+    recorded,
+    undone,
+    with_managed,
+)
 from cotune.handlers.gates import Gates, tell_outcomes
 from cotune.handlers.retries import start_anew
 from cotune.handlers.statuses import condition, status_of, write_status
 from cotune.rollout.beginning import unfit
 from cotune.rollout.convergence import Scale, SetValues
 from cotune.rollout.expectation import sharing_mismatch
+from cotune.rollout.foreign import edited, scaled_by_others, with_their_replicas
+from cotune.rollout.git import decide_from_git, is_shown, to_revert
 from cotune.rollout.guard import GuardOver, is_over, watch
 from cotune.rollout.progress import (
     IN_PROGRESS,
@@ -39,7 +51,7 @@ from cotune.rollout.progress import (
 )
 from cotune.rollout.stage import Obstacle, StageStep, blocked, decide
 from cotune.rollout.startup_budget import too_small
-from cotune.rollout.state import Revision, WorkloadRevision
+from cotune.rollout.state import ObservedWorkload, Revision, WorkloadRevision
 from cotune.rollout.targets import Refusal, Targets, resolve
 
 FINALIZER = "cotune.dev/rollout"
@@ -84,7 +96,9 @@ class ProfileReconciler:
         """The next step of the stages that are in progress, or of the stage that is to begin."""
         stage = current_stage(spec, status)
         # A person who deletes a profile that is Degraded has taken over: the way back did not lead there in time.
-        over = {ProfilePhase.DEGRADED} if is_deleted else set[ProfilePhase]()
+        # What came through Git is not cotune's to take back.
+        given_up = IN_PROGRESS if spec.rollout.strategy is Strategy.GIT else {ProfilePhase.DEGRADED}
+        over = given_up if is_deleted else set[ProfilePhase]()
         in_progress = [(it, state) for it, state in begun(spec, status) if state.phase in IN_PROGRESS - over]
         if in_progress:
             return await self._go_on(body, spec, status, in_progress, now)
@@ -129,7 +143,7 @@ class ProfileReconciler:
     ) -> timedelta:
         """Only a stage that goes back changes what the profile is."""
         if any(it.phase in IN_PROGRESS for it in changed):
-            body = await self._set_finalizer(body, wanted=True)
+            body = await self._set_finalizer(body, wanted=spec.rollout.strategy is Strategy.DIRECT)
             return await self._write(body, spec, status, changed, now)
         stages = status.stages
         for it in changed:
@@ -187,21 +201,17 @@ class ProfileReconciler:
         """
         by_component = targets.by_component
         found = await self._observe(spec, stage, by_component)
-        workloads = Workloads(self.objects, stage.namespace)
-        waiting = unfit(
-            spec.start_order,
-            stage.namespace,
-            {name: it.workload_ref.name for name, it in by_component.items()},
-            {name: it.observed for name, it in found.items()},
-            await workloads.autoscalers(by_component),
-        )
-        if waiting is None and (why := await self._sharing_mismatch(spec, found)) is not None:
-            waiting = Waiting("SharingMismatch", f"namespace {stage.namespace}: {why}", is_stalled=True)
-        if waiting is None and (why := too_small(spec.expect, {name: it.container for name, it in found.items()})):
-            waiting = Waiting("StartupBudget", f"namespace {stage.namespace}: {why}", is_stalled=True)
-        if waiting is not None:
-            return await self._wait(body, spec, status, waiting, now)
         metadata = body["metadata"]
+        kept_by = keepers(spec, found)
+        seen = with_managed(status, stage, found, kept_by, metadata["generation"], now)
+        if spec.rollout.strategy is Strategy.GIT:
+            return await self._begin_from_git(body, spec, status, seen, stage, targets, found, now)
+        workloads = Workloads(self.objects, stage.namespace)
+        waiting = undone(stage, found, kept_by) or await self._unfit(
+            spec, stage, targets, found, await workloads.autoscalers(by_component)
+        )
+        if waiting is not None:
+            return await self._wait(body, spec, status, waiting, now, seen)
         profile = f"{metadata['namespace']}/{metadata['name']}"
         before = Revision(
             tuple(
@@ -229,7 +239,59 @@ class ProfileReconciler:
             last_good_revision=last_good.name,
             message=f"from revision {last_good.name} to {target.name}",
         )
-        return await self._write(body, spec, status, [state], now)
+        return await self._write(body, spec, seen, [state], now)
+
+    async def _unfit(
+        self,
+        spec: ProfileSpec,
+        stage: Stage,
+        targets: Targets,
+        found: Mapping[str, Workload],
+        autoscalers: Mapping[str, str],
+    ) -> Waiting | None:
+        """Why a stage must not begin on the workloads as they are."""
+        waiting = unfit(
+            spec.start_order,
+            stage.namespace,
+            {name: it.workload_ref.name for name, it in targets.by_component.items()},
+            {name: it.observed for name, it in found.items()},
+            autoscalers,
+        )
+        if waiting is None and (why := await self._sharing_mismatch(spec, found)) is not None:
+            waiting = Waiting("SharingMismatch", f"namespace {stage.namespace}: {why}", is_stalled=True)
+        if waiting is None and (why := too_small(spec.expect, {name: it.container for name, it in found.items()})):
+            waiting = Waiting("StartupBudget", f"namespace {stage.namespace}: {why}", is_stalled=True)
+        return waiting
+
+    async def _begin_from_git(
+        self,
+        body: Object,
+        spec: ProfileSpec,
+        status: ProfileStatus,
+        seen: ProfileStatus,
+        stage: Stage,
+        targets: Targets,
+        found: Mapping[str, Workload],
+        now: datetime,
+    ) -> timedelta:
+        """Record what is there, and begin when the workloads have the values: no workload is written to."""
+        # Replicas are not cotune's here, and an autoscaler is in nobody's way.
+        waiting = await self._unfit(spec, stage, targets, found, autoscalers={})
+        after = Revision(tuple(WorkloadRevision(it, {}, 1) for it in spec.start_order)).with_values(
+            {(it.component, it.env): it.to for it in spec.changes}
+        )
+        has_come = is_shown(after, {name: it.observed for name, it in found.items()})
+        # What came with the commit may not be ready yet: the stage's deadline is for that.
+        if waiting is not None and not (waiting.reason == "StageNotReady" and has_come):
+            return await self._wait(body, spec, status, waiting, now, seen)
+        state = await recorded(self.objects, body, spec, status, stage, found, now)
+        if has_come:
+            return await self._write(body, spec, seen, [begun_from_git(state, now)], now)
+        waiting = awaiting(body, spec, stage, found)
+        state = state.model_copy(update={"message": waiting.message[:4096]})
+        seen = seen.model_copy(update={"stages": with_stage(status.stages, state)})
+        await self._wait(body, spec, status, waiting, now, seen)
+        return _LATER
 
     async def _go_on(
         self,
@@ -278,19 +340,56 @@ class ProfileReconciler:
             # The pods that have started since may run elsewhere.
             mismatch = await self._sharing_mismatch(spec, found)
             why = f"SharingMismatch: {mismatch}" if mismatch is not None else ""
+            why = why or _edited(state, last_good, target, found)
         if why and state.phase not in ON_THE_WAY_BACK:
             step = StageStep(ProfilePhase.ROLLING_BACK, why)
+        elif spec.rollout.strategy is Strategy.GIT:
+            step = self._step_from_git(
+                spec, stage, state, last_good.revision, (target or last_good).revision, found, now
+            )
+            return self.gates.judged(body, stage, state, step, now)
         else:
             observed = {name: it.observed for name, it in found.items()}
-            goal = (target or last_good).revision
+            goal, way_back = (target or last_good).revision, last_good.revision
+            if state.phase is not ProfilePhase.BAKING:
+                goal, way_back = await self._with_their_replicas(stage, (goal, way_back), last_good.targets, observed)
             since = state.phase_started_at or now
-            step = decide(
-                stage, state.phase, since, goal, last_good.revision, observed, now, state.unready_since, state.chances
-            )
+            step = decide(stage, state.phase, since, goal, way_back, observed, now, state.unready_since, state.chances)
             step = self.gates.judged(body, stage, state, step, now)
         wanted = last_good if step.phase in ON_THE_WAY_BACK or target is None else target
         await self._apply(stage, step, found, wanted)
         return step
+
+    def _step_from_git(
+        self,
+        spec: ProfileSpec,
+        stage: Stage,
+        state: StageStatus,
+        last_good: Revision,
+        target: Revision,
+        found: Mapping[str, Workload],
+        now: datetime,
+    ) -> StageStep:
+        observed = {name: it.observed for name, it in found.items()}
+        revert = to_revert(spec.changes, last_good, observed, places(found))
+        since = state.phase_started_at or now
+        return decide_from_git(
+            stage, state.phase, since, target, revert, observed, now, state.unready_since, state.chances
+        )
+
+    async def _with_their_replicas(
+        self,
+        stage: Stage,
+        revisions: tuple[Revision, Revision],
+        targets: Mapping[str, GrantTarget],
+        observed: Mapping[str, ObservedWorkload],
+    ) -> tuple[Revision, Revision]:
+        """What a stage shall be, with what an autoscaler that has appeared meanwhile makes of the replicas."""
+        if not any(scaled_by_others(it, observed) for it in revisions):
+            return revisions
+        autoscaled = await Workloads(self.objects, stage.namespace).autoscalers(targets)
+        goal, way_back = (with_their_replicas(it, observed, autoscaled.keys()) for it in revisions)
+        return goal, way_back
 
     async def _revisions(self, stage: Stage, state: StageStatus) -> tuple[StoredRevision | None, StoredRevision | None]:
         """The stage's way back, and its way forward; None: it is gone."""
@@ -342,18 +441,26 @@ class ProfileReconciler:
         return await self.objects.merge(PROFILE, metadata["namespace"], metadata["name"], patch)
 
     async def _wait(
-        self, body: Object, spec: ProfileSpec, status: ProfileStatus, waiting: Waiting, now: datetime
+        self,
+        body: Object,
+        spec: ProfileSpec,
+        status: ProfileStatus,
+        waiting: Waiting,
+        now: datetime,
+        seen: ProfileStatus | None = None,
     ) -> timedelta:
+        """Write why the next stage has not begun, on top of what was seen of it beside."""
         generation = body["metadata"]["generation"]
-        conditions = status.conditions
+        seen = seen or status
+        conditions = seen.conditions
         for it in (
             condition("Progressing", False, generation, now, waiting.reason, waiting.message),
             condition("Stalled", waiting.is_stalled, generation, now, waiting.reason, waiting.message),
         ):
             conditions = with_condition(conditions, it)
-        phase = waiting.phase or overall(spec, status.stages)
+        phase = waiting.phase or overall(spec, seen.stages)
         conditions = looked_at(conditions, generation)
-        new = status.model_copy(update={"phase": phase, "conditions": conditions, "observed_generation": generation})
+        new = seen.model_copy(update={"phase": phase, "conditions": conditions, "observed_generation": generation})
         if await write_status(self.objects, PROFILE, body, status, new):
             await self.events.tell(body, waiting.reason, waiting.message, "Rollout", now, warning=waiting.is_stalled)
         return _LATER if waiting.is_stalled else timedelta(seconds=1)
@@ -440,6 +547,18 @@ def _no_longer(
     return "the grant names other workloads than when the stage began" if granted != begun else ""
 
 
+def _edited(
+    state: StageStatus, last_good: StoredRevision, target: StoredRevision | None, found: Mapping[str, Workload]
+) -> str:
+    """Who has had the values of a stage that is not ready yet, and has others now; empty when nobody has."""
+    if state.phase is not ProfilePhase.PROGRESSING or target is None:
+        return ""
+    observed = {name: it.observed for name, it in found.items()}
+    markers = {name: it.marker for name, it in found.items() if last_good.markers.get(name) != target.name}
+    names = edited(target.revision, observed, markers, target.name)
+    return f"{', '.join(names)}: somebody else has changed its variables" if names else ""
+
+
 def _obstacle(error: ApiError) -> Obstacle:
     if isinstance(error, ForbiddenError):
         return Obstacle("Forbidden", error.message)
@@ -484,5 +603,5 @@ def _rival(body: Object) -> Rival:
         datetime.fromisoformat(metadata["creationTimestamp"]),
         ProfileSpec.model_validate(body["spec"]),
         status,
-        is_stalled=stalled or "deletionTimestamp" in metadata,
+        is_stalled=stalled or awaits_commit(status) or "deletionTimestamp" in metadata,
     )

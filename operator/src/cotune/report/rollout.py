@@ -1,6 +1,5 @@
 """How the winner gets into production and out of it again: commands with the real names, to be copied."""
 
-import json
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -89,45 +88,31 @@ def _instructions(experiment: Experiment, profile: Profile) -> Iterator[Instruct
     yield Instruction(
         "Watch it",
         "The rollout goes through its stages by itself, one after the other.",
-        _kubectl("get", "gpp", profile.name, "-n", namespace, "-w"),
+        _cotune("get", "profile", profile.name, "-n", namespace, "-w"),
     )
-    for number, it in enumerate(stages):
+    for it in stages:
         if it.approval is Approval.MANUAL and it.name not in promoted:
-            patch = [{"op": "replace", "path": f"/spec/rollout/stages/{number}/approval", "value": "Auto"}]
             yield Instruction(
                 f"Approve {it.name}",
                 f"The stage {it.name} in {it.namespace} waits as AwaitingApproval until this is said.",
-                _kubectl("patch", "gpp", profile.name, "-n", namespace, "--type=json", "-p", json.dumps(patch)),
+                _cotune("approve", profile.name, "-n", namespace, "--stage", it.name),
             )
-    pause = json.dumps({"spec": {"rollout": {"paused": True}}})
     yield Instruction(
         "Pause",
         "No further stage begins; one in progress goes on to its end.",
-        _kubectl("patch", "gpp", profile.name, "-n", namespace, "--type=merge", "-p", pause),
+        _cotune("pause", profile.name, "-n", namespace),
     )
     yield Instruction(
         "Roll back a stage in progress",
-        "A stage that fails goes back by itself. By hand: the stage returns to its last good revision, then the "
-        "profile goes. Stages that were promoted keep the new values.",
-        _kubectl("delete", "gpp", profile.name, "-n", namespace),
+        "A stage that fails goes back by itself. By hand: the stage returns to its last good revision, and no further "
+        "one begins. Stages that were promoted keep the new values.",
+        _cotune("abort", profile.name, "-n", namespace),
     )
     yield from _undo(experiment, profile, [it for it in stages if it.name in promoted] or list(stages))
     yield Instruction(
         "See what was there before",
         "Every state that cotune applied or found is kept as a revision in the stage's namespace.",
-        "\n".join(
-            _kubectl(
-                "get",
-                "controllerrevisions",
-                "-n",
-                it.namespace,
-                "-l",
-                "app.kubernetes.io/managed-by=cotune",
-                "-o",
-                "yaml",
-            )
-            for it in stages
-        ),
+        _cotune("history", profile.name, "-n", namespace),
     )
 
 
@@ -178,6 +163,10 @@ def _order(experiment: Experiment) -> tuple[str, ...]:
 
 def _kubectl(*words: str) -> str:
     return shlex.join(("kubectl", *words))
+
+
+def _cotune(*words: str) -> str:
+    return _kubectl("cotune", *words)
 
 
 def _apply(body: "dict[str, Any]") -> str:

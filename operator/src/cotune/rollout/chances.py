@@ -11,7 +11,10 @@ from cotune.trials.pod_failure import PodFailure
 PULL_AGAIN = timedelta(seconds=30)
 """Within which a kubelet has tried again: it backs off for 10 s, and looks at a pod in trouble every 10 to 15 s."""
 ROOM_MADE = timedelta(seconds=15)
-"""Within which the scheduler has tried again after others have left: it backs off for 10 s at most."""
+"""Within which a controller has tried again to make a pod after others have left."""
+
+_NO_NODE = "Unschedulable"
+"""What a node that is still to come may mend, where a cluster's autoscaler adds them; it raises no quota."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +27,22 @@ class Weighed:
     """To be recorded in the stage's status."""
 
 
-def weigh(observed: Mapping[str, ObservedWorkload], chances: Sequence[Chance], now: datetime) -> Weighed:
+def weigh(
+    observed: Mapping[str, ObservedWorkload], chances: Sequence[Chance], now: datetime, node_within: timedelta
+) -> Weighed:
     """Tell the failures that are decisive from those that are still waited for.
 
     - `Restart`: the next run of the container decides, or a pod that was made after the chance was given.
     - `Pull`: decisive when the kubelet must have tried again in vain.
-    - `Room`: says nothing as long as pods of the stage are leaving; decisive when the scheduler must have tried since.
+    - `Room`: says nothing as long as pods of the stage are leaving; decisive when a node should have been found since.
 
     A chance that was used stays on record; that of `Room` is none, and is forgotten once the pod has its node.
+
+    Args:
+        observed: the stage's workloads, by component.
+        chances: those on record.
+        now: the time.
+        node_within: how long a pod may find no node.
     """
     given = {(it.component, it.mend): it for it in chances}
     are_leaving = any(it.leaving for it in observed.values())
@@ -48,7 +59,7 @@ def weigh(observed: Mapping[str, ObservedWorkload], chances: Sequence[Chance], n
             chance = Chance(component=component, mend=failure.mend, reason=failure.reason, since=now)
         given[component, failure.mend] = chance
         said = f"{failure.reason}: {failure.message}"
-        if (why := _is_used(chance, failure, now)) is not None:
+        if (why := _is_used(chance, failure, now, node_within)) is not None:
             decisive = replace(failure, message=f"{failure.message} ({why})", mend=None)
             weighed[component] = replace(workload, failure=decisive)
         else:
@@ -56,7 +67,7 @@ def weigh(observed: Mapping[str, ObservedWorkload], chances: Sequence[Chance], n
     return Weighed(weighed, tuple(given[it] for it in sorted(given)))
 
 
-def _is_used(chance: Chance, failure: PodFailure, now: datetime) -> str | None:
+def _is_used(chance: Chance, failure: PodFailure, now: datetime, node_within: timedelta) -> str | None:
     """Why a sign is not waited for any longer; None: it is."""
     waited = now - chance.since
     match chance.mend:
@@ -66,7 +77,7 @@ def _is_used(chance: Chance, failure: PodFailure, now: datetime) -> str | None:
         case Mend.PULL:
             return f"for {waited.total_seconds():.0f} s, through another attempt" if waited > PULL_AGAIN else None
         case Mend.ROOM:
-            if waited <= ROOM_MADE:
+            if waited <= (node_within if failure.reason == _NO_NODE else ROOM_MADE):
                 return None
             return f"for {waited.total_seconds():.0f} s with no pod of the stage leaving"
 

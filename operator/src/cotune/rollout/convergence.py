@@ -46,10 +46,13 @@ class Convergence:
         return not self.actions and not self.waiting_for and self.failure is None
 
 
-def converge(target: Revision, observed: Mapping[str, ObservedWorkload], in_order: bool = True) -> Convergence:
+def converge(
+    target: Revision, observed: Mapping[str, ObservedWorkload], in_order: bool = True, is_way_back: bool = False
+) -> Convergence:
     """The next step towards `target`.
 
-    A workload that is gone is waited for: it is somebody's deletion, not cotune's to undo. One whose variables cannot
+    A workload that is gone is waited for: it is somebody's deletion, not cotune's to undo. On the way back the others
+    are brought back all the same: nobody knows whether it will ever be there again. One whose variables cannot
     be written is started as its owner has it now, and waited for: cotune's value is in it no more.
 
     Args:
@@ -57,16 +60,19 @@ def converge(target: Revision, observed: Mapping[str, ObservedWorkload], in_orde
         observed: what it is, by component.
         in_order: start each workload when those before it are ready; else all at once, so that one that never becomes
             ready does not keep the others from serving.
+        is_way_back: to what was there before.
     """
     missing = [it.component for it in target.workloads if it.component not in observed]
-    if missing:
-        return Convergence(waiting_for=f"workload of {', '.join(missing)}")
+    gone = Convergence(waiting_for=f"workload of {', '.join(missing)}")
+    if missing and not is_way_back:
+        return gone
+    target = Revision(tuple(it for it in target.workloads if it.component in observed))
     if lack_values(target, observed):
         return _stop_and_write(target, observed)
     started = _start(target, observed) if in_order else _start_all(target, observed)
     if started.is_complete and (why := unbindable(observed)):
         return Convergence(waiting_for=f"what can be bound: {why}")
-    return started
+    return gone if started.is_complete and missing else started
 
 
 def unbindable(observed: Mapping[str, ObservedWorkload]) -> str:

@@ -47,7 +47,7 @@ def watch(
     """
     if changed := [it for it, generation in generations.items() if _generation(observed, it) != generation]:
         return GuardOver(f"somebody else has changed {', '.join(changed)}")
-    weighed = weigh(observed, chances, now)
+    weighed = weigh(observed, chances, now, timedelta(seconds=stage.unschedulable_grace_seconds))
     found = standing(target, weighed.observed)
     if found.broken:
         return StageStep(ProfilePhase.ROLLING_BACK, f"while guarded: {found.broken}", chances=weighed.chances)

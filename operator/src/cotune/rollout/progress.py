@@ -73,7 +73,8 @@ def overall(spec: ProfileSpec, stages: Sequence[StageStatus]) -> ProfilePhase:
     last = phases[-1]
     if ProfilePhase.ROLLED_BACK in phases and last not in IN_PROGRESS:
         return ProfilePhase.ROLLED_BACK
-    return ProfilePhase.PROGRESSING if last is ProfilePhase.PROMOTED else last
+    is_between = last is ProfilePhase.PROMOTED or (last is ProfilePhase.PENDING and len(phases) > 1)
+    return ProfilePhase.PROGRESSING if is_between else last
 
 
 def hindrance(spec: ProfileSpec, stage: Stage, now: datetime) -> Waiting | None:

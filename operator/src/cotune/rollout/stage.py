@@ -79,7 +79,7 @@ def decide(
     if phase not in {ProfilePhase.PROGRESSING, ProfilePhase.BAKING} or lack_values(target, observed):
         # Pods of another template say nothing of this one, and what goes wrong on the way back is gone on with.
         return _decide(stage, phase, phase_since, target, last_good, observed, now, unready_since)
-    weighed = weigh(observed, chances, now)
+    weighed = weigh(observed, chances, now, timedelta(seconds=stage.unschedulable_grace_seconds))
     step = _decide(stage, phase, phase_since, target, last_good, weighed.observed, now, unready_since)
     if step.phase is ProfilePhase.PROMOTED and stage.guard_seconds:
         guarded = {name: it.generation for name, it in observed.items()}
@@ -121,7 +121,7 @@ def _decide(
         case ProfilePhase.BAKING:
             return _bake(stage, elapsed, standing(target, observed), unready_since, now)
         case ProfilePhase.ROLLING_BACK:
-            state = converge(last_good, observed)
+            state = converge(last_good, observed, is_way_back=True)
             if state.is_complete:
                 return StageStep(ProfilePhase.ROLLED_BACK)
             if elapsed > deadline:
@@ -134,7 +134,7 @@ def _decide(
             waiting_for = state.waiting_for or "the last good revision"
             return StageStep(phase, f"waiting for {waiting_for}", state.actions, obstacle)
         case ProfilePhase.DEGRADED:
-            state = converge(last_good, observed, in_order=elapsed <= deadline)
+            state = converge(last_good, observed, in_order=elapsed <= deadline, is_way_back=True)
             if state.is_complete:
                 return StageStep(ProfilePhase.ROLLED_BACK)
             waiting_for = state.waiting_for or "the last good revision"
