@@ -547,7 +547,12 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     (PROFILE, {"provenance.digest": "sha256:0"}, "spec.provenance.digest", "should match"),
     (PROFILE, {"provenance.artifact": "sha256:0"}, "spec.provenance.artifact", "should match"),
     (PROFILE, {"rollout.stages.1.namespace": "voice-staging"}, "spec.rollout.stages", "the same namespace"),
-    (PROFILE, {"rollout.stages.0.toRevision": "cotune-0123456789"}, "spec.rollout.stages", "for a stage that has begun"),
+    (
+        PROFILE,
+        {"rollout.stages.0.toRevision": "cotune-0123456789"},
+        "spec.rollout.stages",
+        "for a stage that has begun",
+    ),
     (PROFILE, {"rollout.retries": -1}, "spec.rollout.retries", "greater than or equal to 0"),
     (PROFILE, {"rollout.stages.0.gates": [GATE, GATE]}, "spec.rollout.stages[0].gates[1]", "Duplicate value"),
     *(

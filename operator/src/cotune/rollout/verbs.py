@@ -111,7 +111,8 @@ def begun_stage(spec: ProfileSpec, status: ProfileStatus, name: str | None) -> t
         raise NotNowError(f"there is no stage {name}: it has {', '.join(names)}")
     found = [(stage, state) for stage, state in begun(spec, status) if name in {None, stage.name}]
     if not found:
-        raise NotNowError(f"{'no stage' if name is None else f'stage {name}'} has begun: there is nothing to take back")
+        who = "no stage has" if name is None else f"stage {name} has not"
+        raise NotNowError(f"{who} begun: there is nothing to take back")
     if len(found) > 1:
         raise NotNowError(f"several stages have begun: say --stage, {' or '.join(stage.name for stage, _ in found)}")
     return found[0]
