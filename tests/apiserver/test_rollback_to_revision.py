@@ -82,11 +82,13 @@ async def size(objects: PlayedObjects, namespace: str) -> str:
     return env["value"]
 
 
-async def promoted(objects: PlayedObjects, namespace: str, **stage_fields: int) -> dict[str, object]:
+async def promoted(
+    objects: PlayedObjects, namespace: str, guard_seconds: int = 0, deadline: int = 300
+) -> dict[str, object]:
     """A promoted stage; its templates before the change."""
     await create_stage(objects, namespace)
     before = await templates(objects, namespace)
-    await create_profile(objects, namespace, namespace, **stage_fields)
+    await create_profile(objects, namespace, namespace, guardSeconds=guard_seconds, readinessDeadlineSeconds=deadline)
     await until_phase(objects, namespace, "Promoted")
     return dict(before)
 
@@ -102,7 +104,7 @@ def said(server: ApiServer, namespace: str, *words: str) -> Callable[[], "Awaita
 
 def test_a_promoted_stage_goes_back_to_a_revision_and_forth_again(api_server: ApiServer) -> None:
     async def scenario(objects: PlayedObjects, namespace: str) -> None:
-        before = await promoted(objects, namespace, guardSeconds=3600)
+        before = await promoted(objects, namespace, guard_seconds=3600)
         after = await templates(objects, namespace)
         known = await revisions(objects, namespace)
         say = functools.partial(said, api_server, namespace)
@@ -261,7 +263,7 @@ def test_a_revision_that_does_not_come_up_is_degraded_and_another_one_helps(api_
     """Nothing takes a way back in its turn; where it leads, a person may say anew once it is overdue."""
 
     async def scenario(objects: PlayedObjects, namespace: str) -> None:
-        before = await promoted(objects, namespace, readinessDeadlineSeconds=2)
+        before = await promoted(objects, namespace, deadline=2)
         known = await revisions(objects, namespace)
         await ask(objects, namespace, known[0])
         await passes(objects, namespace, functools.partial(_is_at, objects, namespace, "small"))

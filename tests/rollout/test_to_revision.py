@@ -1,5 +1,6 @@
 """To which revision a stage may be taken, and what that one does not say."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -28,7 +29,7 @@ def revision(replicas: int = 1, **values: dict[str, str | None]) -> Revision:
 
 
 def stored(
-    number: int, content: Revision, was_found: bool = True, markers: dict[str, str | None] | None = None
+    number: int, content: Revision, was_found: bool = True, markers: Mapping[str, str | None] | None = None
 ) -> StoredRevision:
     return StoredRevision(
         f"cotune-{number:010}", number, content, markers or OWNERS, {it: TARGETS[it] for it in STACK}, was_found
