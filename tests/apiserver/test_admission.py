@@ -175,6 +175,36 @@ def test_what_was_approved_is_not_asked_about_again_unless_it_starts_anew(cluste
     assert edited("approver-of-staging", retries=1).accepted
 
 
+def test_who_takes_a_stage_to_a_revision_must_be_allowed_to_approve_there(cluster: ApiServer) -> None:
+    """A stage that waits for its approval, too: it has begun once, and a revision is values like any other."""
+    _must(cluster.apply(profile("taken", "Manual", "Auto")))
+    begun = {"status": {"stages": [{"name": it, "phase": "Promoted"} for it in (STAGING, PRODUCTION)]}}
+    status = ("patch", "gpp", "taken", "-n", LAB, "--subresource=status", "--type=merge", "-p", yaml.safe_dump(begun))
+    _must(cluster.run(*status, *AS_OPERATOR))
+
+    def edited(user: str, index: int, revision: str, dry_run: bool = True) -> Answer:
+        stages = profile("taken", "Manual", "Auto")["spec"]["rollout"]["stages"]
+        stages[index]["toRevision"] = revision
+        patch = yaml.safe_dump({"spec": {"rollout": {"stages": stages}}})
+        dry = ["--dry-run=server"] if dry_run else []
+        return cluster.run("patch", PROFILE, "taken", "-n", LAB, "--type=merge", "-p", patch, *dry, *_as(user))
+
+    def refused(user: str, index: int, namespace: str) -> str:
+        return (
+            f"denied request: spec.rollout.stages[{index}].toRevision: {user} may not approve gpuprofiles in namespace "
+            f"{namespace}: let somebody say it who may"
+        )
+
+    one, other = "cotune-0123456789", "cotune-abcdef0123"
+    assert refused("without-approval", 0, STAGING) in edited("without-approval", 0, one).text
+    assert refused("approver-of-staging", 1, PRODUCTION) in edited("approver-of-staging", 1, one).text
+    assert edited("everywhere", 1, one).accepted
+    answer = edited("approver-of-staging", 0, one, dry_run=False)
+    assert answer.accepted, answer.text
+    assert edited("without-approval", 0, one).accepted
+    assert refused("without-approval", 0, STAGING) in edited("without-approval", 0, other).text
+
+
 def test_an_author_must_be_allowed_to_create_pods_where_the_trials_run(cluster: ApiServer) -> None:
     answer = _create(cluster, "without-pods", resource(EXPERIMENT))
 

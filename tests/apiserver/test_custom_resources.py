@@ -213,6 +213,12 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
 
 REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     (EXPERIMENT, {"stack.components.0.name": "gpu"}, "spec.stack.components[0].name", "reserved"),
+    (
+        EXPERIMENT,
+        {"profileTemplate.rollout.stages.0.toRevision": "cotune-0123456789"},
+        "spec.profileTemplate.rollout.stages",
+        "say it in the profile",
+    ),
     (EXPERIMENT, {"stack.components.0.name": "probe"}, "spec.stack.components[0].name", "reserved"),
     *(
         (
@@ -547,6 +553,12 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     (PROFILE, {"rollout.stages.1.namespace": "voice-staging"}, "spec.rollout.stages", "the same namespace"),
     (PROFILE, {"rollout.strategy": "Magic"}, "spec.rollout.strategy", "Unsupported value"),
     (GRANT, {"targets.0.ignoredByGitOps": "yes"}, "spec.targets[0].ignoredByGitOps", "must be of type boolean"),
+    (
+        PROFILE,
+        {"rollout.stages.0.toRevision": "cotune-0123456789"},
+        "spec.rollout.stages",
+        "for a stage that has begun",
+    ),
     (PROFILE, {"rollout.retries": -1}, "spec.rollout.retries", "greater than or equal to 0"),
     (
         PROFILE,
@@ -736,6 +748,35 @@ def test_a_stage_that_has_begun_keeps_its_name_its_namespace_and_its_place(
 
     assert answer.accepted == accepted, answer.text
     assert accepted or "spec.rollout.stages: Invalid value: a stage that has begun keeps its name" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "path", "reason"),
+    [
+        ({"rollout.stages.0.toRevision": "cotune-0123456789"}, "", ""),
+        ({"rollout.stages.1.toRevision": "cotune-0123456789"}, "spec.rollout.stages", "for a stage that has begun"),
+        ({"rollout.stages.0.toRevision": "7"}, "spec.rollout.stages[0].toRevision", "should match"),
+    ],
+)
+def test_a_stage_is_taken_to_a_revision_only_once_it_has_begun(
+    api_server: ApiServer, changes: dict[str, Any], path: str, reason: str
+) -> None:
+    def named(changes: dict[str, Any]) -> dict[str, Any]:
+        manifest = resource(PROFILE, changes)
+        manifest["metadata"]["name"] = "taken"
+        return manifest
+
+    api_server.run("delete", "gpp", "taken", "--ignore-not-found")
+    assert api_server.apply(named({})).accepted
+    status = json.dumps({"status": {"stages": [{"name": "staging", "phase": "Promoted"}]}})
+    begun = api_server.run("patch", "gpp", "taken", "--subresource=status", "--type=merge", "-p", status)
+    assert begun.accepted, begun.text
+
+    answer = api_server.apply(named(changes))
+
+    assert answer.accepted == (not reason), answer.text
+    assert path in answer.text
+    assert reason in answer.text
 
 
 @pytest.mark.parametrize(

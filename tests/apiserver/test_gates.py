@@ -18,7 +18,7 @@ from cotune.cluster.workloads import ANNOTATION_REVISION
 from cotune.handlers.gates import Gates
 from cotune.handlers.profile import ProfileReconciler
 from support.api_server import ApiServer
-from support.played_cluster import PlayedObjects, deployment, play_ready, within
+from support.played_cluster import PlayedObjects, deployment, eventually, play_ready, within
 from support.prometheus import RunningPrometheus, running_prometheus
 from support.resources import manifest
 
@@ -267,8 +267,15 @@ def test_a_stage_begins_in_its_window_only(api_server: ApiServer, prometheus: Ru
 
         await reconciler.reconcile(await objects.get(PROFILE, namespace, "p"), now)
         before = (await objects.get(PROFILE, namespace, "p"))["status"]
-        await rollout.play()
-        await reconciler.reconcile(await objects.get(PROFILE, namespace, "p"), now + timedelta(hours=2, minutes=1))
+
+        async def has_begun() -> bool:
+            await rollout.play()
+            body = await objects.get(PROFILE, namespace, "p")
+            await reconciler.reconcile(body, now + timedelta(hours=2, minutes=1))
+            return bool((await objects.get(PROFILE, namespace, "p"))["status"].get("stages"))
+
+        # Its workloads must be ready first.
+        await eventually(has_begun, "a stage that begins in its window")
         inside = (await objects.get(PROFILE, namespace, "p"))["status"]
         # It has begun: the window is of no concern any more.
         body = await rollout.passes(Gates())

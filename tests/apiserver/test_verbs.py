@@ -209,7 +209,8 @@ def test_what_there_is_to_see_of_a_profile(api_server: ApiServer) -> None:
             assert f"└─ only  {it.namespace}  Baking  " in tree
             assert "min of bake time left" in tree
             header, first, second = history.splitlines()
-            assert header.split() == ["NAMESPACE", "REVISION", "NAME", "CREATED", "FOR", "VALUES"]
+            assert header.split() == ["NAMESPACE", "REVISION", "NAME", "CREATED", "FOR", "READY", "VALUES"]
+            assert [line.split()[5] for line in (first, second)] == ["yes", "-"]
             assert first.split()[:2] == [it.namespace, "0"]
             assert first.endswith(f"stt:{SIZE}=small  what it goes back to")
             assert f"{it.namespace}/p" in second

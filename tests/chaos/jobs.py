@@ -99,6 +99,38 @@ async def rollout_over_old_revisions(objects: PlayedObjects, namespace: str) -> 
     return end | {"in use": in_use, "is pruned": KEPT <= len(kept) <= KEPT + 1}
 
 
+async def rollback_to_a_revision(objects: PlayedObjects, namespace: str) -> Object:
+    """A promoted stage that is taken back to what it had before, and forth again."""
+    end = await _rollout(objects, namespace, {"only": namespace}, broken=False)
+    [stage] = (await objects.get(PROFILE, namespace, "p"))["status"]["stages"]
+    taken: list[Object] = []
+    for revision in (stage["lastGoodRevision"], stage["revision"]):
+        body = await objects.get(PROFILE, namespace, "p")
+        stages = [body["spec"]["rollout"]["stages"][0] | {"toRevision": revision}]
+        await objects.merge(PROFILE, namespace, "p", {"spec": {"rollout": {"stages": stages}}})
+
+        async def one_pass(body: Object, now: datetime) -> timedelta | None:
+            return await profile_reconciler(objects).reconcile(body, now)
+
+        async def play() -> None:
+            await play_workloads(objects, namespace, False)
+
+        await drive(objects, PROFILE, namespace, "p", one_pass, play, None)
+        after = await objects.get(PROFILE, namespace, "p")
+        [state] = after["status"]["stages"]
+        asked = {name: state["asked"][name] for name in ("revision", "outcome")}
+        values = {name: template["spec"] for name, (template, _) in (await templates(objects, namespace)).items()}
+        taken.append({"phase": state["phase"], "asked": asked, "values": values})
+    return {
+        "promoted": end["phase"],
+        "taken": taken,
+        "finalizers": after["metadata"].get("finalizers", []),
+        "changes": await _changes(objects, namespace),
+        "revisions": await _revisions(objects, namespace),
+        **_once(objects),
+    }
+
+
 async def deletion(objects: PlayedObjects, namespace: str) -> Object:
     """A profile that is deleted in the middle of its stage."""
     await create_stage(objects, namespace)
@@ -154,6 +186,7 @@ async def stage_through_git(objects: PlayedObjects, namespace: str) -> Object:
 JOBS: Mapping[str, Job] = {
     "rollout": rollout,
     "rollback": rollback,
+    "rollback to a revision": rollback_to_a_revision,
     "deletion in the middle": deletion,
     "rollout over old revisions": rollout_over_old_revisions,
     "stage through Git": stage_through_git,

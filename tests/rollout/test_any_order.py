@@ -8,7 +8,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 
@@ -42,6 +42,8 @@ GOOD = Revision(
     )
 )
 TARGET = GOOD.with_values({("judge", "JUDGE_MEMORY"): "0.55", ("stt", "ASR_WHISPER_SIZE"): "tiny"})
+EARLIER = GOOD.with_values({("stt", "ASR_WHISPER_SIZE"): "base"})
+"""Stood ready there once."""
 COMPONENTS = [it.component for it in GOOD.workloads]
 CRASH = PodFailure("ComponentEnded", "exit code 1")
 ENDED = {ProfilePhase.PROMOTED, ProfilePhase.ROLLED_BACK}
@@ -54,7 +56,7 @@ ALLOWED = {
     (ProfilePhase.ROLLING_BACK, ProfilePhase.DEGRADED),
     (ProfilePhase.DEGRADED, ProfilePhase.ROLLED_BACK),
 }
-"""Forward once, back once: nothing leads from a way back to anything but its end."""
+"""Forward once, back once: nothing leads from a way back to anything but its end, unless a person says so."""
 
 component = st.sampled_from(COMPONENTS)
 
@@ -66,6 +68,8 @@ class Status:
     phase: ProfilePhase = ProfilePhase.PROGRESSING
     since: datetime = NOW
     unready_since: datetime | None = None
+    way_back: Revision = GOOD
+    """The last good revision, or the one that a person has asked for."""
 
 
 def values_of(revision: Revision) -> dict[str, dict[str, str | None]]:
@@ -122,7 +126,7 @@ class AnyOrder(RuleBasedStateMachine):
     def _one_pass(self) -> Generator[None]:
         """As the profile's reconciler makes it; it stops after every call."""
         self.is_disturbed = False
-        status = Status(self.status.phase, self.status.since, self.status.unready_since)
+        status = replace(self.status)
         yield
         if status.phase not in IN_PROGRESS or (self.is_deleted and status.phase is ProfilePhase.DEGRADED):
             return
@@ -137,7 +141,8 @@ class AnyOrder(RuleBasedStateMachine):
         if self.is_deleted and status.phase not in ON_THE_WAY_BACK:
             step = StageStep(ProfilePhase.ROLLING_BACK, "the profile was deleted in the middle of its rollout")
         else:
-            step = decide(STAGE, status.phase, status.since, TARGET, GOOD, observed, self.now, status.unready_since)
+            way_back = status.way_back
+            step = decide(STAGE, status.phase, status.since, TARGET, way_back, observed, self.now, status.unready_since)
         for action in step.actions:
             self._judge(action, status.phase, step)
             self.world.act(action, versions[action.component])
@@ -148,7 +153,7 @@ class AnyOrder(RuleBasedStateMachine):
         if step.phase is not status.phase:
             assert (status.phase, step.phase) in ALLOWED
             self.seen[f"{status.phase} -> {step.phase}"] += 1
-            self.status = Status(step.phase, self.now, step.unready_since)
+            self.status = Status(step.phase, self.now, step.unready_since, status.way_back)
         else:
             self.status.unready_since = step.unready_since
 
@@ -158,7 +163,7 @@ class AnyOrder(RuleBasedStateMachine):
         assert phase is not ProfilePhase.BAKING, "a stage that bakes is only watched"
         assert step.phase not in ENDED, "what has ended is left alone"
         if isinstance(action, SetValues):
-            goal = GOOD if phase in ON_THE_WAY_BACK else TARGET
+            goal = self.status.way_back if phase in ON_THE_WAY_BACK else TARGET
             assert dict(action.values) == values_of(goal)[action.component], "values go with the phase"
 
     def _judge_written(self, action: Action) -> None:
@@ -176,7 +181,7 @@ class AnyOrder(RuleBasedStateMachine):
                 pass
 
     def _judge_end(self, phase: ProfilePhase, observed: dict[str, ObservedWorkload]) -> None:
-        goal = TARGET if phase is ProfilePhase.PROMOTED else GOOD
+        goal = TARGET if phase is ProfilePhase.PROMOTED else self.status.way_back
         for wanted in goal.workloads:
             found = observed[wanted.component]
             assert dict(found.values) == dict(wanted.values)
@@ -261,6 +266,16 @@ class AnyOrder(RuleBasedStateMachine):
         workload.unbindable = f"{name} has no such container" if is_so else ""
         workload.change()
 
+    @precondition(lambda self: self.status.phase in {*ENDED, ProfilePhase.DEGRADED} and not self.is_deleted)
+    @rule(revision=st.sampled_from([GOOD, EARLIER, TARGET]))
+    def somebody_asks_for_a_revision(self, revision: Revision) -> None:
+        """The answer is written over what was read: a pass in work finds its status changed, and is over."""
+        if revision is TARGET and self.breaks_target:
+            return  # It never stood ready, and is refused.
+        self.seen[f"{self.status.phase}, and a revision asked for"] += 1
+        self.pass_in_work = None
+        self.status = Status(ProfilePhase.ROLLING_BACK, self.now, None, revision)
+
     @rule(is_meant=st.sampled_from([True, False, False, False]))
     def the_profile_is_deleted(self, is_meant: bool) -> None:
         self.is_deleted = self.is_deleted or is_meant
@@ -281,6 +296,8 @@ class AnyOrder(RuleBasedStateMachine):
         for name in COMPONENTS:
             self._make_again(name)
             self.world.workloads[name].unbindable = ""
+        if self.status.phase is ProfilePhase.BAKING:
+            self._wake()
         self._left_alone()
         if self.status.phase is ProfilePhase.BAKING:
             self._wake_what_somebody_has_scaled_to_zero()
@@ -288,13 +305,25 @@ class AnyOrder(RuleBasedStateMachine):
         if self.breaks_everything:
             assert self.status.phase in {ProfilePhase.DEGRADED, *ENDED}, self.status
             if self.status.phase is ProfilePhase.DEGRADED and not self.is_deleted:
-                assert self.world.revision() == GOOD, "Degraded, and not worked at"
+                assert self.world.revision() == self.status.way_back, "Degraded, and not worked at"
             self.breaks_everything = False
             self._left_alone()
         self.seen[f"ends {self.status.phase}"] += 1
         if self.is_deleted and self.status.phase is ProfilePhase.DEGRADED:
             return  # A person has taken over.
         assert self.status.phase in ENDED, self.status
+        if not self.is_deleted:
+            self.somebody_asks_for_a_revision(EARLIER)
+            self._left_alone()
+            assert (self.status.phase, self.world.revision()) == (ProfilePhase.ROLLED_BACK, EARLIER)
+
+    def _wake(self) -> None:
+        """What the operator asks of a person: a stage that somebody has put to sleep while it bakes is held up."""
+        for wanted in GOOD.workloads:
+            workload = self.world.workloads[wanted.component]
+            if workload.replicas == 0:
+                workload.replicas = wanted.replicas
+                workload.change()
 
     def _wake_what_somebody_has_scaled_to_zero(self) -> None:
         """It holds a stage up for as long as it is asleep, and nothing else does."""
@@ -346,3 +375,5 @@ def test_a_stage_ends_well_in_whatever_order_things_happen() -> None:
     assert AnyOrder.seen["calls"] > 5_000
     assert AnyOrder.seen["died in a pass"] > 50
     assert not {f"{before} -> {after}" for before, after in ALLOWED} - AnyOrder.seen.keys()
+    for phase in (*ENDED, ProfilePhase.DEGRADED):
+        assert AnyOrder.seen[f"{phase}, and a revision asked for"]

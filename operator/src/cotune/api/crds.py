@@ -11,7 +11,13 @@ from cotune.api.base import Rule
 from cotune.api.experiment import IMMUTABLE_AFTER_FIRST_TRIAL, NAMED_AS_A_LABEL, ExperimentSpec, ExperimentStatus
 from cotune.api.generated import write_or_check
 from cotune.api.grant import GrantSpec
-from cotune.api.profile import BEGUN_STAGES_STAY, STRATEGY_STAYS, ProfileSpec, ProfileStatus
+from cotune.api.profile import (
+    BEGUN_STAGES_STAY,
+    REVISIONS_OF_BEGUN_STAGES,
+    STRATEGY_STAYS,
+    ProfileSpec,
+    ProfileStatus,
+)
 from cotune.api.structural import structural_schema
 from cotune.api.trial import TrialSpec, TrialStatus
 
@@ -142,7 +148,7 @@ RESOURCES = (
             Column("Reason", '.status.conditions[?(@.type=="Progressing")].reason'),
             Column("Experiment", ".spec.provenance.experiment", priority=1),
         ),
-        (BEGUN_STAGES_STAY, STRATEGY_STAYS),
+        (BEGUN_STAGES_STAY, STRATEGY_STAYS, REVISIONS_OF_BEGUN_STAGES),
     ),
     Resource(
         "GpuTuningGrant",

@@ -589,6 +589,14 @@ class Planning(ApiModel):
 class ProfileRollout(ApiModel):
     """The stages through which a profile of this experiment goes."""
 
+    model_config = with_rules(
+        Rule(
+            "self.stages.all(s, !has(s.toRevision))",
+            "toRevision is for a stage that has begun: say it in the profile",
+            ".stages",
+        ),
+    )
+
     stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=16, json_schema_extra=map_list("name"))]
 
 

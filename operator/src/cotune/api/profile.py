@@ -12,6 +12,8 @@ from cotune.api.gate import BeginWindow, Gate, GateStatus
 from cotune.api.quantities import Value
 from cotune.api.sharing import Sharing
 
+RevisionName = Annotated[str, Field(max_length=17, pattern=r"^cotune-[0-9a-f]{10}$")]
+
 
 class Approval(StrEnum):
     """Who lets a stage begin."""
@@ -66,6 +68,11 @@ class Stage(ApiModel):
     """What the stage must show while it bakes, beyond being ready."""
     window: BeginWindow | None = None
     """When the stage may begin; left out: at any time."""
+    to_revision: RevisionName | None = None
+    """The ControllerRevision of the namespace to which the stage is taken, and with which it ends.
+
+    One that has stood ready there before. As long as this is said, the stage does not start anew.
+    """
 
 
 class Change(ApiModel):
@@ -217,6 +224,14 @@ STRATEGY_STAYS = Rule(
 )
 
 
+REVISIONS_OF_BEGUN_STAGES = Rule(
+    "self.spec.rollout.stages.all(s, !has(s.toRevision) || "
+    "has(self.status) && has(self.status.stages) && self.status.stages.exists(it, it.name == s.name))",
+    "toRevision is for a stage that has begun: before, nothing of this profile is there to be taken back",
+    ".spec.rollout.stages",
+)
+
+
 class ProfilePhase(StrEnum):
     """The summary of a profile's conditions."""
 
@@ -261,6 +276,29 @@ class GuardedWorkload(ApiModel):
     """Of its Deployment; with another one, somebody else has changed it."""
 
 
+class AskedOutcome(StrEnum):
+    """What has become of a stage's `toRevision`."""
+
+    REFUSED = "Refused"
+    """Nothing was touched; it is looked at again."""
+    WAITING = "Waiting"
+    """Something else has to end first."""
+    ALREADY_THERE = "AlreadyThere"
+    """Nothing was touched: the namespace has that revision."""
+    TAKEN = "Taken"
+    """The stage's phase says whether it goes there, or has gone."""
+
+
+class AskedRevision(ApiModel):
+    """The answer to a stage's `toRevision`."""
+
+    revision: RevisionName
+    outcome: AskedOutcome
+    reason: Annotated[str, Field(max_length=64)]
+    message: Annotated[str, Field(max_length=2048)]
+    at: datetime
+
+
 class StageStatus(ApiModel):
     """How far one stage is."""
 
@@ -281,6 +319,8 @@ class StageStatus(ApiModel):
     """Signs of failure that the stage has waited for, or waits for now: of each kind one for each component."""
     guarded: Annotated[tuple[GuardedWorkload, ...], Field(max_length=16, json_schema_extra=map_list("component"))] = ()
     """The workloads of a promoted stage as long as it is guarded; empty: it is not, or no longer."""
+    asked: AskedRevision | None = None
+    """What has become of `toRevision`."""
     message: Annotated[str, Field(max_length=4096)] = ""
 
 

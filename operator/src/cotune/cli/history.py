@@ -1,14 +1,16 @@
 """`cotune history PROFILE`: what the namespaces of its stages had before and after each change."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
+from cotune.api.profile import AskedOutcome, ProfilePhase, StageStatus
 from cotune.cli.session import DONE, Session, add_cluster_arguments, with_session
 from cotune.cluster.kinds import CONTROLLER_REVISION
 from cotune.cluster.objects import Object
-from cotune.cluster.revisions import ANNOTATION_PROFILE, LABELS
+from cotune.cluster.revisions import ANNOTATION_PROFILE, LABELS, stored_revision
+from cotune.rollout.to_revision import stood_ready
 
-_HEADER = ("NAMESPACE", "REVISION", "NAME", "CREATED", "FOR", "VALUES", "")
+_HEADER = ("NAMESPACE", "REVISION", "NAME", "CREATED", "FOR", "READY", "VALUES", "")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,16 +28,21 @@ async def _history(session: Session, options: argparse.Namespace) -> int:
         state = states.get(stage.name)
         marks: Mapping[str | None, str] = {}
         if state is not None:
-            marks = {state.revision: "what it applies", state.last_good_revision: "what it goes back to"}
+            is_asked = state.asked is not None and state.asked.outcome is AskedOutcome.TAKEN
+            way_back = "what it was taken to, as asked for" if is_asked else "what it goes back to"
+            marks = {state.revision: "what it applies", state.last_good_revision: way_back}
         revisions = await session.objects.list(CONTROLLER_REVISION, stage.namespace, LABELS)
-        rows += [_row(it, marks) for it in sorted(revisions, key=lambda it: int(it["revision"]))]
+        stored = [stored_revision(it) for it in revisions]
+        anywhere = StageStatus(name=stage.name, phase=ProfilePhase.PENDING)
+        ready = {it.name for it in stored if stood_ready(it, stored, state or anywhere)}
+        rows += [_row(it, ready, marks) for it in sorted(revisions, key=lambda it: int(it["revision"]))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     return DONE
 
 
-def _row(revision: Object, marks: Mapping[str | None, str]) -> Sequence[str]:
+def _row(revision: Object, ready: Set[str], marks: Mapping[str | None, str]) -> Sequence[str]:
     metadata = revision["metadata"]
     values = [
         f"{it['component']}:{name}={'(its own)' if value is None else value}"
@@ -48,6 +55,7 @@ def _row(revision: Object, marks: Mapping[str | None, str]) -> Sequence[str]:
         str(metadata["name"]),
         str(metadata["creationTimestamp"]),
         str(metadata.get("annotations", {}).get(ANNOTATION_PROFILE, "")),
+        "yes" if metadata["name"] in ready else "-",
         " ".join(values),
         marks.get(str(metadata["name"]), ""),
     )

@@ -1,10 +1,10 @@
-"""`cotune approve | pause | resume | abort | retry PROFILE`: a person's word in a rollout.
+"""`cotune approve | pause | resume | abort | retry | rollback PROFILE`: a person's word in a rollout.
 
 Each is a write to `spec.rollout`, with the rights of who runs it; a commit of the same fields does the same.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Protocol
 
@@ -12,13 +12,29 @@ from cotune.api.profile import Rollout
 from cotune.cli.session import DONE, CommandError, ReadProfile, Session, add_cluster_arguments, with_session
 from cotune.cluster.kinds import PROFILE
 from cotune.cluster.objects import ConflictError
-from cotune.rollout.verbs import Edit, NotNowError, abort, approve, pause, resume, retry
+from cotune.cluster.revisions import Revisions
+from cotune.cluster.workloads import Workloads
+from cotune.rollout.state import Revision
+from cotune.rollout.to_revision import completed, is_present
+from cotune.rollout.verbs import (
+    Edit,
+    NotNowError,
+    abort,
+    approve,
+    begun_stage,
+    find_revision,
+    pause,
+    resume,
+    retry,
+    to_revision,
+)
 
 MANAGER = "kubectl-cotune"
 
 _ATTEMPTS = 5
 
 _Verb = Callable[[ReadProfile, argparse.Namespace], Edit]
+_Decision = Callable[[Session, ReadProfile, argparse.Namespace], Awaitable[Edit]]
 
 _VERBS: dict[str, tuple[str, _Verb]] = {
     "approve": (
@@ -44,15 +60,44 @@ def add_commands(commands: _Commands) -> None:
         if name == "approve":
             parser.add_argument("--stage", metavar="NAME", help="which (default: the next one)")
         add_cluster_arguments(parser)
-        parser.set_defaults(run=with_session(partial(_edit, verb)))
+        parser.set_defaults(run=with_session(partial(_edit, _at_once(verb))))
+    told = "take a stage to a revision with which its namespace was ready before"
+    parser = commands.add_parser("rollback", help=told, description=f"{told[0].upper()}{told[1:]}.")
+    parser.add_argument("profile", metavar="PROFILE", help="its name")
+    parser.add_argument(
+        "--to-revision", metavar="REVISION", required=True, help="its name or number, as `history` has them"
+    )
+    parser.add_argument("--stage", metavar="NAME", help="which (default: the only one that has begun)")
+    add_cluster_arguments(parser)
+    parser.set_defaults(run=with_session(partial(_edit, _rollback)))
 
 
-async def _edit(verb: _Verb, session: Session, options: argparse.Namespace) -> int:
+def _at_once(verb: _Verb) -> _Decision:
+    async def decide(_: Session, found: ReadProfile, options: argparse.Namespace) -> Edit:
+        return verb(found, options)
+
+    return decide
+
+
+async def _rollback(session: Session, found: ReadProfile, options: argparse.Namespace) -> Edit:
+    """As the operator will see it: unknown revisions are refused, and the present one is left alone."""
+    stage, state = begun_stage(found.spec, found.status, options.stage)
+    stored = await Revisions(session.objects, stage.namespace).stored()
+    chosen = find_revision(found.spec, stage, state, stored, options.to_revision)
+    variables = {it.component: frozenset(it.values) for it in chosen.revision.workloads}
+    workloads = await Workloads(session.objects, stage.namespace).observe(chosen.targets, variables)
+    observed = {name: it.observed for name, it in workloads.items()}
+    goal = completed(chosen, stored, observed) if observed.keys() == chosen.targets.keys() else None
+    is_there = isinstance(goal, Revision) and is_present(goal, observed)
+    return to_revision(found.spec, stage, state, chosen, is_there)
+
+
+async def _edit(decide: _Decision, session: Session, options: argparse.Namespace) -> int:
     """Decide on what was just read, and write only over that; the operator's status may come in between."""
     for _ in range(_ATTEMPTS):
         found = await session.profile(options.profile)
         try:
-            edit = verb(found, options)
+            edit = await decide(session, found, options)
         except NotNowError as error:
             raise CommandError(f"{found.key}: {error}") from error
         if patch := _patch(found.spec.rollout, edit.rollout):

@@ -7,30 +7,17 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 
 from cotune.api.grant import GrantTarget, WorkloadRef
 from cotune.cluster.kinds import CONTROLLER_REVISION
 from cotune.cluster.objects import AlreadyExistsError, ForbiddenError, NotFoundError, Object, Objects
-from cotune.rollout.state import Revision, WorkloadRevision
+from cotune.rollout.state import Revision, StoredRevision, WorkloadRevision
 
 LABELS = {"app.kubernetes.io/managed-by": "cotune"}
 ANNOTATION_PROFILE = "cotune.dev/profile"
 
 KEPT = 10
 """Revisions of a stack that stay when a new one is stored, as with a Deployment's `revisionHistoryLimit`."""
-
-
-@dataclass(frozen=True)
-class StoredRevision:
-    """A revision and how it is marked in the pod templates."""
-
-    name: str
-    revision: Revision
-    markers: Mapping[str, str | None]
-    """Component to the mark that its template carried: a rollback restores it, so that the old ReplicaSet is found."""
-    targets: Mapping[str, GrantTarget]
-    """Component to the workload that was meant: the way back leads there, whatever grants have come to say."""
 
 
 class Revisions:
@@ -53,8 +40,12 @@ class Revisions:
         Raises:
             NotFoundError: there is none of this name.
         """
-        data = (await self._objects.get(CONTROLLER_REVISION, self._namespace, name))["data"]
-        return _parse(name, data)
+        return stored_revision(await self._objects.get(CONTROLLER_REVISION, self._namespace, name))
+
+    async def stored(self) -> list[StoredRevision]:
+        """All revisions of the namespace, the oldest first."""
+        found = await self._objects.list(CONTROLLER_REVISION, self._namespace, LABELS)
+        return sorted(map(stored_revision, found), key=lambda it: (it.number, it.name))
 
     async def ensure(
         self,
@@ -86,12 +77,13 @@ class Revisions:
             "data": data,
             "revision": max((int(it["revision"]) + 1 for it in existing), default=0),
         }
-        if name not in {it["metadata"]["name"] for it in existing}:
+        known = next((it for it in existing if it["metadata"]["name"] == name), None)
+        if known is None:
             try:
-                await self._objects.create(CONTROLLER_REVISION, self._namespace, body)
+                known = await self._objects.create(CONTROLLER_REVISION, self._namespace, body)
             except AlreadyExistsError:
                 return await self.get(name)
-        return _parse(name, data)
+        return stored_revision(known)
 
     async def prune(self, targets: Mapping[str, GrantTarget], in_use: Collection[str]) -> None:
         """Delete the oldest revisions of a stack beyond the newest few; what others are bound to is left alone.
@@ -121,7 +113,7 @@ def as_stored(
 ) -> StoredRevision:
     """The revision as `Revisions.ensure` would store it."""
     data = _data(revision, targets, markers)
-    return _parse(_name(data), data)
+    return _parse(_name(data), data, 0)
 
 
 def _name(data: Object) -> str:
@@ -152,11 +144,18 @@ def _target(workload: Object) -> GrantTarget:
     )
 
 
-def _parse(name: str, data: Object) -> StoredRevision:
+def stored_revision(body: Object) -> StoredRevision:
+    """A ControllerRevision of cotune's, as it was read."""
+    return _parse(body["metadata"]["name"], body["data"], int(body["revision"]))
+
+
+def _parse(name: str, data: Object, number: int) -> StoredRevision:
     workloads: list[Object] = data["workloads"]
     return StoredRevision(
         name,
+        number,
         Revision(tuple(WorkloadRevision(it["component"], it["values"], int(it["replicas"])) for it in workloads)),
         {it["component"]: it.get("marker", name) for it in workloads},
         {it["component"]: _target(it) for it in workloads},
+        was_found=all("marker" in it for it in workloads),
     )

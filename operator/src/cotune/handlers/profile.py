@@ -8,16 +8,25 @@ from prometheus_client import Counter
 
 from cotune.api.conditions import looked_at, with_condition
 from cotune.api.grant import GrantSpec, GrantTarget
-from cotune.api.profile import GuardedWorkload, ProfilePhase, ProfileSpec, ProfileStatus, Stage, StageStatus, Strategy
+from cotune.api.profile import (
+    AskedOutcome,
+    GuardedWorkload,
+    ProfilePhase,
+    ProfileSpec,
+    ProfileStatus,
+    Stage,
+    StageStatus,
+    Strategy,
+)
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import GRANT, PROFILE
 from cotune.cluster.nodes import nodes
 from cotune.cluster.objects import REFUSALS, ApiError, ForbiddenError, Object, Objects
-from cotune.cluster.revisions import Revisions, StoredRevision, as_stored
+from cotune.cluster.revisions import Revisions, as_stored
 from cotune.cluster.workloads import Workload, Workloads
+from cotune.handlers.asked_revisions import AskedRevisions
 from cotune.handlers.from_git import (
     awaiting,
-    awaits_commit,
     begun_from_git,
     keepers,
     places,
@@ -27,6 +36,7 @@ from cotune.handlers.from_git import (
 )
 from cotune.handlers.gates import Gates, tell_outcomes
 from cotune.handlers.retries import start_anew
+from cotune.handlers.rivals import rival_of
 from cotune.handlers.statuses import condition, status_of, write_status
 from cotune.rollout.beginning import unfit
 from cotune.rollout.convergence import Scale, SetValues
@@ -37,7 +47,6 @@ from cotune.rollout.guard import GuardOver, is_over, watch
 from cotune.rollout.progress import (
     IN_PROGRESS,
     ON_THE_WAY_BACK,
-    Rival,
     Waiting,
     begun,
     by_name,
@@ -51,8 +60,9 @@ from cotune.rollout.progress import (
 )
 from cotune.rollout.stage import Obstacle, StageStep, blocked, decide
 from cotune.rollout.startup_budget import too_small
-from cotune.rollout.state import ObservedWorkload, Revision, WorkloadRevision
+from cotune.rollout.state import ObservedWorkload, Revision, StoredRevision, WorkloadRevision
 from cotune.rollout.targets import Refusal, Targets, resolve
+from cotune.rollout.to_revision import refused, unanswered
 
 FINALIZER = "cotune.dev/rollout"
 
@@ -82,6 +92,18 @@ class ProfileReconciler:
         is_deleted = "deletionTimestamp" in body["metadata"]
         if not is_deleted and (anew := retried(spec, status)) is not None:
             return await start_anew(self.objects, self.events, body, status, anew, now)
+        asked = unanswered(spec, status) if not is_deleted else []
+        answers = AskedRevisions(self.objects)
+        if told := [it for stage, old in asked if (it := await answers.answer(body, spec, stage, old, now)) != old]:
+            return await self._write_answers(body, spec, status, told, now)
+        again = await self._go_through(body, spec, status, is_deleted, now)
+        # What was refused may be let by a grant, what waits by the end of something else.
+        return again if not asked else min(again, _LATER) if again is not None else _LATER
+
+    async def _go_through(
+        self, body: Object, spec: ProfileSpec, status: ProfileStatus, is_deleted: bool, now: datetime
+    ) -> timedelta | None:
+        """Look at the stages that are guarded, and go on with the others."""
         guarded = [(stage, it) for stage, it in begun(spec, status) if it.guarded] if not is_deleted else []
         if changed := [it for stage, old in guarded if (it := await self._guard(body, spec, stage, old, now)) != old]:
             return await self._write_guarded(body, spec, status, changed, now)
@@ -151,6 +173,34 @@ class ProfileReconciler:
         await write_status(self.objects, PROFILE, body, status, status.model_copy(update={"stages": stages}))
         return timedelta()
 
+    async def _write_answers(
+        self, body: Object, spec: ProfileSpec, status: ProfileStatus, states: Sequence[StageStatus], now: datetime
+    ) -> timedelta:
+        """What was answered goes on record; a stage that is taken somewhere is in progress from then on."""
+        old = by_name(status)
+        if any(it.phase is not old[it.name].phase for it in states):
+            body = await self._set_finalizer(body, wanted=True)
+            await self._write(body, spec, status, states, now)
+            return timedelta()
+        stages = status.stages
+        for it in states:
+            stages = with_stage(stages, it)
+        generation, conditions = body["metadata"]["generation"], status.conditions
+        if (why := refused(stages)) is not None:
+            stalled = condition("Stalled", True, generation, now, why.reason, why.message)
+            conditions = with_condition(conditions, stalled)
+        elif (before := refused(status.stages)) is not None:
+            message = f"no longer: {before.reason}"
+            conditions = with_condition(conditions, condition("Stalled", False, generation, now, "Answered", message))
+        update = {"stages": stages, "conditions": looked_at(conditions, generation), "observed_generation": generation}
+        if await write_status(self.objects, PROFILE, body, status, status.model_copy(update=update)):
+            for it in states:
+                if it.asked is not None:
+                    warning = it.asked.outcome is AskedOutcome.REFUSED
+                    note = f"stage {it.name}: {it.asked.message}"
+                    await self.events.tell(body, it.asked.reason, note, "Rollout", now, warning=warning)
+        return timedelta()
+
     async def _watch(
         self, body: Object, spec: ProfileSpec, stage: Stage, state: StageStatus, now: datetime
     ) -> StageStep | GuardOver:
@@ -159,13 +209,13 @@ class ProfileReconciler:
             return GuardOver("its ControllerRevisions are gone")
         if why := _no_longer(body, spec, state, await self._targets(body, spec, stage), last_good, target):
             return GuardOver(why)
-        found = await self._observe(spec, stage, last_good.targets)
+        found = await self._observe(spec, stage, last_good.targets, last_good.revision)
         observed = {name: it.observed for name, it in found.items()}
         generations = {it.component: it.generation for it in state.guarded}
         step = watch(stage, generations, target.revision, observed, now, state.unready_since, state.chances)
         if isinstance(step, GuardOver) or step.phase is not ProfilePhase.PROMOTED:
-            rivals = [_rival(it) for it in await self.objects.list(PROFILE)]
-            if (rival := in_the_middle(_rival(body), rivals, stage.namespace)) is not None:
+            rivals = [rival_of(it) for it in await self.objects.list(PROFILE)]
+            if (rival := in_the_middle(rival_of(body), rivals, stage.namespace)) is not None:
                 return GuardOver(f"profile {rival.namespace}/{rival.name} has taken over")
         return step
 
@@ -184,8 +234,8 @@ class ProfileReconciler:
         return hindrance(spec, stage, now) or self.gates.hindrance(stage)
 
     async def _rival(self, body: Object, stage: Stage, now: datetime) -> Waiting | None:
-        rivals = [_rival(it) for it in await self.objects.list(PROFILE)]
-        first = goes_before(_rival(body), rivals, stage.namespace, now)
+        rivals = [rival_of(it) for it in await self.objects.list(PROFILE)]
+        first = goes_before(rival_of(body), rivals, stage.namespace, now)
         if first is None:
             return None
         message = f"profile {first.namespace}/{first.name} goes first in namespace {stage.namespace}"
@@ -334,7 +384,7 @@ class ProfileReconciler:
         if last_good is None:
             message = f"ControllerRevision {state.last_good_revision}, the way back, is gone"
             return StageStep(ProfilePhase.DEGRADED, message, obstacle=Obstacle("RevisionGone", message))
-        found = await self._observe(spec, stage, last_good.targets)
+        found = await self._observe(spec, stage, last_good.targets, last_good.revision)
         why = _no_longer(body, spec, state, targets, last_good, target)
         if not why and state.phase not in ON_THE_WAY_BACK:
             # The pods that have started since may run elsewhere.
@@ -406,10 +456,13 @@ class ProfileReconciler:
         return sharing_mismatch(spec.expect, on_cards, {it.name: it.sharing for it in await nodes(self.objects)})
 
     async def _observe(
-        self, spec: ProfileSpec, stage: Stage, targets: Mapping[str, GrantTarget]
+        self, spec: ProfileSpec, stage: Stage, targets: Mapping[str, GrantTarget], way_back: Revision | None = None
     ) -> dict[str, Workload]:
+        """The workloads with the variables that the profile sets, and with those that the way back would."""
+        recorded = {it.component: frozenset(it.values) for it in way_back.workloads} if way_back is not None else {}
         variables = {
-            name: frozenset(it.env for it in spec.changes if it.component == name) for name in spec.start_order
+            name: frozenset(it.env for it in spec.changes if it.component == name) | recorded.get(name, frozenset())
+            for name in spec.start_order
         }
         return await Workloads(self.objects, stage.namespace).observe(targets, variables)
 
@@ -453,10 +506,10 @@ class ProfileReconciler:
         generation = body["metadata"]["generation"]
         seen = seen or status
         conditions = seen.conditions
-        for it in (
-            condition("Progressing", False, generation, now, waiting.reason, waiting.message),
-            condition("Stalled", waiting.is_stalled, generation, now, waiting.reason, waiting.message),
-        ):
+        stalled = condition("Stalled", waiting.is_stalled, generation, now, waiting.reason, waiting.message)
+        if not waiting.is_stalled and (asked := refused(seen.stages)) is not None:
+            stalled = condition("Stalled", True, generation, now, asked.reason, asked.message)
+        for it in (condition("Progressing", False, generation, now, waiting.reason, waiting.message), stalled):
             conditions = with_condition(conditions, it)
         phase = waiting.phase or overall(spec, seen.stages)
         conditions = looked_at(conditions, generation)
@@ -485,6 +538,8 @@ class ProfileReconciler:
         degraded = phase is ProfilePhase.ROLLED_BACK or phase in ON_THE_WAY_BACK
         conditions = status.conditions
         stalled = condition("Stalled", phase is ProfilePhase.DEGRADED, generation, now, str(phase), message)
+        if obstacle is None and (asked := refused(stages)) is not None:
+            obstacle = Obstacle(asked.reason, asked.message)
         if obstacle is not None:
             stalled = condition("Stalled", True, generation, now, obstacle.reason, obstacle.message)
         for it in (
@@ -591,17 +646,3 @@ def _stepped(state: StageStatus, step: StageStep, now: datetime) -> StageStatus:
 
 def _phase(stages: Sequence[StageStatus], name: str) -> ProfilePhase | None:
     return next((it.phase for it in stages if it.name == name), None)
-
-
-def _rival(body: Object) -> Rival:
-    metadata = body["metadata"]
-    status = ProfileStatus.model_validate(status_of(body))
-    stalled = any(it.type == "Stalled" and it.status == "True" for it in status.conditions)
-    return Rival(
-        metadata["namespace"],
-        metadata["name"],
-        datetime.fromisoformat(metadata["creationTimestamp"]),
-        ProfileSpec.model_validate(body["spec"]),
-        status,
-        is_stalled=stalled or awaits_commit(status) or "deletionTimestamp" in metadata,
-    )

@@ -113,6 +113,8 @@ def retried(spec: ProfileSpec, status: ProfileStatus) -> ProfileStatus | None:
     failed = next((it for it in status.stages if it.phase is ProfilePhase.ROLLED_BACK), None)
     if failed is None or spec.rollout.abort or status.retries >= spec.rollout.retries:
         return None
+    if any(it.to_revision is not None for it in spec.rollout.stages if it.name == failed.name):
+        return None
     stages = tuple(it for it in status.stages if it is not failed)
     update = {"stages": stages, "phase": overall(spec, stages), "retries": status.retries + 1}
     return status.model_copy(update=update)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cotune.api.grant import GrantTarget
 from cotune.trials.pod_failure import PodFailure
 
 
@@ -41,6 +42,22 @@ class Revision:
                 for it in self.workloads
             )
         )
+
+
+@dataclass(frozen=True)
+class StoredRevision:
+    """A revision and how it is marked in the pod templates."""
+
+    name: str
+    number: int
+    """It goes up from 0 with every revision that is stored in the namespace."""
+    revision: Revision
+    markers: Mapping[str, str | None]
+    """Component to the mark that its template carried: a rollback restores it, so that the old ReplicaSet is found."""
+    targets: Mapping[str, GrantTarget]
+    """Component to the workload that was meant: the way back leads there, whatever grants have come to say."""
+    was_found: bool
+    """It is what a namespace had when all of it was ready; else what it was to have."""
 
 
 @dataclass(frozen=True)

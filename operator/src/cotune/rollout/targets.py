@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from cotune.api.grant import GrantSpec, GrantTarget, Permission
 from cotune.api.profile import Change, ProfileSpec
 from cotune.api.quantities import canonical
+from cotune.rollout.state import StoredRevision
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,9 @@ class Refusal:
 
 def resolve(spec: ProfileSpec, source: str, namespace: str, grants: Sequence[GrantSpec]) -> Targets | Refusal:
     """The targets of a profile of namespace `source` in a stage's namespace."""
-    inviting = [
-        it for it in grants if Permission.ROLLOUT in it.allow and any(origin.namespace == source for origin in it.from_)
-    ]
+    inviting = _inviting(source, grants)
     if not inviting:
-        return Refusal("NoGrant", f"no GpuTuningGrant in namespace {namespace} allows a rollout from {source}")
+        return _uninvited(source, namespace)
     found: dict[str, GrantTarget] = {}
     for component in spec.start_order:
         targets = [it for grant in inviting for it in grant.targets if it.component == component]
@@ -46,7 +45,50 @@ def resolve(spec: ProfileSpec, source: str, namespace: str, grants: Sequence[Gra
     return Targets(found)
 
 
+def not_granted(stored: StoredRevision, source: str, namespace: str, grants: Sequence[GrantSpec]) -> Refusal | None:
+    """Why today's grants do not let a namespace have a stored revision of its own; None: they do.
+
+    Values of a template that cotune had not marked were its owner's: nobody has to grant those.
+    """
+    inviting = _inviting(source, grants)
+    if not inviting:
+        return _uninvited(source, namespace)
+    for it in stored.revision.workloads:
+        meant = stored.targets[it.component]
+        targets = [
+            target
+            for grant in inviting
+            for target in grant.targets
+            if (target.component, target.workload_ref, target.container)
+            == (meant.component, meant.workload_ref, meant.container)
+        ]
+        if not targets:
+            workload = f"Deployment {meant.workload_ref.name}, container {meant.container}"
+            return Refusal("WorkloadNotFound", f"no grant in namespace {namespace} names {workload} for {it.component}")
+        if stored.markers[it.component] is None:
+            continue
+        wanted = {env: value for env, value in it.values.items() if value is not None}
+        if not any(all(_has(target, env, value) for env, value in wanted.items()) for target in targets):
+            said = ", ".join(f"{env}={value}" for env, value in wanted.items())
+            return Refusal("ChangeNotGranted", f"no grant in namespace {namespace} lets {it.component} have {said}")
+    return None
+
+
+def _inviting(source: str, grants: Sequence[GrantSpec]) -> Sequence[GrantSpec]:
+    return [
+        it for it in grants if Permission.ROLLOUT in it.allow and any(origin.namespace == source for origin in it.from_)
+    ]
+
+
+def _uninvited(source: str, namespace: str) -> Refusal:
+    return Refusal("NoGrant", f"no GpuTuningGrant in namespace {namespace} allows a rollout from {source}")
+
+
 def _allows(target: GrantTarget, change: Change) -> bool:
-    if change.env not in target.env:
+    return _has(target, change.env, change.to)
+
+
+def _has(target: GrantTarget, env: str, value: str) -> bool:
+    if env not in target.env:
         return False
-    return target.values is None or canonical(change.to) in {canonical(it) for it in target.values}
+    return target.values is None or canonical(value) in {canonical(it) for it in target.values}

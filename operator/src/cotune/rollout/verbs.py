@@ -3,10 +3,23 @@
 An edit that has been made already changes nothing: doing it twice is doing it once.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cotune.api.profile import Approval, ProfilePhase, ProfileSpec, ProfileStatus, Rollout
-from cotune.rollout.progress import IN_PROGRESS, ON_THE_WAY_BACK, by_name, current_stage
+from cotune.api.profile import (
+    Approval,
+    AskedOutcome,
+    ProfilePhase,
+    ProfileSpec,
+    ProfileStatus,
+    Rollout,
+    Stage,
+    StageStatus,
+)
+from cotune.rollout.progress import IN_PROGRESS, ON_THE_WAY_BACK, begun, by_name, current_stage
+from cotune.rollout.state import StoredRevision
+from cotune.rollout.targets import Refusal
+from cotune.rollout.to_revision import choose, of_stack
 
 
 class NotNowError(ValueError):
@@ -82,5 +95,71 @@ def retry(spec: ProfileSpec, status: ProfileStatus) -> Edit:
     if failed is None:
         raise NotNowError(f"no stage was taken back: the profile is {status.phase}")
     retries = max(spec.rollout.retries, status.retries + 1)
-    edited = spec.rollout.model_copy(update={"abort": False, "retries": retries})
+    stages = _with_revision(spec.rollout, failed, None)
+    edited = spec.rollout.model_copy(update={"abort": False, "retries": retries, "stages": stages})
     return Edit(edited, f"stage {failed} starts anew")
+
+
+def begun_stage(spec: ProfileSpec, status: ProfileStatus, name: str | None) -> tuple[Stage, StageStatus]:
+    """The stage of this name, or the only one, that has begun.
+
+    Raises:
+        NotNowError: there is none, or without a name there are several.
+    """
+    names = [it.name for it in spec.rollout.stages]
+    if name is not None and name not in names:
+        raise NotNowError(f"there is no stage {name}: it has {', '.join(names)}")
+    found = [(stage, state) for stage, state in begun(spec, status) if name in {None, stage.name}]
+    if not found:
+        who = "no stage has" if name is None else f"stage {name} has not"
+        raise NotNowError(f"{who} begun: there is nothing to take back")
+    if len(found) > 1:
+        raise NotNowError(f"several stages have begun: say --stage, {' or '.join(stage.name for stage, _ in found)}")
+    return found[0]
+
+
+def find_revision(
+    spec: ProfileSpec, stage: Stage, state: StageStatus, stored: Sequence[StoredRevision], wanted: str
+) -> StoredRevision:
+    """The revision of the stage's namespace that a person means by its name or its number.
+
+    Raises:
+        NotNowError: there is none to which the stage may go; the message lists those that there are.
+    """
+    names = [it.name for it in of_stack(stored, spec.start_order) if wanted in {it.name, str(it.number)}]
+    if len(names) > 1:
+        raise NotNowError(f"several revisions have the number {wanted}: name one, {' or '.join(names)}")
+    found = choose(names[0] if names else wanted, stored, spec.start_order, state, stage.namespace)
+    if isinstance(found, Refusal):
+        raise NotNowError(f"{found.reason}: {found.message}")
+    return found
+
+
+def to_revision(spec: ProfileSpec, stage: Stage, state: StageStatus, chosen: StoredRevision, is_present: bool) -> Edit:
+    """Take a stage to a stored revision of its namespace.
+
+    Raises:
+        NotNowError: it was taken there before, and somebody else has changed the namespace since.
+    """
+    name, named = chosen.name, f"revision {chosen.name} ({chosen.number})"
+    is_in_progress = state.phase in IN_PROGRESS
+    if is_present and not is_in_progress:
+        return Edit(spec.rollout, f"namespace {stage.namespace} has {named} already")
+    edited = spec.rollout.model_copy(update={"stages": _with_revision(spec.rollout, stage.name, name)})
+    asked = state.asked
+    if asked is not None and (asked.revision, stage.to_revision) == (name, name):
+        if not is_in_progress and asked.outcome in {AskedOutcome.TAKEN, AskedOutcome.ALREADY_THERE}:
+            raise NotNowError(
+                f"stage {stage.name} went to {named} at {asked.at:%Y-%m-%dT%H:%M:%SZ}, and somebody else has changed "
+                "the namespace since: roll back the profile that did so, or take toRevision away first"
+            )
+        return Edit(edited, f"stage {stage.name}: {asked.message}")
+    if state.phase in {ProfilePhase.PROGRESSING, ProfilePhase.BAKING}:
+        return Edit(edited, f"stage {stage.name} is taken back, and then to {named}")
+    if state.phase is ProfilePhase.ROLLING_BACK:
+        return Edit(edited, f"stage {stage.name} is taken to {named} when it is back")
+    return Edit(edited, f"stage {stage.name} is taken to {named}")
+
+
+def _with_revision(rollout: Rollout, stage: str, revision: str | None) -> tuple[Stage, ...]:
+    return tuple(it.model_copy(update={"to_revision": revision}) if it.name == stage else it for it in rollout.stages)
