@@ -184,6 +184,11 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     (PROFILE, {"expect": {}}),
     (PROFILE, {"expect": {"startupSeconds": [{"component": "judge", "seconds": 74}]}}),
     (PROFILE, {"rollout.stages.0.guardSeconds": 0}),
+    (PROFILE, {"rollout.stages.0.downtimeBudget": {"secondsPerDay": 120}}),
+    (
+        PROFILE,
+        {"rollout.stages.0.downtimeBudget": {"secondsPerDay": 1, "cooldownSeconds": 604800, "onUnknown": "Begin"}},
+    ),
     (PROFILE, {"rollout.stages.0.guardSeconds": 604800}),
     (TRIAL, {"purpose": "Confirmation"}),
     (PROFILE, {"rollout.paused": True}),
@@ -542,6 +547,16 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     (PROFILE, {"provenance.artifact": "sha256:0"}, "spec.provenance.artifact", "should match"),
     (PROFILE, {"rollout.stages.1.namespace": "voice-staging"}, "spec.rollout.stages", "the same namespace"),
     (PROFILE, {"rollout.retries": -1}, "spec.rollout.retries", "greater than or equal to 0"),
+    *(
+        (PROFILE, {"rollout.stages.0.downtimeBudget": it}, f"spec.rollout.stages[0].downtimeBudget.{path}", reason)
+        for it, path, reason in (
+            ({}, "secondsPerDay", "Required value"),
+            ({"secondsPerDay": 0}, "secondsPerDay", "greater than or equal to 1"),
+            ({"secondsPerDay": 86401}, "secondsPerDay", "less than or equal to 86400"),
+            ({"secondsPerDay": 60, "cooldownSeconds": -1}, "cooldownSeconds", "greater than or equal to 0"),
+            ({"secondsPerDay": 60, "onUnknown": "Hope"}, "onUnknown", "Unsupported value"),
+        )
+    ),
     (PROFILE, {"rollout.stages.0.gates": [GATE, GATE]}, "spec.rollout.stages[0].gates[1]", "Duplicate value"),
     *(
         (PROFILE, {"rollout.stages.0.gates": [it]}, "spec.rollout.stages[0].gates[0]", "one of max, min and")

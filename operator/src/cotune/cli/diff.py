@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from cotune.api.grant import GrantSpec, GrantTarget
 from cotune.api.profile import ProfileSpec, Stage
 from cotune.cli.session import DONE, CommandError, ReadProfile, Session, add_cluster_arguments, with_session
+from cotune.cluster.downtimes import Downtimes
 from cotune.cluster.kinds import DEPLOYMENT, GRANT
-from cotune.cluster.objects import Object
+from cotune.cluster.objects import ForbiddenError, Object
 from cotune.rollout.progress import current_stage
 from cotune.rollout.targets import Refusal, resolve
 
@@ -28,14 +29,21 @@ async def _diff(session: Session, options: argparse.Namespace) -> int:
     if isinstance(targets, Refusal):
         raise CommandError(f"{targets.reason}: {targets.message}")
     print(f"stage {stage.name}, namespace {stage.namespace}")
+    is_changed = False
     for component, target in targets.by_component.items():
         name = target.workload_ref.name
         deployment = await session.objects.find(DEPLOYMENT, stage.namespace, name)
         if deployment is None:
             raise CommandError(f"namespace {stage.namespace} has no Deployment {name}")
         lines = list(_lines(found.spec, component, target, deployment))
+        is_changed = is_changed or bool(lines)
         print("\n".join([f"deployment/{name}, container {target.container}", *(lines or ["    nothing changes"])]))
-    print("all of them are stopped and started again")
+    print("all of them are stopped and started again" if is_changed else "none of them is stopped")
+    try:
+        expected = (await Downtimes(session.objects, stage.namespace).estimate(found.spec, targets.by_component)).said
+    except ForbiddenError as error:
+        expected = f"unknown to you: {error.message}"
+    print(f"expected downtime: {expected}")
     return DONE
 
 

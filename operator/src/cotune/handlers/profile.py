@@ -1,12 +1,13 @@
 """One pass over a GpuProfile: the next step of its current stage, or of its way back."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from prometheus_client import Counter
 
 from cotune.api.conditions import looked_at, with_condition
+from cotune.api.downtime import StageDowntime
 from cotune.api.grant import GrantSpec, GrantTarget
 from cotune.api.profile import GuardedWorkload, ProfilePhase, ProfileSpec, ProfileStatus, Stage, StageStatus
 from cotune.cluster.events import Events
@@ -15,11 +16,13 @@ from cotune.cluster.nodes import nodes
 from cotune.cluster.objects import REFUSALS, ApiError, ForbiddenError, Object, Objects
 from cotune.cluster.revisions import Revisions, StoredRevision, as_stored
 from cotune.cluster.workloads import Workload, Workloads
+from cotune.handlers.downtimes import StageDowntimes, as_status, count
 from cotune.handlers.gates import Gates, tell_outcomes
 from cotune.handlers.retries import start_anew
 from cotune.handlers.statuses import condition, status_of, write_status
 from cotune.rollout.beginning import unfit
 from cotune.rollout.convergence import Scale, SetValues
+from cotune.rollout.downtime import Estimate
 from cotune.rollout.expectation import sharing_mismatch
 from cotune.rollout.guard import GuardOver, is_over, watch
 from cotune.rollout.progress import (
@@ -63,6 +66,11 @@ class ProfileReconciler:
     events: Events
     gates: Gates = field(default_factory=Gates)
 
+    @property
+    def downtimes(self) -> StageDowntimes:
+        """What stages cost."""
+        return StageDowntimes(self.objects)
+
     async def reconcile(self, body: Object, now: datetime) -> timedelta | None:
         """One pass over the profile as it was just read."""
         spec = ProfileSpec.model_validate(body["spec"])
@@ -89,22 +97,29 @@ class ProfileReconciler:
         if in_progress:
             return await self._go_on(body, spec, status, in_progress, now)
         if stage is None or is_deleted:
+            for it, state in begun(spec, status):
+                if state.phase in over:
+                    await self.downtimes.given_up(body, it, state, now)
             body = await self._set_finalizer(body, wanted=False)
             if not is_deleted:
                 await self._look_again(body, status)
             return None
+        expected: Estimate | None = None
         try:
             targets = await self._targets(body, spec, stage)
             if isinstance(targets, Refusal):
                 waiting = Waiting(targets.reason, targets.message, is_stalled=True)
-            elif (waiting := self._hindrance(spec, stage, now) or await self._rival(body, stage, now)) is None:
-                return await self._begin(body, spec, status, stage, targets, now)
+            else:
+                expected = await self.downtimes.expected(spec, stage, targets)
+                waiting = self._hindrance(spec, stage, expected, now) or await self._rival(body, stage, now)
+                if waiting is None:
+                    return await self._begin(body, spec, status, stage, targets, expected, now)
         except ApiError as error:
             if error.status not in REFUSALS:
                 raise
             obstacle = _obstacle(error)
             waiting = Waiting(obstacle.reason, obstacle.message, is_stalled=True)
-        return await self._wait(body, spec, status, waiting, now)
+        return await self._wait(body, spec, status, stage, waiting, expected, now)
 
     async def _guard(
         self, body: Object, spec: ProfileSpec, stage: Stage, state: StageStatus, now: datetime
@@ -166,8 +181,12 @@ class ProfileReconciler:
         grants = [GrantSpec.model_validate(it["spec"]) for it in await self.objects.list(GRANT, stage.namespace)]
         return resolve(spec, body["metadata"]["namespace"], stage.namespace, grants)
 
-    def _hindrance(self, spec: ProfileSpec, stage: Stage, now: datetime) -> Waiting | None:
-        return hindrance(spec, stage, now) or self.gates.hindrance(stage)
+    def _hindrance(self, spec: ProfileSpec, stage: Stage, expected: Estimate, now: datetime) -> Waiting | None:
+        waiting = hindrance(spec, stage, now) or self.gates.hindrance(stage)
+        if waiting is None or waiting.phase is not ProfilePhase.AWAITING_APPROVAL:
+            return waiting
+        # Who approves is told what it costs.
+        return replace(waiting, message=f"{waiting.message}; its expected downtime is {expected.said}")
 
     async def _rival(self, body: Object, stage: Stage, now: datetime) -> Waiting | None:
         rivals = [_rival(it) for it in await self.objects.list(PROFILE)]
@@ -178,7 +197,14 @@ class ProfileReconciler:
         return Waiting("WaitingForProfile", message)
 
     async def _begin(
-        self, body: Object, spec: ProfileSpec, status: ProfileStatus, stage: Stage, targets: Targets, now: datetime
+        self,
+        body: Object,
+        spec: ProfileSpec,
+        status: ProfileStatus,
+        stage: Stage,
+        targets: Targets,
+        expected: Estimate,
+        now: datetime,
     ) -> timedelta:
         """Rehearse the change, then store what is there and what shall be there: only then anything is touched.
 
@@ -199,8 +225,8 @@ class ProfileReconciler:
             waiting = Waiting("SharingMismatch", f"namespace {stage.namespace}: {why}", is_stalled=True)
         if waiting is None and (why := too_small(spec.expect, {name: it.container for name, it in found.items()})):
             waiting = Waiting("StartupBudget", f"namespace {stage.namespace}: {why}", is_stalled=True)
-        if waiting is not None:
-            return await self._wait(body, spec, status, waiting, now)
+        if (waiting := waiting or await self.downtimes.hindrance(stage, expected, now)) is not None:
+            return await self._wait(body, spec, status, stage, waiting, expected, now)
         metadata = body["metadata"]
         profile = f"{metadata['namespace']}/{metadata['name']}"
         before = Revision(
@@ -227,6 +253,7 @@ class ProfileReconciler:
             phase_started_at=now,
             revision=target.name,
             last_good_revision=last_good.name,
+            downtime=StageDowntime(expected_seconds=expected.seconds),
             message=f"from revision {last_good.name} to {target.name}",
         )
         return await self._write(body, spec, status, [state], now)
@@ -273,6 +300,7 @@ class ProfileReconciler:
             message = f"ControllerRevision {state.last_good_revision}, the way back, is gone"
             return StageStep(ProfilePhase.DEGRADED, message, obstacle=Obstacle("RevisionGone", message))
         found = await self._observe(spec, stage, last_good.targets)
+        observed = {name: it.observed for name, it in found.items()}
         why = _no_longer(body, spec, state, targets, last_good, target)
         if not why and state.phase not in ON_THE_WAY_BACK:
             # The pods that have started since may run elsewhere.
@@ -281,7 +309,6 @@ class ProfileReconciler:
         if why and state.phase not in ON_THE_WAY_BACK:
             step = StageStep(ProfilePhase.ROLLING_BACK, why)
         else:
-            observed = {name: it.observed for name, it in found.items()}
             goal = (target or last_good).revision
             since = state.phase_started_at or now
             step = decide(
@@ -290,7 +317,7 @@ class ProfileReconciler:
             step = self.gates.judged(body, stage, state, step, now)
         wanted = last_good if step.phase in ON_THE_WAY_BACK or target is None else target
         await self._apply(stage, step, found, wanted)
-        return step
+        return await self.downtimes.measured(body, stage, state, step, last_good.revision, observed, now)
 
     async def _revisions(self, stage: Stage, state: StageStatus) -> tuple[StoredRevision | None, StoredRevision | None]:
         """The stage's way back, and its way forward; None: it is gone."""
@@ -342,7 +369,14 @@ class ProfileReconciler:
         return await self.objects.merge(PROFILE, metadata["namespace"], metadata["name"], patch)
 
     async def _wait(
-        self, body: Object, spec: ProfileSpec, status: ProfileStatus, waiting: Waiting, now: datetime
+        self,
+        body: Object,
+        spec: ProfileSpec,
+        status: ProfileStatus,
+        stage: Stage,
+        waiting: Waiting,
+        expected: Estimate | None,
+        now: datetime,
     ) -> timedelta:
         generation = body["metadata"]["generation"]
         conditions = status.conditions
@@ -353,7 +387,8 @@ class ProfileReconciler:
             conditions = with_condition(conditions, it)
         phase = waiting.phase or overall(spec, status.stages)
         conditions = looked_at(conditions, generation)
-        new = status.model_copy(update={"phase": phase, "conditions": conditions, "observed_generation": generation})
+        update = {"phase": phase, "conditions": conditions, "observed_generation": generation}
+        new = status.model_copy(update=update | {"expected_downtime": as_status(stage, expected)})
         if await write_status(self.objects, PROFILE, body, status, new):
             await self.events.tell(body, waiting.reason, waiting.message, "Rollout", now, warning=waiting.is_stalled)
         return _LATER if waiting.is_stalled else timedelta(seconds=1)
@@ -400,12 +435,17 @@ class ProfileReconciler:
             before = by_name(status)
             for it in states:
                 await tell_outcomes(self.events, body, before.get(it.name), it, now)
+                count(_stage(spec, it.name), before.get(it.name), it)
             for it in entered:
                 bad = it.phase is ProfilePhase.ROLLED_BACK or it.phase in ON_THE_WAY_BACK
                 await self.events.tell(body, str(it.phase), _said(it), "Rollout", now, warning=bad)
                 if it.phase not in IN_PROGRESS:
                     STAGES.labels(str(it.phase)).inc()
         return timedelta() if entered else _POLL
+
+
+def _stage(spec: ProfileSpec, name: str) -> Stage:
+    return next(it for it in spec.rollout.stages if it.name == name)
 
 
 def _said(state: StageStatus) -> str:
@@ -461,6 +501,7 @@ def _stepped(state: StageStatus, step: StageStep, now: datetime) -> StageStatus:
             "unready_since": step.unready_since,
             "gates": state.gates if step.gates is None else step.gates,
             "chances": step.chances if step.chances is not None else state.chances,
+            "downtime": step.downtime or state.downtime,
             "guarded": tuple(
                 GuardedWorkload(component=name, generation=it) for name, it in (step.guarded or {}).items()
             ),
