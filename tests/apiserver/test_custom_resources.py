@@ -185,6 +185,7 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     (PROFILE, {"expect": {"startupSeconds": [{"component": "judge", "seconds": 74}]}}),
     (PROFILE, {"rollout.stages.0.guardSeconds": 0}),
     (PROFILE, {"rollout.stages.0.downtimeBudget": {"secondsPerDay": 120}}),
+    (GRANT, {"downtimeBudget": {"secondsPerDay": 120, "cooldownSeconds": 3600, "onUnknown": "Begin"}}),
     (
         PROFILE,
         {"rollout.stages.0.downtimeBudget": {"secondsPerDay": 1, "cooldownSeconds": 604800, "onUnknown": "Begin"}},
@@ -547,6 +548,12 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     (PROFILE, {"provenance.artifact": "sha256:0"}, "spec.provenance.artifact", "should match"),
     (PROFILE, {"rollout.stages.1.namespace": "voice-staging"}, "spec.rollout.stages", "the same namespace"),
     (PROFILE, {"rollout.retries": -1}, "spec.rollout.retries", "greater than or equal to 0"),
+    (
+        GRANT,
+        {"downtimeBudget": {"secondsPerDay": 0}},
+        "spec.downtimeBudget.secondsPerDay",
+        "greater than or equal to 1",
+    ),
     *(
         (PROFILE, {"rollout.stages.0.downtimeBudget": it}, f"spec.rollout.stages[0].downtimeBudget.{path}", reason)
         for it, path, reason in (

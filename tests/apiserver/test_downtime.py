@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cotune.cluster.downtimes import KEPT, LABELS, Downtimes
-from cotune.cluster.kinds import CONTROLLER_REVISION, DEPLOYMENT, PROFILE
+from cotune.cluster.kinds import CONTROLLER_REVISION, DEPLOYMENT, GRANT, PROFILE
 from cotune.cluster.objects import ApiError, ConflictError, ForbiddenError, Object
 from cotune.rollout.downtime import Outage
 from prometheus_client import REGISTRY
@@ -152,7 +152,9 @@ def test_a_stage_waits_for_its_budget_whoever_has_spent_it_and_begins_when_it_sa
         status = await until(objects, namespace, "DowntimeBudget")
 
         message = progressing(status)[1]
-        assert message.startswith("stage only: 3 s of downtime are expected, 0 s of 55 s a day are left: it begins at ")
+        assert message.startswith(
+            "stage only: 3 s of downtime are expected, 0 s of 55 s a day are left (its downtimeBudget): it begins at "
+        )
         assert status["phase"] == "Pending"
         assert status["expectedDowntime"]["seconds"] == 3
         await one_pass(objects, namespace, later=3600 - 60)
@@ -161,6 +163,27 @@ def test_a_stage_waits_for_its_budget_whoever_has_spent_it_and_begins_when_it_sa
         begins_at = datetime.fromisoformat(message.rpartition(" ")[2])
         await one_pass(objects, namespace, later=(begins_at - datetime.now(UTC)).total_seconds() + 1)
         assert (await stage_of(objects, namespace)).phase == "Progressing"
+
+    within(api_server, scenario)
+
+
+def test_the_budget_of_a_grant_holds_a_stage_that_has_none(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await create_stage(objects, namespace)
+        before = await templates(objects, namespace)
+        (grant,) = await objects.list(GRANT, namespace)
+        owners = {"spec": {"downtimeBudget": {"secondsPerDay": 2}}}
+        await objects.merge(GRANT, namespace, grant["metadata"]["name"], owners)
+        await spend(objects, namespace, seconds=1, minutes_ago=60)
+        await create_profile(objects, namespace, namespace)
+
+        status = await until(objects, namespace, "DowntimeBudget")
+
+        assert "the downtimeBudget of its grant is 2 s a day: it never fits" in progressing(status)[1]
+        assert await templates(objects, namespace) == before
+        more = {"spec": {"downtimeBudget": {"secondsPerDay": 60}}}
+        await objects.merge(GRANT, namespace, grant["metadata"]["name"], more)
+        await until(objects, namespace, "Promoted")
 
     within(api_server, scenario)
 

@@ -203,8 +203,8 @@ def test_what_there_is_to_see_of_a_profile(api_server: ApiServer) -> None:
                 f"  - {SIZE}=small",
                 f"  + {SIZE}=tiny",
                 "all of them are stopped and started again",
-                "expected downtime: unknown: no start of judge, stt was measured, neither in this namespace "
-                "nor in a trial",
+                "expected downtime: unknown: no start of judge, stt was measured, neither here "
+                "nor in a trial or earlier stage",
             ]
             assert after.count("    nothing changes\n") == 2
             assert after.splitlines()[-2:] == [

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from cotune.api.downtime import DowntimeBudget, StageDowntime
-from cotune.api.profile import Expect, ExpectedStartup, ProfilePhase, Stage
+from cotune.api.downtime import DowntimeBudget, MeasuredStart, StageDowntime
+from cotune.api.profile import Expect, ExpectedStartup, ProfilePhase, Stage, StageStatus
 from cotune.rollout.downtime import Estimate, Outage, Stop, began, ended, estimate, held, told
 from cotune.rollout.state import ObservedWorkload, Revision, WorkloadRevision
 from hypothesis import given
@@ -41,6 +41,16 @@ def test_a_start_is_as_long_as_last_here_or_in_the_trial_whichever_is_longer() -
     )
 
 
+def test_what_an_earlier_stage_has_shown_is_known_of_the_next() -> None:
+    starts = (MeasuredStart(component="judge", seconds=80), MeasuredStart(component="stt", seconds=9))
+    staging = StageStatus(name="staging", phase=ProfilePhase.PROMOTED, downtime=StageDowntime(starts=starts))
+
+    found = estimate(ORDER, STOPS, TRIAL, [outage(ago(days=1), stt=12)], (staging,))
+
+    assert found.seconds == 90 + 80 + 12
+    assert "judge 80 s to start (in stage staging), stt 12 s to start (last time here)" in found.said
+
+
 def test_a_stop_that_was_not_measured_is_as_long_as_the_grace_periods() -> None:
     there_and_back = [outage(ago(hours=1), stop=None, judge=80, stt=12), outage(ago(hours=2), other=1)]
 
@@ -53,8 +63,8 @@ def test_a_stop_that_was_not_measured_is_as_long_as_the_grace_periods() -> None:
 @pytest.mark.parametrize(
     ("stops", "expect", "said"),
     [
-        (STOPS, TRIAL, "unknown: no start of stt was measured, neither in this namespace nor in a trial"),
-        (STOPS, None, "unknown: no start of judge, stt was measured, neither in this namespace nor in a trial"),
+        (STOPS, TRIAL, "unknown: no start of stt was measured, neither here nor in a trial or earlier stage"),
+        (STOPS, None, "unknown: no start of judge, stt was measured, neither here nor in a trial or earlier stage"),
         ({"stt": Stop(30, True)}, TRIAL, "unknown: there is no workload of judge"),
     ],
 )
@@ -76,39 +86,39 @@ def production(per_day: int, **budget: Any) -> Stage:
 def test_a_stage_waits_until_enough_of_what_was_spent_is_a_day_old() -> None:
     spent = [outage(ago(hours=2), 50), outage(ago(hours=20), 30), outage(ago(hours=25), 1000)]
 
-    waiting = held(production(120), KNOWN, spent, NOW)
+    waiting = held(production(120), (), KNOWN, spent, NOW)
 
     assert waiting is not None
     assert (waiting.reason, waiting.is_stalled) == ("DowntimeBudget", False)
     assert waiting.message == (
-        "stage production: 90 s of downtime are expected, 40 s of 120 s a day are left: "
+        "stage production: 90 s of downtime are expected, 40 s of 120 s a day are left (its downtimeBudget): "
         "it begins at 2026-07-04T10:00:00+00:00"
     )
     # The oldest alone is not enough: 120 - 50 < 90.
-    assert held(production(140), KNOWN, spent, NOW) is not None
-    assert held(production(170), KNOWN, spent, NOW) is None
-    assert held(production(120), KNOWN, spent, NOW + timedelta(hours=22)) is None
+    assert held(production(140), (), KNOWN, spent, NOW) is not None
+    assert held(production(170), (), KNOWN, spent, NOW) is None
+    assert held(production(120), (), KNOWN, spent, NOW + timedelta(hours=22)) is None
 
 
 def test_a_cooldown_keeps_two_changes_apart_also_with_budget_left() -> None:
     last = [outage(ago(minutes=10), 5), outage(ago(days=3), 5)]
 
-    waiting = held(production(600, cooldown_seconds=3600), KNOWN, last, NOW)
+    waiting = held(production(600, cooldown_seconds=3600), (), KNOWN, last, NOW)
 
     assert waiting is not None
     assert waiting.message.endswith(
-        "595 s of 600 s a day are left, and the last downtime is less than 3600 s ago: "
+        "595 s of 600 s a day are left (its downtimeBudget), and the last downtime is less than 3600 s ago: "
         "it begins at 2026-07-03T12:50:00+00:00"
     )
-    assert held(production(600, cooldown_seconds=600), KNOWN, last, NOW) is None
-    assert held(production(600, cooldown_seconds=3600), KNOWN, [], NOW) is None
+    assert held(production(600, cooldown_seconds=600), (), KNOWN, last, NOW) is None
+    assert held(production(600, cooldown_seconds=3600), (), KNOWN, [], NOW) is None
 
 
 def test_what_never_fits_and_what_nobody_knows_wait_for_a_person() -> None:
     unknown = Estimate(None, "unknown: no start of judge was measured")
 
-    never = held(production(89), KNOWN, [], NOW)
-    nobody_knows = held(production(600), unknown, [], NOW)
+    never = held(production(89), (), KNOWN, [], NOW)
+    nobody_knows = held(production(600), (), unknown, [], NOW)
 
     assert never is not None
     assert (never.reason, never.is_stalled) == ("DowntimeBudget", True)
@@ -121,17 +131,31 @@ def test_an_unknown_downtime_that_may_begin_does_so_while_anything_is_left() -> 
     unknown = Estimate(None, "unknown")
     stage = production(60, on_unknown="Begin")
 
-    assert held(stage, unknown, [outage(ago(hours=1), 59)], NOW) is None
-    waiting = held(stage, unknown, [outage(ago(hours=1), 60)], NOW)
+    assert held(stage, (), unknown, [outage(ago(hours=1), 59)], NOW) is None
+    waiting = held(stage, (), unknown, [outage(ago(hours=1), 60)], NOW)
     assert waiting is not None
-    assert "its downtime is unknown, 0 s of 60 s a day are left" in waiting.message
+    assert "its downtime is unknown, 0 s of 60 s a day are left (its downtimeBudget)" in waiting.message
+
+
+def test_the_budget_of_the_namespaces_owner_holds_beside_the_stages_own() -> None:
+    spent, owner = [outage(ago(hours=1), 50)], DowntimeBudget(seconds_per_day=100)
+    free = Stage(name="production", namespace="voice-prod")
+
+    waiting = held(free, (owner,), KNOWN, spent, NOW)
+    never = held(production(1000), (owner, DowntimeBudget(seconds_per_day=10)), KNOWN, spent, NOW)
+
+    assert waiting is not None
+    assert "50 s of 100 s a day are left (the downtimeBudget of its grant)" in waiting.message
+    assert never is not None
+    assert "the downtimeBudget of its grant is 10 s a day: it never fits" in never.message
+    assert held(production(140), (owner,), Estimate(50, ""), spent, NOW) is None
 
 
 def test_without_a_budget_and_for_nothing_no_stage_is_held() -> None:
     spent = [outage(ago(minutes=1), 86_400)]
 
-    assert held(Stage(name="production", namespace="voice-prod"), KNOWN, spent, NOW) is None
-    assert held(production(1, cooldown_seconds=3600), Estimate(0, ""), spent, NOW) is None
+    assert held(Stage(name="production", namespace="voice-prod"), (), KNOWN, spent, NOW) is None
+    assert held(production(1, cooldown_seconds=3600), (), Estimate(0, ""), spent, NOW) is None
 
 
 @given(
@@ -146,7 +170,7 @@ def test_a_stage_that_waits_begins_when_it_was_said_and_not_a_second_before(
     outages = [outage(ago(seconds=ended_ago), seconds) for ended_ago, seconds in spent]
     stage, expected = production(per_day, cooldown_seconds=cooldown), Estimate(needed, "")
 
-    waiting = held(stage, expected, outages, NOW)
+    waiting = held(stage, (), expected, outages, NOW)
 
     if needed > per_day:
         assert waiting is not None
@@ -154,8 +178,8 @@ def test_a_stage_that_waits_begins_when_it_was_said_and_not_a_second_before(
     elif waiting is not None:
         begins_at = datetime.fromisoformat(waiting.message.rpartition(" ")[2])
         assert begins_at > NOW
-        assert held(stage, expected, outages, begins_at) is None
-        assert held(stage, expected, outages, begins_at - timedelta(seconds=1)) is not None
+        assert held(stage, (), expected, outages, begins_at) is None
+        assert held(stage, (), expected, outages, begins_at - timedelta(seconds=1)) is not None
     else:
         recent = [it.seconds for it in outages if it.until > NOW - timedelta(hours=24)]
         assert sum(recent) + needed <= per_day
@@ -217,10 +241,13 @@ def test_a_pod_that_was_ready_before_the_outage_tells_nothing_of_its_end() -> No
 
 
 def test_how_far_the_estimate_was_off_is_told_of_the_way_forward_and_the_way_back_is_added() -> None:
-    forward = told(StageDowntime(expected_seconds=50, since=ago(seconds=60)), outage(NOW, 60), ProfilePhase.BAKING)
-    back = told(forward, outage(NOW, 25), ProfilePhase.ROLLED_BACK)
+    record = StageDowntime(expected_seconds=50, since=ago(seconds=60))
+    forward = told(record, outage(NOW, 60, judge=40), ProfilePhase.BAKING)
+    back = told(forward, outage(NOW, 25, judge=20), ProfilePhase.ROLLED_BACK)
 
     assert (forward.measured_seconds, forward.error_seconds, forward.since) == (60, 10, None)
+    # The starts of a way back are none with the profile's values.
+    assert forward.starts == back.starts == (MeasuredStart(component="judge", seconds=40),)
     assert (back.measured_seconds, back.error_seconds) == (85, 10)
     never_there = told(StageDowntime(expected_seconds=50), outage(NOW, 60), ProfilePhase.ROLLED_BACK)
     assert (never_there.measured_seconds, never_there.error_seconds) == (60, None)

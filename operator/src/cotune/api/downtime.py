@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from cotune.api.base import ApiModel, DnsLabel
+from cotune.api.base import ApiModel, ComponentName, DnsLabel, map_list
 
 _SECONDS_PER_DAY = 86_400
 
@@ -19,7 +19,7 @@ class WhenUnknown(StrEnum):
 
 
 class DowntimeBudget(ApiModel):
-    """How long the services of a stage's namespace may be down for changes; a way back is never held up by it.
+    """How long the services of a namespace may be down for changes; a way back is never held up by it.
 
     Counted are the downtimes that rollouts of any profile have cost there, ways back included, each in full until 24
     hours after its end. A stage whose expected downtime is more than what is left waits.
@@ -42,6 +42,14 @@ class ExpectedDowntime(ApiModel):
     """What it is the sum of, and where each of it was measured."""
 
 
+class MeasuredStart(ApiModel):
+    """How long one component took to start in a stage."""
+
+    component: ComponentName
+    seconds: Annotated[int, Field(ge=0)]
+    """From the making of its pods until all of them were ready."""
+
+
 class StageDowntime(ApiModel):
     """How long a stage has kept its services down; bake time is none of it."""
 
@@ -53,3 +61,5 @@ class StageDowntime(ApiModel):
     """From the first stop until all of them were ready, the way back added; left out: it was not over yet."""
     error_seconds: int | None = None
     """How much longer than expected the change took to be ready; negative: less long."""
+    starts: Annotated[tuple[MeasuredStart, ...], Field(max_length=16, json_schema_extra=map_list("component"))] = ()
+    """How long the components took to start with the profile's values; later stages are expected to need as long."""

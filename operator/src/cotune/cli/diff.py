@@ -40,7 +40,8 @@ async def _diff(session: Session, options: argparse.Namespace) -> int:
         print("\n".join([f"deployment/{name}, container {target.container}", *(lines or ["    nothing changes"])]))
     print("all of them are stopped and started again" if is_changed else "none of them is stopped")
     try:
-        expected = (await Downtimes(session.objects, stage.namespace).estimate(found.spec, targets.by_component)).said
+        downtimes = Downtimes(session.objects, stage.namespace)
+        expected = (await downtimes.estimate(found.spec, found.status, targets.by_component)).said
     except ForbiddenError as error:
         expected = f"unknown to you: {error.message}"
     print(f"expected downtime: {expected}")

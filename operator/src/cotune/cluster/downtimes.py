@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, ValidationError
 
 from cotune.api.base import ApiModel
 from cotune.api.grant import GrantTarget
-from cotune.api.profile import ProfileSpec
+from cotune.api.profile import ProfileSpec, ProfileStatus
 from cotune.cluster.kinds import CONTROLLER_REVISION
 from cotune.cluster.objects import AlreadyExistsError, ForbiddenError, Object, Objects
 from cotune.cluster.revisions import ANNOTATION_PROFILE
@@ -51,16 +51,17 @@ class Downtimes:
         """All that are on record, in no order; what somebody else has put there and is none is passed over."""
         return [outage for it in await self._records() if (outage := _outage(it)) is not None]
 
-    async def estimate(self, spec: ProfileSpec, targets: Mapping[str, GrantTarget]) -> Estimate:
+    async def estimate(self, spec: ProfileSpec, status: ProfileStatus, targets: Mapping[str, GrantTarget]) -> Estimate:
         """The expected downtime of a profile's stage in this namespace, as it is now.
 
         Args:
             spec: the profile.
+            status: of the profile: what its earlier stages have shown.
             targets: component to workload, as the namespace's grants allow it.
         """
         wanted = {name: {it.env: it.to for it in spec.changes if it.component == name} for name in spec.start_order}
         stops = await Workloads(self._objects, self._namespace).stops(targets, wanted)
-        return estimate(spec.start_order, stops, spec.expect, await self.outages())
+        return estimate(spec.start_order, stops, spec.expect, await self.outages(), status.stages)
 
     async def record(self, outage: Outage, profile_uid: str) -> Outage:
         """Put an outage on record; one that is there already is given back, as it was written first.

@@ -7,10 +7,10 @@ from datetime import datetime
 from prometheus_client import Counter, Histogram
 
 from cotune.api.downtime import ExpectedDowntime, StageDowntime
-from cotune.api.profile import ProfilePhase, ProfileSpec, Stage, StageStatus
+from cotune.api.profile import ProfileSpec, ProfileStatus, Stage, StageStatus
 from cotune.cluster.downtimes import Downtimes
 from cotune.cluster.objects import REFUSALS, ApiError, Object, Objects
-from cotune.rollout.downtime import Estimate, Outage, began, ended, held, told
+from cotune.rollout.downtime import Estimate, Outage, follow, held, told
 from cotune.rollout.progress import Waiting
 from cotune.rollout.stage import StageStep
 from cotune.rollout.state import ObservedWorkload, Revision
@@ -30,20 +30,20 @@ class StageDowntimes:
 
     objects: Objects
 
-    async def expected(self, spec: ProfileSpec, stage: Stage, targets: Targets) -> Estimate:
+    async def expected(self, spec: ProfileSpec, status: ProfileStatus, stage: Stage, targets: Targets) -> Estimate:
         """The downtime of a stage that has not begun; what must not be read is unknown."""
         try:
-            return await Downtimes(self.objects, stage.namespace).estimate(spec, targets.by_component)
+            return await Downtimes(self.objects, stage.namespace).estimate(spec, status, targets.by_component)
         except ApiError as error:
             if error.status not in REFUSALS:
                 raise
             return Estimate(None, f"unknown: {error.message}")
 
-    async def hindrance(self, stage: Stage, expected: Estimate, now: datetime) -> Waiting | None:
-        """Why the stage's budget does not let it begin."""
-        if stage.downtime_budget is None:
+    async def hindrance(self, stage: Stage, targets: Targets, expected: Estimate, now: datetime) -> Waiting | None:
+        """Why a budget, the stage's or the namespace's, does not let it begin."""
+        if stage.downtime_budget is None and not targets.budgets:
             return None
-        return held(stage, expected, await Downtimes(self.objects, stage.namespace).outages(), now)
+        return held(stage, targets.budgets, expected, await Downtimes(self.objects, stage.namespace).outages(), now)
 
     async def measured(
         self,
@@ -66,22 +66,13 @@ class StageDowntimes:
             observed: what it was at the beginning of this pass, by component.
             now: the time.
         """
-        record = state.downtime or StageDowntime()
-        is_up = step.phase is ProfilePhase.ROLLED_BACK or (
-            step.phase is ProfilePhase.BAKING and state.phase is ProfilePhase.PROGRESSING
-        )
-        if state.phase in {ProfilePhase.BAKING, ProfilePhase.PROMOTED}:
-            return step  # Nothing is stopped in these; what is not ready of itself costs no budget.
-        since, phase_since = record.since, state.phase_started_at or now
-        if since is None and not is_up:
-            since = began(phase_since, last_good, observed, bool(step.actions), now)
-        if not is_up:
-            return replace(step, downtime=record.model_copy(update={"since": since}))
-        if since is None:  # Nothing had to be stopped.
-            nothing = Outage("", stage.name, now, now)
-            return replace(step, downtime=told(record, nothing, step.phase))
-        outage = ended(_key(body), stage.name, since, phase_since, observed, now)
-        return replace(step, downtime=told(record, await self._recorded(body, stage, outage, now), step.phase))
+        before, since = state.downtime or StageDowntime(), state.phase_started_at or now
+        found = follow(_key(body), stage.name, before, state.phase, since, step, last_good, observed, now)
+        if found.outage is None:
+            return replace(step, downtime=found.record)
+        # A pass that died after this has written down what it goes by now.
+        recorded = await self._recorded(body, stage, found.outage, now)
+        return replace(step, downtime=told(before, recorded, step.phase))
 
     async def given_up(self, body: Object, stage: Stage, state: StageStatus, now: datetime) -> None:
         """Put on record what a stage has cost that is left to a person while its services are down."""

@@ -110,7 +110,7 @@ class ProfileReconciler:
             if isinstance(targets, Refusal):
                 waiting = Waiting(targets.reason, targets.message, is_stalled=True)
             else:
-                expected = await self.downtimes.expected(spec, stage, targets)
+                expected = await self.downtimes.expected(spec, status, stage, targets)
                 waiting = self._hindrance(spec, stage, expected, now) or await self._rival(body, stage, now)
                 if waiting is None:
                     return await self._begin(body, spec, status, stage, targets, expected, now)
@@ -225,7 +225,7 @@ class ProfileReconciler:
             waiting = Waiting("SharingMismatch", f"namespace {stage.namespace}: {why}", is_stalled=True)
         if waiting is None and (why := too_small(spec.expect, {name: it.container for name, it in found.items()})):
             waiting = Waiting("StartupBudget", f"namespace {stage.namespace}: {why}", is_stalled=True)
-        if (waiting := waiting or await self.downtimes.hindrance(stage, expected, now)) is not None:
+        if (waiting := waiting or await self.downtimes.hindrance(stage, targets, expected, now)) is not None:
             return await self._wait(body, spec, status, stage, waiting, expected, now)
         metadata = body["metadata"]
         profile = f"{metadata['namespace']}/{metadata['name']}"

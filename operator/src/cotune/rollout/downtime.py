@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from cotune.api.downtime import DowntimeBudget, StageDowntime, WhenUnknown
-from cotune.api.profile import Expect, ProfilePhase, Stage
+from cotune.api.downtime import DowntimeBudget, MeasuredStart, StageDowntime, WhenUnknown
+from cotune.api.profile import Expect, ProfilePhase, Stage, StageStatus
 from cotune.rollout.progress import Waiting
+from cotune.rollout.stage import StageStep
 from cotune.rollout.state import ObservedWorkload, Revision
 
 DAY = timedelta(hours=24)
@@ -57,29 +58,38 @@ class Estimate:
 
 
 def estimate(
-    start_order: Sequence[str], stops: Mapping[str, Stop], expect: Expect | None, outages: Sequence[Outage]
+    start_order: Sequence[str],
+    stops: Mapping[str, Stop],
+    expect: Expect | None,
+    outages: Sequence[Outage],
+    earlier: Sequence[StageStatus] = (),
 ) -> Estimate:
     """How long the stack will be down: all of it stops, one after the other, and starts, one after the other.
 
-    A start is taken to last as long as it last did in this namespace, or as long as it did in the profile's trial,
-    whichever is longer: the one was measured here, the other with the profile's values.
+    A start is taken to last as long as it last did in this namespace, in the profile's trial or in one of its earlier
+    stages, whichever is longest: the first was measured here, the others with the profile's values.
 
     Args:
         start_order: the components of the stack.
         stops: by component; those whose workload does not exist are absent.
         expect: the profile's.
         outages: what earlier rollouts have cost in this namespace.
+        earlier: the stages of the profile that have begun.
     """
     if missing := [it for it in start_order if it not in stops]:
         return Estimate(None, f"unknown: there is no workload of {', '.join(missing)}")
     if not any(stops[it].is_changed for it in start_order):
         return Estimate(0, "0 s: nothing changes, so nothing is stopped")
     newest_first = sorted(outages, key=lambda it: it.until, reverse=True)
-    in_trial = {it.component: it.seconds for it in expect.startup_seconds} if expect is not None else {}
-    starts = {it: _start(it, newest_first, in_trial) for it in start_order}
+    elsewhere = [_Start(it.component, it.seconds, "in its trial") for it in (expect.startup_seconds if expect else ())]
+    for state in earlier:
+        measured = state.downtime.starts if state.downtime is not None else ()
+        elsewhere += [_Start(it.component, it.seconds, f"in stage {state.name}") for it in measured]
+    starts = {it: _start(it, newest_first, elsewhere) for it in start_order}
     if unknown := [it for it, start in starts.items() if start is None]:
         return Estimate(
-            None, f"unknown: no start of {', '.join(unknown)} was measured, neither in this namespace nor in a trial"
+            None,
+            f"unknown: no start of {', '.join(unknown)} was measured, neither here nor in a trial or earlier stage",
         )
     known = {it: start for it, start in starts.items() if start is not None}
     stop, how = _stop(start_order, stops, newest_first)
@@ -91,32 +101,99 @@ def estimate(
     return Estimate(seconds, f"{seconds} s: {', '.join(parts)}")
 
 
-def held(stage: Stage, expected: Estimate, outages: Sequence[Outage], now: datetime) -> Waiting | None:
+def held(
+    stage: Stage, granted: Sequence[DowntimeBudget], expected: Estimate, outages: Sequence[Outage], now: datetime
+) -> Waiting | None:
     """Why a stage must not begin for what it will cost; None: it may.
 
     An outage counts in full until 24 hours after its end, so that what is left does not change every second.
+
+    Args:
+        stage: with the budget of its own, if it has one.
+        granted: the budgets of the grants of its namespace.
+        expected: what the stage will cost.
+        outages: what has been spent in its namespace.
+        now: the time.
     """
-    budget = stage.downtime_budget
-    if budget is None or expected.seconds == 0:
+    if expected.seconds == 0:
         return None
+    budgets = [("its downtimeBudget", stage.downtime_budget)] if stage.downtime_budget is not None else []
+    budgets += [("the downtimeBudget of its grant", it) for it in granted]
+    waits = [it for whose, budget in budgets if (it := _held(stage, whose, budget, expected, outages, now)) is not None]
+    # What only a person mends is said first.
+    return next((it for it in waits if it.is_stalled), waits[0] if waits else None)
+
+
+def _held(
+    stage: Stage, whose: str, budget: DowntimeBudget, expected: Estimate, outages: Sequence[Outage], now: datetime
+) -> Waiting | None:
     if expected.seconds is None and budget.on_unknown is WhenUnknown.WAIT:
-        message = f"stage {stage.name} has a downtimeBudget, and its expected downtime is {expected.said}"
+        message = (
+            f"stage {stage.name}: {whose} is {budget.seconds_per_day} s a day, and what it will cost is {expected.said}"
+        )
         return Waiting("DowntimeUnknown", message, is_stalled=True)
     # Of an unknown downtime it is only certain that it is one.
     needed = expected.seconds if expected.seconds is not None else 1
     allowed = budget.seconds_per_day
     is_expected = f"{needed} s of downtime are expected" if expected.seconds is not None else "its downtime is unknown"
     if needed > allowed:
-        message = f"stage {stage.name}: {is_expected}, and its downtimeBudget is {allowed} s a day: it never fits"
+        message = f"stage {stage.name}: {is_expected}, and {whose} is {allowed} s a day: it never fits"
         return Waiting("DowntimeBudget", message, is_stalled=True)
     fits_at = max(_fits_at(needed, budget, outages, now), _cooled_at(budget, outages, now))
     if fits_at <= now:
         return None
     left = max(allowed - sum(it.seconds for it in outages if now < it.until + DAY), 0)
-    message = f"stage {stage.name}: {is_expected}, {left} s of {allowed} s a day are left"
+    message = f"stage {stage.name}: {is_expected}, {left} s of {allowed} s a day are left ({whose})"
     if needed <= left:
         message += f", and the last downtime is less than {budget.cooldown_seconds} s ago"
     return Waiting("DowntimeBudget", f"{message}: it begins at {_rounded_up(fits_at).isoformat()}")
+
+
+@dataclass(frozen=True)
+class Followed:
+    """What is known of a stage's downtime after a step."""
+
+    record: StageDowntime
+    outage: Outage | None = None
+    """That is over with this step: to be put on record."""
+
+
+def follow(
+    profile: str,
+    stage: str,
+    before: StageDowntime,
+    phase: ProfilePhase,
+    phase_since: datetime,
+    step: StageStep,
+    last_good: Revision,
+    observed: Mapping[str, ObservedWorkload],
+    now: datetime,
+) -> Followed:
+    """The stage's downtime after a step.
+
+    Args:
+        profile: namespace and name.
+        stage: its name.
+        before: what was known.
+        phase: of the stage before the step.
+        phase_since: since when it was in that phase.
+        step: of this pass.
+        last_good: what the services were before the stage.
+        observed: what they were at the beginning of this pass, by component.
+        now: the time.
+    """
+    if phase not in {ProfilePhase.PROGRESSING, ProfilePhase.ROLLING_BACK, ProfilePhase.DEGRADED}:
+        return Followed(before)  # Nothing is stopped in the others; what is not ready of itself costs no budget.
+    is_up = step.phase in {ProfilePhase.BAKING, ProfilePhase.ROLLED_BACK}
+    since = before.since
+    if since is None and not is_up:
+        since = began(phase_since, last_good, observed, bool(step.actions), now)
+    if not is_up:
+        return Followed(before.model_copy(update={"since": since}))
+    if since is None:  # Nothing had to be stopped.
+        return Followed(told(before, Outage(profile, stage, now, now), step.phase))
+    outage = ended(profile, stage, since, phase_since, observed, now)
+    return Followed(told(before, outage, step.phase), outage)
 
 
 def began(
@@ -172,20 +249,24 @@ def told(record: StageDowntime, outage: Outage, phase: ProfilePhase) -> StageDow
     error = record.error_seconds
     if phase is ProfilePhase.BAKING and record.expected_seconds is not None:
         error = outage.seconds - record.expected_seconds
-    return record.model_copy(update={"since": None, "measured_seconds": measured, "error_seconds": error})
+    update = {"since": None, "measured_seconds": measured, "error_seconds": error}
+    if phase is ProfilePhase.BAKING:
+        update["starts"] = tuple(MeasuredStart(component=it, seconds=s) for it, s in outage.start_seconds.items())
+    return record.model_copy(update=update)
 
 
 @dataclass(frozen=True)
 class _Start:
+    component: str
     seconds: int
     where: str
 
 
-def _start(component: str, newest_first: Sequence[Outage], in_trial: Mapping[str, int]) -> _Start | None:
-    here = next((it.start_seconds[component] for it in newest_first if component in it.start_seconds), None)
-    measured = ((here, "last time here"), (in_trial.get(component), "in its trial"))
-    known = [_Start(seconds, where) for seconds, where in measured if seconds is not None]
-    return max(known, key=lambda it: it.seconds) if known else None
+def _start(component: str, newest_first: Sequence[Outage], elsewhere: Sequence[_Start]) -> _Start | None:
+    known = [it for it in elsewhere if it.component == component]
+    if (here := next((it for it in newest_first if component in it.start_seconds), None)) is not None:
+        known.append(_Start(component, here.start_seconds[component], "last time here"))
+    return max(known, key=lambda it: it.seconds, default=None)
 
 
 def _stop(start_order: Sequence[str], stops: Mapping[str, Stop], newest_first: Sequence[Outage]) -> tuple[int, str]:
