@@ -124,6 +124,18 @@ class AnyOrder(RuleBasedStateMachine):
         self.seen["died in a pass"] += 1
         self.pass_in_work = None
 
+    @rule(seconds=st.sampled_from([1, 30]))
+    def the_operator_dies_with_an_action_that_it_has_not_told(self, seconds: int) -> None:
+        """And is away for a while: what it has done stands nowhere but in the world."""
+        before = [it.version for it in self.world.workloads.values()]
+        for _ in range(12):
+            self.the_operator_makes_calls(1)
+            if self.pass_in_work is not None and before != [it.version for it in self.world.workloads.values()]:
+                self.seen["died with an action untold"] += 1
+                self.pass_in_work = None
+                self.now += timedelta(seconds=seconds)
+                return
+
     def _one_pass(self) -> Generator[None]:
         """As the profile's reconciler makes it; it stops after every call."""
         self.is_disturbed = False
@@ -322,6 +334,13 @@ class AnyOrder(RuleBasedStateMachine):
                 assert self.world.revision() == GOOD, "Degraded, and not worked at"
             self.breaks_everything = False
             self._left_alone()
+        asleep = [it for it in GOOD.workloads if self.world.workloads[it.component].replicas == 0]
+        if self.status.phase is ProfilePhase.BAKING and asleep:
+            # Held up by whoever has scaled it to zero, until they scale it up.
+            for it in asleep:
+                self.world.workloads[it.component].replicas = it.replicas
+                self.world.workloads[it.component].change()
+            self._left_alone()
         self.seen[f"ends {self.status.phase}"] += 1
         if self.is_deleted and self.status.phase is ProfilePhase.DEGRADED:
             return  # A person has taken over.
@@ -369,4 +388,5 @@ def test_a_stage_ends_well_in_whatever_order_things_happen() -> None:
     assert AnyOrder.seen["calls"] > 5_000
     assert AnyOrder.seen["died in a pass"] > 50
     assert AnyOrder.seen["outages"] > 50
+    assert AnyOrder.seen["died with an action untold"] > 50
     assert not {f"{before} -> {after}" for before, after in ALLOWED} - AnyOrder.seen.keys()
