@@ -65,6 +65,10 @@ def counted(namespace: str) -> float:
     return REGISTRY.get_sample_value("cotune_downtime_seconds_total", {"namespace": namespace}) or 0.0
 
 
+def errors_told() -> float:
+    return REGISTRY.get_sample_value("cotune_downtime_error_seconds_count") or 0.0
+
+
 async def spend(objects: PlayedObjects, namespace: str, seconds: int, minutes_ago: float) -> None:
     """An outage that another profile is to blame for, and that says how long the stack starts."""
     ended = datetime.now(UTC) - timedelta(minutes=minutes_ago)
@@ -87,6 +91,7 @@ def test_what_a_stage_will_cost_is_said_before_its_approval_and_what_it_cost_aft
         )
         assert status["expectedDowntime"] == {"stage": "only", "seconds": 140, "message": said}
         assert progressing(status)[1].endswith(f"set it to Auto to let it begin; its expected downtime is {said}")
+        told_before = errors_told()
         await approve(objects, namespace)
         status = await until(objects, namespace, "Promoted")
 
@@ -99,6 +104,8 @@ def test_what_a_stage_will_cost_is_said_before_its_approval_and_what_it_cost_aft
         assert downtime.error_seconds == downtime.measured_seconds - 140
         assert "expectedDowntime" not in status
         assert counted(namespace) == downtime.measured_seconds
+        assert errors_told() == told_before + 1
+        assert {it.component for it in downtime.starts} == {"judge", "stt"}
         (outage,) = await Downtimes(objects, namespace).outages()
         assert (outage.profile, outage.stage, outage.seconds) == (f"{namespace}/p", "only", downtime.measured_seconds)
         assert outage.start_seconds.keys() == {"judge", "stt"}
@@ -114,8 +121,13 @@ def test_a_later_profile_is_told_what_the_namespace_has_shown(api_server: ApiSer
         await until(objects, namespace, "Promoted", "first")
         await objects.delete(PROFILE, namespace, "first")
 
-        await create_profile(objects, namespace, namespace, approval="Manual")
+        budget = {"secondsPerDay": 600}
+        await create_profile(objects, namespace, namespace, approval="Manual", downtimeBudget=budget)
         status = await until(objects, namespace, "AwaitingApproval")
+        (outage,) = await Downtimes(objects, namespace).outages()
+        left = 600 - outage.seconds
+
+        assert progressing(status)[1].endswith(f"; {left} s of 600 s a day are left (its downtimeBudget)")
 
         assert status["expectedDowntime"]["message"].count("last time here") >= 1
         assert status["expectedDowntime"]["seconds"] < 60

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from cotune.api.downtime import DowntimeBudget, MeasuredStart, StageDowntime
 from cotune.api.profile import Expect, ExpectedStartup, ProfilePhase, Stage, StageStatus
-from cotune.rollout.downtime import Estimate, Outage, Stop, began, ended, estimate, held, told
+from cotune.rollout.downtime import Estimate, Outage, Stop, balance, began, ended, estimate, held, told
 from cotune.rollout.state import ObservedWorkload, Revision, WorkloadRevision
 from hypothesis import given
 from hypothesis import strategies as st
@@ -146,6 +146,11 @@ def test_the_budget_of_the_namespaces_owner_holds_beside_the_stages_own() -> Non
 
     assert waiting is not None
     assert "50 s of 100 s a day are left (the downtimeBudget of its grant)" in waiting.message
+    assert balance(production(40), (owner,), spent, NOW) == (
+        "0 s of 40 s a day are left (its downtimeBudget); "
+        "50 s of 100 s a day are left (the downtimeBudget of its grant)"
+    )
+    assert balance(free, (), spent, NOW) == ""
     assert never is not None
     assert "the downtimeBudget of its grant is 10 s a day: it never fits" in never.message
     assert held(production(140), (owner,), Estimate(50, ""), spent, NOW) is None

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 from cotune.api.grant import GrantSpec, GrantTarget
 from cotune.api.profile import ProfileSpec, Stage
@@ -9,6 +10,7 @@ from cotune.cli.session import DONE, CommandError, ReadProfile, Session, add_clu
 from cotune.cluster.downtimes import Downtimes
 from cotune.cluster.kinds import DEPLOYMENT, GRANT
 from cotune.cluster.objects import ForbiddenError, Object
+from cotune.rollout.downtime import balance
 from cotune.rollout.progress import current_stage
 from cotune.rollout.targets import Refusal, resolve
 
@@ -41,10 +43,11 @@ async def _diff(session: Session, options: argparse.Namespace) -> int:
     print("all of them are stopped and started again" if is_changed else "none of them is stopped")
     try:
         downtimes = Downtimes(session.objects, stage.namespace)
-        expected = (await downtimes.estimate(found.spec, found.status, targets.by_component)).said
+        print(f"expected downtime: {(await downtimes.estimate(found.spec, found.status, targets.by_component)).said}")
+        if left := balance(stage, targets.budgets, await downtimes.outages(), datetime.now(UTC)):
+            print(left)
     except ForbiddenError as error:
-        expected = f"unknown to you: {error.message}"
-    print(f"expected downtime: {expected}")
+        print(f"expected downtime: unknown to you: {error.message}")
     return DONE
 
 

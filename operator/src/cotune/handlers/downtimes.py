@@ -10,7 +10,7 @@ from cotune.api.downtime import ExpectedDowntime, StageDowntime
 from cotune.api.profile import ProfileSpec, ProfileStatus, Stage, StageStatus
 from cotune.cluster.downtimes import Downtimes
 from cotune.cluster.objects import REFUSALS, ApiError, Object, Objects
-from cotune.rollout.downtime import Estimate, Outage, follow, held, told
+from cotune.rollout.downtime import Estimate, Outage, balance, follow, held, told
 from cotune.rollout.progress import Waiting
 from cotune.rollout.stage import StageStep
 from cotune.rollout.state import ObservedWorkload, Revision
@@ -38,6 +38,19 @@ class StageDowntimes:
             if error.status not in REFUSALS:
                 raise
             return Estimate(None, f"unknown: {error.message}")
+
+    async def said(self, stage: Stage, targets: Targets, expected: Estimate, now: datetime) -> str:
+        """What a stage will cost, and what is left of its budgets, for who shall approve it."""
+        said = f"its expected downtime is {expected.said}"
+        if stage.downtime_budget is None and not targets.budgets:
+            return said
+        try:
+            outages = await Downtimes(self.objects, stage.namespace).outages()
+        except ApiError as error:
+            if error.status not in REFUSALS:
+                raise
+            return said
+        return f"{said}; {balance(stage, targets.budgets, outages, now)}"
 
     async def hindrance(self, stage: Stage, targets: Targets, expected: Estimate, now: datetime) -> Waiting | None:
         """Why a budget, the stage's or the namespace's, does not let it begin."""

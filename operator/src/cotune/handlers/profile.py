@@ -111,9 +111,12 @@ class ProfileReconciler:
                 waiting = Waiting(targets.reason, targets.message, is_stalled=True)
             else:
                 expected = await self.downtimes.expected(spec, status, stage, targets)
-                waiting = self._hindrance(spec, stage, expected, now) or await self._rival(body, stage, now)
+                waiting = self._hindrance(spec, stage, now) or await self._rival(body, stage, now)
                 if waiting is None:
                     return await self._begin(body, spec, status, stage, targets, expected, now)
+                if waiting.phase is ProfilePhase.AWAITING_APPROVAL:
+                    said = await self.downtimes.said(stage, targets, expected, now)
+                    waiting = replace(waiting, message=f"{waiting.message}; {said}")
         except ApiError as error:
             if error.status not in REFUSALS:
                 raise
@@ -181,12 +184,8 @@ class ProfileReconciler:
         grants = [GrantSpec.model_validate(it["spec"]) for it in await self.objects.list(GRANT, stage.namespace)]
         return resolve(spec, body["metadata"]["namespace"], stage.namespace, grants)
 
-    def _hindrance(self, spec: ProfileSpec, stage: Stage, expected: Estimate, now: datetime) -> Waiting | None:
-        waiting = hindrance(spec, stage, now) or self.gates.hindrance(stage)
-        if waiting is None or waiting.phase is not ProfilePhase.AWAITING_APPROVAL:
-            return waiting
-        # Who approves is told what it costs.
-        return replace(waiting, message=f"{waiting.message}; its expected downtime is {expected.said}")
+    def _hindrance(self, spec: ProfileSpec, stage: Stage, now: datetime) -> Waiting | None:
+        return hindrance(spec, stage, now) or self.gates.hindrance(stage)
 
     async def _rival(self, body: Object, stage: Stage, now: datetime) -> Waiting | None:
         rivals = [_rival(it) for it in await self.objects.list(PROFILE)]

@@ -117,11 +117,29 @@ def held(
     """
     if expected.seconds == 0:
         return None
-    budgets = [("its downtimeBudget", stage.downtime_budget)] if stage.downtime_budget is not None else []
-    budgets += [("the downtimeBudget of its grant", it) for it in granted]
+    budgets = _budgets(stage, granted)
     waits = [it for whose, budget in budgets if (it := _held(stage, whose, budget, expected, outages, now)) is not None]
     # What only a person mends is said first.
     return next((it for it in waits if it.is_stalled), waits[0] if waits else None)
+
+
+def balance(stage: Stage, granted: Sequence[DowntimeBudget], outages: Sequence[Outage], now: datetime) -> str:
+    """What is left of each budget that applies to a stage, for a person; empty when none does."""
+    return "; ".join(_left_of(whose, it, outages, now) for whose, it in _budgets(stage, granted))
+
+
+def _budgets(stage: Stage, granted: Sequence[DowntimeBudget]) -> list[tuple[str, DowntimeBudget]]:
+    """Whose it is, and the budget."""
+    own = [("its downtimeBudget", stage.downtime_budget)] if stage.downtime_budget is not None else []
+    return own + [("the downtimeBudget of its grant", it) for it in granted]
+
+
+def _left(budget: DowntimeBudget, outages: Sequence[Outage], now: datetime) -> int:
+    return max(budget.seconds_per_day - sum(it.seconds for it in outages if now < it.until + DAY), 0)
+
+
+def _left_of(whose: str, budget: DowntimeBudget, outages: Sequence[Outage], now: datetime) -> str:
+    return f"{_left(budget, outages, now)} s of {budget.seconds_per_day} s a day are left ({whose})"
 
 
 def _held(
@@ -142,9 +160,8 @@ def _held(
     fits_at = max(_fits_at(needed, budget, outages, now), _cooled_at(budget, outages, now))
     if fits_at <= now:
         return None
-    left = max(allowed - sum(it.seconds for it in outages if now < it.until + DAY), 0)
-    message = f"stage {stage.name}: {is_expected}, {left} s of {allowed} s a day are left ({whose})"
-    if needed <= left:
+    message = f"stage {stage.name}: {is_expected}, {_left_of(whose, budget, outages, now)}"
+    if needed <= _left(budget, outages, now):
         message += f", and the last downtime is less than {budget.cooldown_seconds} s ago"
     return Waiting("DowntimeBudget", f"{message}: it begins at {_rounded_up(fits_at).isoformat()}")
 
@@ -246,13 +263,12 @@ def ended(
 def told(record: StageDowntime, outage: Outage, phase: ProfilePhase) -> StageDowntime:
     """The stage's record with an outage that is over; how far the estimate was off is only told of a way forward."""
     measured = (record.measured_seconds or 0) + outage.seconds
-    error = record.error_seconds
-    if phase is ProfilePhase.BAKING and record.expected_seconds is not None:
-        error = outage.seconds - record.expected_seconds
-    update = {"since": None, "measured_seconds": measured, "error_seconds": error}
-    if phase is ProfilePhase.BAKING:
-        update["starts"] = tuple(MeasuredStart(component=it, seconds=s) for it, s in outage.start_seconds.items())
-    return record.model_copy(update=update)
+    ended_record = record.model_copy(update={"since": None, "measured_seconds": measured})
+    if phase is not ProfilePhase.BAKING:
+        return ended_record
+    starts = tuple(MeasuredStart(component=it, seconds=seconds) for it, seconds in outage.start_seconds.items())
+    error = outage.seconds - record.expected_seconds if record.expected_seconds is not None else None
+    return ended_record.model_copy(update={"starts": starts, "error_seconds": error})
 
 
 @dataclass(frozen=True)
