@@ -184,6 +184,12 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     (PROFILE, {"expect": {}}),
     (PROFILE, {"expect": {"startupSeconds": [{"component": "judge", "seconds": 74}]}}),
     (PROFILE, {"rollout.stages.0.guardSeconds": 0}),
+    (PROFILE, {"rollout.stages.0.downtimeBudget": {"secondsPerDay": 120}}),
+    (GRANT, {"downtimeBudget": {"secondsPerDay": 120, "cooldownSeconds": 3600, "onUnknown": "Begin"}}),
+    (
+        PROFILE,
+        {"rollout.stages.0.downtimeBudget": {"secondsPerDay": 1, "cooldownSeconds": 604800, "onUnknown": "Begin"}},
+    ),
     (PROFILE, {"rollout.stages.0.guardSeconds": 604800}),
     (PROFILE, {"rollout.stages.0.unschedulableGraceSeconds": 300, "rollout.stages.0.readinessDeadlineSeconds": 300}),
     (PROFILE, {"rollout.stages.0.readinessDeadlineSeconds": 1}),
@@ -571,6 +577,22 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
         {"rollout.stages.0.unschedulableGraceSeconds": 14},
         "spec.rollout.stages[0].unschedulableGraceSeconds",
         "greater than or equal to 15",
+    ),
+    (
+        GRANT,
+        {"downtimeBudget": {"secondsPerDay": 0}},
+        "spec.downtimeBudget.secondsPerDay",
+        "greater than or equal to 1",
+    ),
+    *(
+        (PROFILE, {"rollout.stages.0.downtimeBudget": it}, f"spec.rollout.stages[0].downtimeBudget.{path}", reason)
+        for it, path, reason in (
+            ({}, "secondsPerDay", "Required value"),
+            ({"secondsPerDay": 0}, "secondsPerDay", "greater than or equal to 1"),
+            ({"secondsPerDay": 86401}, "secondsPerDay", "less than or equal to 86400"),
+            ({"secondsPerDay": 60, "cooldownSeconds": -1}, "cooldownSeconds", "greater than or equal to 0"),
+            ({"secondsPerDay": 60, "onUnknown": "Hope"}, "onUnknown", "Unsupported value"),
+        )
     ),
     (PROFILE, {"rollout.stages.0.gates": [GATE, GATE]}, "spec.rollout.stages[0].gates[1]", "Duplicate value"),
     *(

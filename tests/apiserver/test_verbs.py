@@ -203,8 +203,14 @@ def test_what_there_is_to_see_of_a_profile(api_server: ApiServer) -> None:
                 f"  - {SIZE}=small",
                 f"  + {SIZE}=tiny",
                 "all of them are stopped and started again",
+                "expected downtime: unknown: no start of judge, stt was measured, neither here "
+                "nor in a trial or earlier stage",
             ]
-            assert after.count("nothing changes") == 2
+            assert after.count("    nothing changes\n") == 2
+            assert after.splitlines()[-2:] == [
+                "none of them is stopped",
+                "expected downtime: 0 s: nothing changes, so nothing is stopped",
+            ]
             assert tree.splitlines()[0] == f"{it.namespace}/p  Baking"
             assert f"└─ only  {it.namespace}  Baking  " in tree
             assert "min of bake time left" in tree

@@ -3,7 +3,7 @@
 import functools
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from apiserver.test_gitops import kept_stage
 from apiserver.test_reconcilers import (
@@ -22,9 +22,12 @@ from apiserver.test_reconcilers import (
 )
 from cotune.api.grant import GrantSpec
 from cotune.cluster.cards import ANNOTATION_QUARANTINED_UNTIL, Cards
+from cotune.cluster.downtimes import KEPT as RECORDS_KEPT
+from cotune.cluster.downtimes import Downtimes
 from cotune.cluster.kinds import CONTROLLER_REVISION, DEPLOYMENT, GRANT, LEASE, POD, PROFILE, SERVICE, TRIAL
 from cotune.cluster.objects import Object
 from cotune.cluster.revisions import KEPT, Revisions
+from cotune.rollout.downtime import Outage
 from cotune.rollout.state import Revision, WorkloadRevision
 from support.played_cluster import PlayedObjects, new_namespace
 from support.played_git import KUSTOMIZE, play_values
@@ -84,17 +87,25 @@ async def rollback(objects: PlayedObjects, namespace: str) -> Object:
 
 
 async def rollout_over_old_revisions(objects: PlayedObjects, namespace: str) -> Object:
-    """A stage whose namespace keeps more revisions than are kept."""
+    """A stage whose namespace keeps more revisions, and more records of downtime, than are kept."""
     await create_stage(objects, namespace)
     [grant] = await objects.list(GRANT, namespace)
     targets = {it.component: it for it in GrantSpec.model_validate(grant["spec"]).targets}
     for replicas in range(2, KEPT + 4):
         state = Revision(tuple(WorkloadRevision(it, {}, replicas) for it in ("judge", "stt")))
         await Revisions(objects, namespace).ensure(state, targets, None, "x/old")
+    for minutes in range(1, RECORDS_KEPT + 2):
+        ended = datetime(2026, 1, 1, 12, tzinfo=UTC) - timedelta(minutes=minutes)
+        await Downtimes(objects, namespace).record(Outage("x/old", "only", ended, ended), "old")
     end = await _rollout(objects, namespace, {"only": namespace}, broken=False, is_made=True)
     # One more may stay until the next stage: what is listed may be older than the newest.
     kept = end.pop("revisions")["only"]
     [stage] = (await objects.get(PROFILE, namespace, "p"))["status"]["stages"]
+    outages = await Downtimes(objects, namespace).outages()
+    end["downtimes"] = {
+        "own": sum(it.profile != "x/old" for it in outages),
+        "is pruned": len(outages) <= RECORDS_KEPT + 1,
+    }
     in_use = {stage["revision"], stage["lastGoodRevision"]} <= set(kept)
     return end | {"in use": in_use, "is pruned": KEPT <= len(kept) <= KEPT + 1}
 
@@ -237,6 +248,7 @@ async def _rollout(
         "is as before": {name: await templates(objects, stage) == before[name] for name, stage in stages.items()},
         "changes": {name: await _changes(objects, stage) for name, stage in stages.items()},
         "revisions": {name: await _revisions(objects, stage) for name, stage in stages.items()},
+        "downtimes": {name: len(await Downtimes(objects, stage).outages()) for name, stage in stages.items()},
         **_once(objects),
     }
 

@@ -62,6 +62,19 @@ def test_stages_that_are_over_on_their_way_and_back() -> None:
     assert taken_back[-1] == "└─ production  voice-prod     RolledBack  took 5 min; gate errors"
 
 
+def test_what_the_next_stage_will_cost_and_what_the_others_have_cost() -> None:
+    def downtime(**fields: Any) -> dict[str, Any]:
+        return {"name": "staging", "phase": "Promoted", "downtime": fields}
+
+    expected = {"stage": "staging", "seconds": 91, "message": "91 s: ..."}
+    assert drawn({"expectedDowntime": expected})[2].endswith("begins next; expected downtime 91 s")
+    assert drawn({"expectedDowntime": {"stage": "staging"}})[2].endswith("expected downtime unknown")
+    over = drawn({"stages": [downtime(expectedSeconds=91, measuredSeconds=96)]})
+    assert over[2].endswith("Promoted  down for 96 s (91 s expected)")
+    assert drawn({"stages": [downtime(since=ago(12))]})[2].endswith("Promoted  down for 12 s")
+    assert drawn({"stages": [downtime(expectedSeconds=91)]})[2].endswith("Promoted")
+
+
 def test_what_stalls_it_is_said_last() -> None:
     stalled = {
         "type": "Stalled",

@@ -8,13 +8,15 @@ import os
 import random
 from collections import Counter
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 
 import pytest
+from cotune.api.downtime import StageDowntime
 from cotune.api.profile import ProfilePhase, Stage
 from cotune.rollout.convergence import Action, Scale, SetValues
+from cotune.rollout.downtime import Followed, follow
 from cotune.rollout.progress import IN_PROGRESS, ON_THE_WAY_BACK
 from cotune.rollout.stage import StageStep, decide
 from cotune.rollout.state import ObservedWorkload, Revision, WorkloadRevision
@@ -70,6 +72,7 @@ class Status:
     unready_since: datetime | None = None
     way_back: Revision = GOOD
     """The last good revision, or the one that a person has asked for."""
+    downtime: StageDowntime = field(default_factory=StageDowntime)
 
 
 def values_of(revision: Revision) -> dict[str, dict[str, str | None]]:
@@ -96,6 +99,8 @@ class AnyOrder(RuleBasedStateMachine):
         self.pass_in_work: Generator[None] | None = None
         self.is_disturbed = False
         """Somebody else has scaled or changed something since the pass in work began to read."""
+        self.stopped_at: datetime | None = None
+        """When the operator has first stopped a service of a stack that it has not seen whole since."""
 
     # The operator.
 
@@ -123,9 +128,22 @@ class AnyOrder(RuleBasedStateMachine):
         self.seen["died in a pass"] += 1
         self.pass_in_work = None
 
+    @rule(seconds=st.sampled_from([1, 30]))
+    def the_operator_dies_with_an_action_that_it_has_not_told(self, seconds: int) -> None:
+        """And is away for a while: what it has done stands nowhere but in the world."""
+        before = [it.version for it in self.world.workloads.values()]
+        for _ in range(12):
+            self.the_operator_makes_calls(1)
+            if self.pass_in_work is not None and before != [it.version for it in self.world.workloads.values()]:
+                self.seen["died with an action untold"] += 1
+                self.pass_in_work = None
+                self.now += timedelta(seconds=seconds)
+                return
+
     def _one_pass(self) -> Generator[None]:
         """As the profile's reconciler makes it; it stops after every call."""
         self.is_disturbed = False
+        now = self.now
         status = replace(self.status)
         yield
         if status.phase not in IN_PROGRESS or (self.is_deleted and status.phase is ProfilePhase.DEGRADED):
@@ -138,6 +156,8 @@ class AnyOrder(RuleBasedStateMachine):
             if (found := workload.observe()) is not None:
                 observed[name] = found
             yield
+        if status.downtime.since is None and self._is_whole(observed):
+            self.stopped_at = None
         if self.is_deleted and status.phase not in ON_THE_WAY_BACK:
             step = StageStep(ProfilePhase.ROLLING_BACK, "the profile was deleted in the middle of its rollout")
         else:
@@ -148,14 +168,17 @@ class AnyOrder(RuleBasedStateMachine):
             self.world.act(action, versions[action.component])
             self._judge_written(action)
             yield
+        followed = follow("lab/p", STAGE.name, status.downtime, status.phase, status.since, step, GOOD, observed, now)
+        self._judge_downtime(status, followed, step, now)
         if step.phase in ENDED:
             self._judge_end(step.phase, observed)
         if step.phase is not status.phase:
             assert (status.phase, step.phase) in ALLOWED
             self.seen[f"{status.phase} -> {step.phase}"] += 1
-            self.status = Status(step.phase, self.now, step.unready_since, status.way_back)
+            self.status = Status(step.phase, self.now, step.unready_since, status.way_back, followed.record)
         else:
             self.status.unready_since = step.unready_since
+            self.status.downtime = followed.record
 
     def _judge(self, action: Action, phase: ProfilePhase, step: StageStep) -> None:
         """What an action must be, before anything is known of what the world makes of it."""
@@ -178,7 +201,31 @@ class AnyOrder(RuleBasedStateMachine):
                 wanted = next(it for it in GOOD.workloads if it.component == name)
                 assert replicas == wanted.replicas
             case Scale():
-                pass
+                self.stopped_at = self.stopped_at or self.now
+
+    def _judge_downtime(self, status: Status, followed: Followed, step: StageStep, now: datetime) -> None:
+        """Whatever dies: no second is lost in which the operator kept a service down, and none is counted twice."""
+        if self.stopped_at is not None and status.phase is not ProfilePhase.BAKING:
+            since = followed.outage.since if followed.outage is not None else followed.record.since
+            assert since is not None, "services are down, and nobody knows"
+            assert since <= self.stopped_at
+        if step.phase in {ProfilePhase.BAKING, *ENDED} and status.phase is not ProfilePhase.BAKING:
+            assert followed.record.since is None
+            self.stopped_at = None
+        if followed.outage is not None:
+            self.seen["outages"] += 1
+            assert followed.outage.until == now
+            before = status.downtime.measured_seconds or 0
+            assert followed.record.measured_seconds == before + followed.outage.seconds
+
+    @staticmethod
+    def _is_whole(observed: Mapping[str, ObservedWorkload]) -> bool:
+        return all(
+            it.component in observed
+            and observed[it.component].replicas == it.replicas
+            and observed[it.component].is_ready
+            for it in GOOD.workloads
+        )
 
     def _judge_end(self, phase: ProfilePhase, observed: dict[str, ObservedWorkload]) -> None:
         goal = TARGET if phase is ProfilePhase.PROMOTED else self.status.way_back
@@ -308,6 +355,13 @@ class AnyOrder(RuleBasedStateMachine):
                 assert self.world.revision() == self.status.way_back, "Degraded, and not worked at"
             self.breaks_everything = False
             self._left_alone()
+        asleep = [it for it in GOOD.workloads if self.world.workloads[it.component].replicas == 0]
+        if self.status.phase is ProfilePhase.BAKING and asleep:
+            # Held up by whoever has scaled it to zero, until they scale it up.
+            for it in asleep:
+                self.world.workloads[it.component].replicas = it.replicas
+                self.world.workloads[it.component].change()
+            self._left_alone()
         self.seen[f"ends {self.status.phase}"] += 1
         if self.is_deleted and self.status.phase is ProfilePhase.DEGRADED:
             return  # A person has taken over.
@@ -374,6 +428,8 @@ def test_a_stage_ends_well_in_whatever_order_things_happen() -> None:
     print("; ".join(f"{what}: {times}" for what, times in sorted(AnyOrder.seen.items())))
     assert AnyOrder.seen["calls"] > 5_000
     assert AnyOrder.seen["died in a pass"] > 50
+    assert AnyOrder.seen["outages"] > 50
+    assert AnyOrder.seen["died with an action untold"] > 50
     assert not {f"{before} -> {after}" for before, after in ALLOWED} - AnyOrder.seen.keys()
     for phase in (*ENDED, ProfilePhase.DEGRADED):
         assert AnyOrder.seen[f"{phase}, and a revision asked for"]

@@ -39,7 +39,7 @@ async def create_profile(
     name: str = "p",
     to: str = "tiny",
     starts: dict[str, int] | None = None,
-    **stage_fields: int,
+    **stage_fields: Any,
 ) -> None:
     """A profile of one stage, which is not guarded unless `stage_fields` say so."""
     body = copy.deepcopy(manifest("GpuProfile"))

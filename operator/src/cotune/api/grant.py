@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from cotune.api.base import SET_LIST, ApiModel, ComponentName, DnsLabel, EnvironmentName, Rule, map_list, with_rules
+from cotune.api.downtime import DowntimeBudget
 from cotune.api.quantities import ValueSet
 
 
@@ -67,3 +68,5 @@ class GrantSpec(ApiModel):
     targets: Annotated[
         tuple[GrantTarget, ...], Field(min_length=1, max_length=32, json_schema_extra=map_list("component"))
     ]
+    downtime_budget: DowntimeBudget | None = None
+    """How long rollouts may keep the services of this namespace down, whatever budget their stages have themselves."""

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from cotune.api.base import ApiModel, ComponentName, DnsLabel, EnvironmentName, Rule, map_list, with_rules
 from cotune.api.conditions import Condition
+from cotune.api.downtime import DowntimeBudget, ExpectedDowntime, StageDowntime
 from cotune.api.gate import BeginWindow, Gate, GateStatus
 from cotune.api.quantities import Value
 from cotune.api.sharing import Sharing
@@ -73,6 +74,8 @@ class Stage(ApiModel):
 
     One that has stood ready there before. As long as this is said, the stage does not start anew.
     """
+    downtime_budget: DowntimeBudget | None = None
+    """How long its services may be down; left out: as long as it takes."""
 
 
 class Change(ApiModel):
@@ -321,6 +324,8 @@ class StageStatus(ApiModel):
     """The workloads of a promoted stage as long as it is guarded; empty: it is not, or no longer."""
     asked: AskedRevision | None = None
     """What has become of `toRevision`."""
+    downtime: StageDowntime | None = None
+    """What it costs; left out: it began before this was measured."""
     message: Annotated[str, Field(max_length=4096)] = ""
 
 
@@ -332,5 +337,7 @@ class ProfileStatus(ApiModel):
     stage: Annotated[str, Field(max_length=63)] | None = None
     retries: Annotated[int, Field(ge=0)] = 0
     """How many times a stage has started anew."""
+    expected_downtime: ExpectedDowntime | None = None
+    """What the next stage will cost; left out: none waits, or nobody has invited it yet."""
     stages: Annotated[tuple[StageStatus, ...], Field(max_length=16, json_schema_extra=map_list("name"))] = ()
     conditions: Annotated[tuple[Condition, ...], Field(max_length=32, json_schema_extra=map_list("type"))] = ()

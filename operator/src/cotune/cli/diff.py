@@ -2,12 +2,22 @@
 
 import argparse
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 from cotune.api.grant import GrantSpec, GrantTarget
 from cotune.api.profile import ProfileSpec
-from cotune.cli.session import DONE, CommandError, Session, add_cluster_arguments, chosen_stage, with_session
+from cotune.cli.session import (
+    DONE,
+    CommandError,
+    Session,
+    add_cluster_arguments,
+    chosen_stage,
+    with_session,
+)
+from cotune.cluster.downtimes import Downtimes
 from cotune.cluster.kinds import DEPLOYMENT, GRANT
-from cotune.cluster.objects import Object
+from cotune.cluster.objects import ForbiddenError, Object
+from cotune.rollout.downtime import balance
 from cotune.rollout.targets import Refusal, resolve
 
 
@@ -27,14 +37,23 @@ async def _diff(session: Session, options: argparse.Namespace) -> int:
     if isinstance(targets, Refusal):
         raise CommandError(f"{targets.reason}: {targets.message}")
     print(f"stage {stage.name}, namespace {stage.namespace}")
+    is_changed = False
     for component, target in targets.by_component.items():
         name = target.workload_ref.name
         deployment = await session.objects.find(DEPLOYMENT, stage.namespace, name)
         if deployment is None:
             raise CommandError(f"namespace {stage.namespace} has no Deployment {name}")
         lines = list(_lines(found.spec, component, target, deployment))
+        is_changed = is_changed or bool(lines)
         print("\n".join([f"deployment/{name}, container {target.container}", *(lines or ["    nothing changes"])]))
-    print("all of them are stopped and started again")
+    print("all of them are stopped and started again" if is_changed else "none of them is stopped")
+    try:
+        downtimes = Downtimes(session.objects, stage.namespace)
+        print(f"expected downtime: {(await downtimes.estimate(found.spec, found.status, targets.by_component)).said}")
+        if left := balance(stage, targets.budgets, await downtimes.outages(), datetime.now(UTC)):
+            print(left)
+    except ForbiddenError as error:
+        print(f"expected downtime: unknown to you: {error.message}")
     return DONE
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from cotune.api.downtime import ExpectedDowntime
 from cotune.api.gate import GateStatus
 from cotune.api.profile import ProfilePhase, ProfileSpec, ProfileStatus, Stage, StageStatus
 from cotune.rollout.progress import by_name, current_stage, hindrance
@@ -26,16 +27,27 @@ def profile_tree(key: str, spec: ProfileSpec, status: ProfileStatus, now: dateti
     ]
     states = by_name(status)
     current = current_stage(spec, status)
-    rows = [_row(spec, it, states.get(it.name), it == current, now) for it in spec.rollout.stages]
+    cost = status.expected_downtime
+    rows = [_row(spec, it, states.get(it.name), it == current, cost, now) for it in spec.rollout.stages]
     return "\n".join([", ".join(head), *changes, *_drawn(rows), *_troubles(status)])
 
 
-def _row(spec: ProfileSpec, stage: Stage, state: StageStatus | None, is_current: bool, now: datetime) -> _Row:
+def _row(
+    spec: ProfileSpec,
+    stage: Stage,
+    state: StageStatus | None,
+    is_current: bool,
+    cost: ExpectedDowntime | None,
+    now: datetime,
+) -> _Row:
     looks = {it.name: it for it in state.gates} if state is not None else {}
     gates = [_gate(it.name, looks.get(it.name), it.dry_run) for it in stage.gates]
     if state is None:
         held = hindrance(spec, stage, now) if is_current else None
         when = held.message if held is not None else ("begins next" if is_current else f"approval {stage.approval}")
+        if cost is not None and cost.stage == stage.name:
+            seconds = "unknown" if cost.seconds is None else f"{cost.seconds} s"
+            when = f"{when}; expected downtime {seconds}"
         return _Row((stage.name, stage.namespace, "-", when), gates)
     return _Row((stage.name, stage.namespace, str(state.phase), _time(stage, state, now)), gates)
 
@@ -60,7 +72,18 @@ def _time(stage: Stage, state: StageStatus, now: datetime) -> str:
         case _:
             took = state.finished_at - state.started_at if state.finished_at and state.started_at else None
             told = f"took {_duration(took)}" if took is not None else ""
-    return "; ".join(it for it in (told, state.message) if it)
+    return "; ".join(it for it in (told, _downtime(state, now), state.message) if it)
+
+
+def _downtime(state: StageStatus, now: datetime) -> str:
+    """For how long its services are or were down, beside what was expected; empty: not yet, or not known."""
+    downtime = state.downtime
+    if downtime is None:
+        return ""
+    expected = f" ({downtime.expected_seconds} s expected)" if downtime.expected_seconds is not None else ""
+    if downtime.since is not None:
+        return f"down for {_duration(now - downtime.since)}{expected}"
+    return "" if downtime.measured_seconds is None else f"down for {downtime.measured_seconds} s{expected}"
 
 
 def _duration(span: timedelta) -> str:

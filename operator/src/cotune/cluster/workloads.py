@@ -6,12 +6,14 @@ what it takes away again falls back to what the workload's owner has said.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from cotune.api.grant import GrantTarget
 from cotune.api.profile import Mend
 from cotune.cluster.kinds import DEPLOYMENT, HORIZONTAL_POD_AUTOSCALER, POD
 from cotune.cluster.objects import FIELD_MANAGER, ApiError, ForbiddenError, Object, Objects
+from cotune.rollout.downtime import Stop
 from cotune.rollout.state import ObservedWorkload
 from cotune.trials.placement import GPU_RESOURCE
 from cotune.trials.pod_failure import PodFailure, hindrance, pod_failure, unready
@@ -19,6 +21,8 @@ from cotune.trials.pod_failure import PodFailure, hindrance, pod_failure, unread
 ANNOTATION_REVISION = "cotune.dev/revision"
 
 _TAIL_LINES = 500
+_GRACE_SECONDS = 30
+"""Of a pod that does not say."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,28 @@ class Workloads:
             deployment = await self._objects.find(DEPLOYMENT, self._namespace, target.workload_ref.name)
             if deployment is not None:
                 found[component] = await self._workload(target, deployment, variables.get(component, frozenset()))
+        return found
+
+    async def stops(
+        self, targets: Mapping[str, GrantTarget], wanted: Mapping[str, Mapping[str, str]]
+    ) -> dict[str, Stop]:
+        """What is known of the workloads that exist before they are stopped, by component; no pod is read.
+
+        Args:
+            targets: component to workload.
+            wanted: component to the values that it shall have.
+        """
+        found: dict[str, Stop] = {}
+        for component, target in targets.items():
+            deployment = await self._objects.find(DEPLOYMENT, self._namespace, target.workload_ref.name)
+            if deployment is not None:
+                values = wanted.get(component, {})
+                today = _values(target, deployment, frozenset(values))
+                pod = deployment["spec"]["template"]["spec"]
+                found[component] = Stop(
+                    int(pod.get("terminationGracePeriodSeconds", _GRACE_SECONDS)),
+                    any(today.get(name) != value for name, value in values.items()),
+                )
         return found
 
     async def autoscalers(self, targets: Mapping[str, GrantTarget]) -> dict[str, str]:
@@ -167,6 +193,8 @@ class Workloads:
             unready="; ".join(f"pod {it['metadata']['name']}: {doing}" for it in present if (doing := unready(it))),
             generation=int(deployment["metadata"]["generation"]),
             unbindable=unbindable,
+            made_at=min((_moment(it["metadata"]["creationTimestamp"]) for it in present), default=None),
+            ready_at=_ready_at(present),
         )
         return Workload(target, deployment, observed, marker, frozenset(it for it in map(_card_node, pods) if it))
 
@@ -241,6 +269,18 @@ def _is_ready(deployment: Object, replicas: int, pods: int) -> bool:
     seen = status.get("observedGeneration", 0) >= deployment["metadata"]["generation"]
     counts = (status.get("readyReplicas", 0), status.get("updatedReplicas", 0), pods)
     return seen and all(it == replicas for it in counts)
+
+
+def _ready_at(pods: "list[Object]") -> datetime | None:
+    """When the last of them became ready; None: one is not, or there is none."""
+    conditions = [it for pod in pods for it in pod.get("status", {}).get("conditions", ()) if it["type"] == "Ready"]
+    if not pods or len(conditions) < len(pods) or any(it["status"] != "True" for it in conditions):
+        return None
+    return max(_moment(it["lastTransitionTime"]) for it in conditions)
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
 
 
 def _not_created(deployment: Object) -> PodFailure | None:

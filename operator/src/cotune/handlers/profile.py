@@ -1,12 +1,13 @@
 """One pass over a GpuProfile: the next step of its current stage, or of its way back."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from prometheus_client import Counter
 
 from cotune.api.conditions import looked_at, with_condition
+from cotune.api.downtime import StageDowntime
 from cotune.api.grant import GrantSpec, GrantTarget
 from cotune.api.profile import (
     AskedOutcome,
@@ -25,6 +26,7 @@ from cotune.cluster.objects import REFUSALS, ApiError, ForbiddenError, Object, O
 from cotune.cluster.revisions import Revisions, as_stored
 from cotune.cluster.workloads import Workload, Workloads
 from cotune.handlers.asked_revisions import AskedRevisions
+from cotune.handlers.downtimes import StageDowntimes, as_status, count
 from cotune.handlers.from_git import (
     awaiting,
     begun_from_git,
@@ -40,6 +42,7 @@ from cotune.handlers.rivals import rival_of
 from cotune.handlers.statuses import condition, status_of, write_status
 from cotune.rollout.beginning import unfit
 from cotune.rollout.convergence import Scale, SetValues
+from cotune.rollout.downtime import Estimate
 from cotune.rollout.expectation import sharing_mismatch
 from cotune.rollout.foreign import edited, scaled_by_others, with_their_replicas
 from cotune.rollout.git import decide_from_git, is_shown, to_revert
@@ -85,6 +88,11 @@ class ProfileReconciler:
     events: Events
     gates: Gates = field(default_factory=Gates)
 
+    @property
+    def downtimes(self) -> StageDowntimes:
+        """What stages cost."""
+        return StageDowntimes(self.objects)
+
     async def reconcile(self, body: Object, now: datetime) -> timedelta | None:
         """One pass over the profile as it was just read."""
         spec = ProfileSpec.model_validate(body["spec"])
@@ -125,22 +133,34 @@ class ProfileReconciler:
         if in_progress:
             return await self._go_on(body, spec, status, in_progress, now)
         if stage is None or is_deleted:
+            for it, state in begun(spec, status):
+                if state.phase in over:
+                    await self.downtimes.given_up(body, it, state, now)
             body = await self._set_finalizer(body, wanted=False)
             if not is_deleted:
                 await self._look_again(body, status)
             return None
+        expected: Estimate | None = None
         try:
             targets = await self._targets(body, spec, stage)
             if isinstance(targets, Refusal):
                 waiting = Waiting(targets.reason, targets.message, is_stalled=True)
-            elif (waiting := self._hindrance(spec, stage, now) or await self._rival(body, stage, now)) is None:
-                return await self._begin(body, spec, status, stage, targets, now)
+            else:
+                # What comes through Git is taken up by whoever runs the namespace, at a time and in a way of theirs.
+                if spec.rollout.strategy is not Strategy.GIT:
+                    expected = await self.downtimes.expected(spec, status, stage, targets)
+                waiting = self._hindrance(spec, stage, now) or await self._rival(body, stage, now)
+                if waiting is None:
+                    return await self._begin(body, spec, status, stage, targets, expected, now)
+                if waiting.phase is ProfilePhase.AWAITING_APPROVAL and expected is not None:
+                    said = await self.downtimes.said(stage, targets, expected, now)
+                    waiting = replace(waiting, message=f"{waiting.message}; {said}")
         except ApiError as error:
             if error.status not in REFUSALS:
                 raise
             obstacle = _obstacle(error)
             waiting = Waiting(obstacle.reason, obstacle.message, is_stalled=True)
-        return await self._wait(body, spec, status, waiting, now)
+        return await self._wait(body, spec, status, stage, waiting, expected, now)
 
     async def _guard(
         self, body: Object, spec: ProfileSpec, stage: Stage, state: StageStatus, now: datetime
@@ -242,7 +262,14 @@ class ProfileReconciler:
         return Waiting("WaitingForProfile", message)
 
     async def _begin(
-        self, body: Object, spec: ProfileSpec, status: ProfileStatus, stage: Stage, targets: Targets, now: datetime
+        self,
+        body: Object,
+        spec: ProfileSpec,
+        status: ProfileStatus,
+        stage: Stage,
+        targets: Targets,
+        expected: Estimate | None,
+        now: datetime,
     ) -> timedelta:
         """Rehearse the change, then store what is there and what shall be there: only then anything is touched.
 
@@ -260,8 +287,11 @@ class ProfileReconciler:
         waiting = undone(stage, found, kept_by) or await self._unfit(
             spec, stage, targets, found, await workloads.autoscalers(by_component)
         )
+        if waiting is None:
+            assert expected is not None  # Only Git's stages have none.
+            waiting = await self.downtimes.hindrance(stage, targets, expected, now)
         if waiting is not None:
-            return await self._wait(body, spec, status, waiting, now, seen)
+            return await self._wait(body, spec, status, stage, waiting, expected, now, seen)
         profile = f"{metadata['namespace']}/{metadata['name']}"
         before = Revision(
             tuple(
@@ -287,6 +317,7 @@ class ProfileReconciler:
             phase_started_at=now,
             revision=target.name,
             last_good_revision=last_good.name,
+            downtime=StageDowntime(expected_seconds=expected.seconds if expected is not None else None),
             message=f"from revision {last_good.name} to {target.name}",
         )
         return await self._write(body, spec, seen, [state], now)
@@ -333,14 +364,14 @@ class ProfileReconciler:
         has_come = is_shown(after, {name: it.observed for name, it in found.items()})
         # What came with the commit may not be ready yet: the stage's deadline is for that.
         if waiting is not None and not (waiting.reason == "StageNotReady" and has_come):
-            return await self._wait(body, spec, status, waiting, now, seen)
+            return await self._wait(body, spec, status, stage, waiting, None, now, seen)
         state = await recorded(self.objects, body, spec, status, stage, found, now)
         if has_come:
             return await self._write(body, spec, seen, [begun_from_git(state, now)], now)
         waiting = awaiting(body, spec, stage, found)
         state = state.model_copy(update={"message": waiting.message[:4096]})
         seen = seen.model_copy(update={"stages": with_stage(status.stages, state)})
-        await self._wait(body, spec, status, waiting, now, seen)
+        await self._wait(body, spec, status, stage, waiting, None, now, seen)
         return _LATER
 
     async def _go_on(
@@ -385,6 +416,7 @@ class ProfileReconciler:
             message = f"ControllerRevision {state.last_good_revision}, the way back, is gone"
             return StageStep(ProfilePhase.DEGRADED, message, obstacle=Obstacle("RevisionGone", message))
         found = await self._observe(spec, stage, last_good.targets, last_good.revision)
+        observed = {name: it.observed for name, it in found.items()}
         why = _no_longer(body, spec, state, targets, last_good, target)
         if not why and state.phase not in ON_THE_WAY_BACK:
             # The pods that have started since may run elsewhere.
@@ -399,7 +431,6 @@ class ProfileReconciler:
             )
             return self.gates.judged(body, stage, state, step, now)
         else:
-            observed = {name: it.observed for name, it in found.items()}
             goal, way_back = (target or last_good).revision, last_good.revision
             if state.phase is not ProfilePhase.BAKING:
                 goal, way_back = await self._with_their_replicas(stage, (goal, way_back), last_good.targets, observed)
@@ -408,7 +439,7 @@ class ProfileReconciler:
             step = self.gates.judged(body, stage, state, step, now)
         wanted = last_good if step.phase in ON_THE_WAY_BACK or target is None else target
         await self._apply(stage, step, found, wanted)
-        return step
+        return await self.downtimes.measured(body, stage, state, step, last_good.revision, observed, now)
 
     def _step_from_git(
         self,
@@ -498,7 +529,9 @@ class ProfileReconciler:
         body: Object,
         spec: ProfileSpec,
         status: ProfileStatus,
+        stage: Stage,
         waiting: Waiting,
+        expected: Estimate | None,
         now: datetime,
         seen: ProfileStatus | None = None,
     ) -> timedelta:
@@ -513,7 +546,8 @@ class ProfileReconciler:
             conditions = with_condition(conditions, it)
         phase = waiting.phase or overall(spec, seen.stages)
         conditions = looked_at(conditions, generation)
-        new = seen.model_copy(update={"phase": phase, "conditions": conditions, "observed_generation": generation})
+        update = {"phase": phase, "conditions": conditions, "observed_generation": generation}
+        new = seen.model_copy(update=update | {"expected_downtime": as_status(stage, expected)})
         if await write_status(self.objects, PROFILE, body, status, new):
             await self.events.tell(body, waiting.reason, waiting.message, "Rollout", now, warning=waiting.is_stalled)
         return _LATER if waiting.is_stalled else timedelta(seconds=1)
@@ -562,12 +596,17 @@ class ProfileReconciler:
             before = by_name(status)
             for it in states:
                 await tell_outcomes(self.events, body, before.get(it.name), it, now)
+                count(_stage(spec, it.name), before.get(it.name), it)
             for it in entered:
                 bad = it.phase is ProfilePhase.ROLLED_BACK or it.phase in ON_THE_WAY_BACK
                 await self.events.tell(body, str(it.phase), _said(it), "Rollout", now, warning=bad)
                 if it.phase not in IN_PROGRESS:
                     STAGES.labels(str(it.phase)).inc()
         return timedelta() if entered else _POLL
+
+
+def _stage(spec: ProfileSpec, name: str) -> Stage:
+    return next(it for it in spec.rollout.stages if it.name == name)
 
 
 def _said(state: StageStatus) -> str:
@@ -635,6 +674,7 @@ def _stepped(state: StageStatus, step: StageStep, now: datetime) -> StageStatus:
             "unready_since": step.unready_since,
             "gates": state.gates if step.gates is None else step.gates,
             "chances": step.chances if step.chances is not None else state.chances,
+            "downtime": step.downtime or state.downtime,
             "guarded": tuple(
                 GuardedWorkload(component=name, generation=it) for name, it in (step.guarded or {}).items()
             ),

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from cotune.api.downtime import StageDowntime
 from cotune.api.gate import GateStatus
 from cotune.api.profile import Chance, ProfilePhase, Stage
 from cotune.rollout.baking import Standing, standing
@@ -40,6 +41,8 @@ class StageStep:
     """Signs of failure that were waited for so far; None: as they are on record."""
     guarded: Mapping[str, int] | None = None
     """At the promotion of a stage with a guard: component to the generation of its workload."""
+    downtime: StageDowntime | None = None
+    """What the stage costs; None: as it is on record."""
 
 
 def blocked(stage: Stage, phase: ProfilePhase, phase_since: datetime, obstacle: Obstacle, now: datetime) -> StageStep:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from cotune.api.grant import GrantTarget
 from cotune.trials.pod_failure import PodFailure
@@ -82,3 +83,7 @@ class ObservedWorkload:
     """Of the Deployment: with each change of its spec it is another."""
     unbindable: str = ""
     """Why its variables cannot be written: its owner has changed the container since; `values` are empty then."""
+    made_at: datetime | None = None
+    """When the first of the pods that are neither leaving nor of another template was made, cut to the second."""
+    ready_at: datetime | None = None
+    """When the last of them became ready, cut to the second; None: one is not."""

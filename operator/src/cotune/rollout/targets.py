@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from cotune.api.downtime import DowntimeBudget
 from cotune.api.grant import GrantSpec, GrantTarget, Permission
 from cotune.api.profile import Change, ProfileSpec
 from cotune.api.quantities import canonical
@@ -14,6 +15,8 @@ class Targets:
     """The workload of every component of the stack, in the order in which they start."""
 
     by_component: Mapping[str, GrantTarget]
+    budgets: tuple[DowntimeBudget, ...] = ()
+    """What the namespace's owner lets a stage cost: all of them hold."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ def resolve(spec: ProfileSpec, source: str, namespace: str, grants: Sequence[Gra
             wanted = ", ".join(f"{it.env}={it.to}" for it in needed)
             return Refusal("ChangeNotGranted", f"no grant in namespace {namespace} lets {component} have {wanted}")
         found[component] = granted[0]
-    return Targets(found)
+    return Targets(found, tuple(it.downtime_budget for it in inviting if it.downtime_budget is not None))
 
 
 def not_granted(stored: StoredRevision, source: str, namespace: str, grants: Sequence[GrantSpec]) -> Refusal | None:
