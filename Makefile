@@ -112,7 +112,7 @@ bench-planner: setup ## recorded starts of vLLM and Whisper beside their predict
 	@$(BIN)/python -m cotune_bench.planner tests/data/planner/*.json tests/data/surfaces/*/surface.json $(CASES)
 
 bench-surface: setup ## what the recorded surfaces show: noise, start-up, interference by sharing mode
-	@$(BIN)/python -m cotune_bench.surface_report tests/data/surfaces/*/surface.json
+	@$(BIN)/python -m cotune_bench.surface_report tests/data/surfaces/*/surface.json --trials docs/results/h100-2026-11-28/trials.yaml
 
 bench-plan-scale: setup ## 10,000 candidates planned, 100,000 surveyed (LARGE=1: a million, some minutes)
 	@$(BIN)/python -m cotune_bench.plan_scale $(if $(LARGE),--large)

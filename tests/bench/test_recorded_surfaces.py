@@ -6,9 +6,7 @@ import pytest
 from cotune_bench.surface import Point, Surface, SurfaceError
 
 FOLDER = Path(__file__).parents[1] / "data" / "surfaces"
-VOICE = tuple(
-    FOLDER / f"h100-2026-11-28-{it}" / "surface.json" for it in ("time-slicing", "time-slicing-2", "mps")
-)
+VOICE = tuple(FOLDER / f"h100-2026-11-28-{it}" / "surface.json" for it in ("time-slicing", "time-slicing-2", "mps"))
 ALONE = {it: FOLDER / f"h100-2026-11-28-{it}" / "surface.json" for it in ("llm-alone", "stt-alone")}
 BASELINE = {"sharing": "TimeSlicing", "llmMemory": "0.30", "llmMaxSeqs": "128", "whisperModel": "base"}
 pytestmark = pytest.mark.timeout(60)

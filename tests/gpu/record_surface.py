@@ -208,7 +208,8 @@ class Recorder:
     def _inspect(self, environment: Mapping[str, str]) -> "subprocess.Popen[bytes] | None":
         """vLLM looks at an architecture in a process of its own, once, and keeps what it saw.
 
-        It has been seen to end with a segmentation fault after it had written that: without it a start is longer, no more.
+        It has been seen to end with a segmentation fault after it had written that: no matter. Without it the first
+        start is longer, and no more.
         """
         if self._options.start_method != WARM:
             return None

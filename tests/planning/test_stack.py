@@ -376,21 +376,20 @@ def test_faster_whisper_holds_about_what_its_users_published(size: str, precisio
 
 def test_whispers_cache_grows_with_hypotheses_and_its_weights_with_precision() -> None:
     greedy, beam = (plan_whisper("large-v3", CARD, beams=it) for it in (1, 5))
-    eight, half, single = (
-        plan_whisper("base", CARD, it, Backend.CTRANSLATE2)
-        for it in (Precision.INT8_FLOAT16, Precision.FLOAT16, Precision.FLOAT32)
-    )
+    single, double = (plan_whisper("base", CARD, it) for it in (Precision.FLOAT16, Precision.FLOAT32))
 
     assert greedy.cache == 32 * 2 * (448 + 1500) * 1280 * 2
     assert beam.cache == 5 * greedy.cache
-    assert single.weights == 2 * half.weights == 4 * eight.weights
+    assert double.weights == 2 * single.weights
+    assert plan_whisper("base", CARD, Precision.INT8_FLOAT16, Backend.CTRANSLATE2).weights * 2 == single.weights
 
 
 def test_openai_whisper_keeps_float32_whatever_it_computes_in_and_the_room_of_the_file_it_was_loaded_from() -> None:
     half, single = (plan_whisper("medium", CARD, it) for it in (Precision.FLOAT16, Precision.FLOAT32))
 
-    assert half.weights == single.weights == 4 * parameters("medium")
-    assert half.held - half.context >= 6 * parameters("medium")
+    assert half.held == single.held >= half.context + 6 * parameters("medium")
+    # What shows that a server is on the card is less: one that halves its weights is there as well.
+    assert half.weights == 2 * parameters("medium")
 
 
 @pytest.mark.parametrize(("replicas", "fitting"), [(None, 1), (2, 1), (1, 2)])

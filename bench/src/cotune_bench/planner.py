@@ -1,7 +1,7 @@
 """`make bench-planner`: recorded starts of vLLM beside their prediction, before and after calibrating on one start.
 
-Files are recordings of starts (tests/data/planner) and surfaces (tests/data/surfaces); of these the speech servers' memory
-is held against its prediction as well.
+Files are recordings of starts (tests/data/planner) and surfaces (tests/data/surfaces); of these
+the speech servers' memory is held against its prediction as well.
 """
 
 import argparse
@@ -107,7 +107,7 @@ class Row:
 
 
 def read_cases(file: Path) -> tuple[Card, tuple[Case, ...]]:
-    """The starts of a file in the schema of tests/data/planner or of a surface; fields that it lacks have vLLM's defaults.
+    """The starts of a file in the schema of tests/data/planner or of a surface; what it lacks is vLLM's default.
 
     A model or an argument that the planner does not understand spoils its own starts only.
 
@@ -268,7 +268,14 @@ def _print_speech(rows: Sequence[SpeechRow]) -> None:
         print_table(
             ("SPEECH SERVER", "SIZE", "READY MiB", "MEASURED MiB", "PREDICTED", "ERROR"),
             [
-                (it.recording, it.size, f"{it.at_start:.0f}", f"{it.measured:.0f}", f"{it.predicted:.0f}", f"{it.error:+.0f}")
+                (
+                    it.recording,
+                    it.size,
+                    f"{it.at_start:.0f}",
+                    f"{it.measured:.0f}",
+                    f"{it.predicted:.0f}",
+                    f"{it.error:+.0f}",
+                )
                 for it in rows
             ],
         )

@@ -1,4 +1,4 @@
-"""The starts of vLLM in a recorded surface, in the schema of tests/data/planner: one copy of the data, read by both benchmarks."""
+"""The starts of vLLM in a recorded surface, in the schema of tests/data/planner: one copy of the data for both."""
 
 from collections.abc import Mapping
 from typing import Any

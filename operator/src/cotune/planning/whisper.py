@@ -66,18 +66,17 @@ class _Working:
     """Hypotheses of a transcription by default."""
     repeats_sound: bool
     """Whether every hypothesis has its own copy of the keys and values of the sound."""
-    weight_bytes: int | None = None
-    """Of one weight on the card; None: as the precision says."""
-    file_bytes: int = 0
-    """Of one weight in the file, where that lies on the card as well while the model is loaded."""
+    loaded_bytes: int = 0
+    """Of one weight, all that loading leaves with the process; 0: what the precision says, and no more."""
 
 
 _WORKING = {
-    # `whisper.load_model` (20250625) reads the file, of float16, onto the card, makes the model in float32 beside it, and
-    # keeps it so: `fp16` casts each matrix when it is used. The file's share stays with torch's allocator; casts, cache
-    # and activations are put there. What the rest is was measured: 224, 219, 347 and 277 MiB on an H100 for tiny.en, base
-    # and the dimensions of small and medium (2026-11-28), 222 to 345 on an H200 for tiny.en and base (2026-11-23).
-    Backend.OPENAI: _Working(280 * MIB, 0, beams=1, repeats_sound=True, weight_bytes=4, file_bytes=2),
+    # `whisper.load_model` (20250625) reads the file, of float16, onto the card, makes the model in float32 beside it,
+    # and keeps it so: `fp16` casts each matrix when it is used. The file's share stays with torch's allocator; casts,
+    # cache and activations are put there. What the rest is was measured: 224, 219, 347 and 277 MiB on an H100 for
+    # tiny.en, base and the dimensions of small and medium (2026-11-28), 222 to 345 on an H200 for tiny.en and base
+    # (2026-11-23).
+    Backend.OPENAI: _Working(280 * MIB, 0, beams=1, repeats_sound=True, loaded_bytes=4 + 2),
     # Modelled on figures that users published (SYSTRAN/faster-whisper issue 1030, RTX 2080 Ti, beam 5): large-v3 4,521
     # MB in float16 and 2,953 in int8, turbo 2,537 and 1,545.
     Backend.CTRANSLATE2: _Working(0, round(0.5 * MIB), beams=5, repeats_sound=False),
@@ -118,10 +117,11 @@ class WhisperPlan:
     """What the server is predicted to hold; bytes on the card."""
 
     weights: int
+    """In the precision that is computed in: a server of this size holds no less."""
     cache: int
     """Keys and values of the decoder, of one transcription at a time."""
     working: int
-    """Activations, libraries' workspaces, and what the allocator keeps from loading."""
+    """Activations, libraries' workspaces, and what loading leaves beyond the weights as they are computed in."""
     context: int
     """What the process takes before it has done anything."""
 
@@ -191,11 +191,12 @@ def plan_whisper(
     working = _WORKING[backend]
     hypotheses = working.beams if beams is None else beams
     cache = decoder_cache(size, precision, hypotheses, working.repeats_sound)
-    left_by_the_file = max(parameters(size) * working.file_bytes - cache, 0)
+    weights = parameters(size) * precision.weight_bytes
+    left_by_loading = max(parameters(size) * working.loaded_bytes - weights - cache, 0)
     by_width = dimensions(size).width * working.per_width * precision.cache_bytes // 2
     return WhisperPlan(
-        weights=parameters(size) * (working.weight_bytes or precision.weight_bytes),
+        weights=weights,
         cache=cache,
-        working=working.fixed + by_width + left_by_the_file,
+        working=working.fixed + by_width + left_by_loading,
         context=card.context_bytes,
     )
