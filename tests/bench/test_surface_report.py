@@ -13,6 +13,7 @@ from cotune_bench.surface_report import (
     holding,
     interference,
     main,
+    modes,
     noise,
     read,
     start_ups,
@@ -70,6 +71,16 @@ def test_interference_sets_what_is_alone_beside_both_ways_of_sharing() -> None:
     assert (alone.sharing, alone.stt_p50, alone.ttft_p50) == ("alone", 1, 2)
     assert (by_turns.sharing, mps.sharing, by_turns.stt_p50) == ("TimeSlicing", "MPS", 9)
     assert interference(measured, "0.05") == ()
+
+
+def test_the_modes_are_compared_window_by_window_and_a_window_without_its_like_is_left_out() -> None:
+    by_turns = [run(it, "base", "TimeSlicing", stt__latency__p50=100.0) for it in (1, 2, 3)]
+    through_mps = [run(number, "base", "MPS", stt__latency__p50=it) for number, it in ((1, 50.0), (2, 150.0))]
+
+    (found,) = modes(windows(document(*by_turns, *through_mps), "both"))
+
+    assert (found.size, found.metric, found.pairs, found.less) == ("base", "stt.latency.p50", 2, 1)
+    assert (found.lower, found.middle, found.upper) == (0.75, 1, 1.25)
 
 
 def test_the_recordings_hold_what_the_results_say() -> None:
@@ -151,7 +162,15 @@ def test_the_command_prints_every_table_and_writes_them(
     written = json.loads((tmp_path / "surface.json").read_text())
     assert all(written[it] for it in ("recordings", "noise", "startUps", "interference", "holding", "trials"))
     printed = capsys.readouterr().out
-    heads = ("RECORDING", "NOISE, CV %", "START-UP, s", "MAX-NUM-SEQS", "MEMORY, MiB", "TRIALS OF ONE CANDIDATE")
+    heads = (
+        "RECORDING",
+        "NOISE, CV %",
+        "START-UP, s",
+        "MAX-NUM-SEQS",
+        "MPS /",
+        "MEMORY, MiB",
+        "TRIALS OF ONE CANDIDATE",
+    )
     assert [it for it in heads if it not in printed] == []
 
 

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean, median, stdev
+from statistics import fmean, median, quantiles, stdev
 from typing import Any
 
 from cotune_bench.table import print_table, write_result
@@ -22,6 +22,7 @@ _NOISY = (
     *("llm.ttft.p50", "llm.ttft.p95", "llm.itl.p50", "llm.itl.p95", "llm.latency.p50", "llm.latency.p95"),
     *("llm.throughput", "llm.queue.mean", "gpu.utilization", "gpu.usedMiB"),
 )
+_COMPARED = ("stt.latency.p50", "stt.latency.p95", "llm.ttft.p50", "llm.latency.p95", "gpu.utilization")
 _LOADED = ("stt", "llm")
 
 Assignment = tuple[tuple[str, str], ...]
@@ -116,6 +117,22 @@ class Interference:
     llm_p95: float | None
     utilization: float | None
     """Of the card, 0 to 1; None for `alone`, which is two recordings."""
+
+
+@dataclass(frozen=True)
+class Modes:
+    """MPS over time-slicing, for windows that are alike in everything else, arrivals among it."""
+
+    size: str
+    metric: str
+    pairs: int
+    middle: float
+    """The median of the ratios; below 1, MPS has less."""
+    lower: float
+    upper: float
+    """Between these lies the middle half of them."""
+    less: int
+    """Pairs in which MPS has less."""
 
 
 @dataclass(frozen=True)
@@ -266,6 +283,23 @@ def _row(limit: str, size: str, sharing: str, group: Sequence[Window]) -> Interf
     )
 
 
+def modes(measured: Sequence[Window]) -> tuple[Modes, ...]:
+    """By size of the speech server; of a window that two recordings have the mean counts."""
+    both = [it for it in measured if not it.alone]
+    rows: list[Modes] = []
+    for size, metric in itertools.product(_in_order(it.of("whisperModel") for it in both), _COMPARED):
+        values: dict[tuple[Assignment, int], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for it in both:
+            if it.of("whisperModel") == size and metric in it.values:
+                rest = tuple(one for one in it.candidate if one[0] != "sharing")
+                values[rest, it.repeat][it.of("sharing")].append(it.values[metric])
+        ratios = [fmean(it["MPS"]) / fmean(it["TimeSlicing"]) for it in values.values() if len(it) == 2]
+        if len(ratios) >= 2:
+            lower, middle, upper = quantiles(ratios, n=4, method="inclusive")
+            rows.append(Modes(size, metric, len(ratios), middle, lower, upper, sum(it < 1 for it in ratios)))
+    return tuple(rows)
+
+
 def holding(document: Mapping[str, Any], recording: str) -> Holding:
     """What was on the card beside vLLM."""
     idle = float(document["card"]["gpuIdleMiB"])
@@ -299,8 +333,9 @@ def main() -> int:
         print(f"bench-surface: error: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
     varied, started = noise(measured), start_ups(list(documents.values()))
-    disturbed = interference(measured, options.memory)
+    disturbed, compared = interference(measured, options.memory), modes(measured)
     _print(held, varied, started, disturbed, memory)
+    _print_modes(compared)
     _print_repeats(repeats)
     write_result(
         "surface",
@@ -309,6 +344,7 @@ def main() -> int:
             "noise": [asdict(it) for it in varied],
             "startUps": [asdict(it) for it in started],
             "interference": [asdict(it) for it in disturbed],
+            "mpsOverTimeSlicing": [asdict(it) for it in compared],
             "holding": [asdict(it) for it in memory],
             "trials": [{**asdict(it), "variation": it.variation} for it in repeats],
         },
@@ -378,6 +414,19 @@ def _print(
                 _short(it.longest_release),
             )
             for it in memory
+        ],
+    )
+
+
+def _print_modes(compared: Sequence[Modes]) -> None:
+    print_table(
+        ("MPS / TIME-SLICING", "METRIC", "PAIRS", "MEDIAN", "MIDDLE HALF", "LESS"),
+        [
+            (
+                *(it.size, it.metric, str(it.pairs), f"{it.middle:.2f}"),
+                *(f"{it.lower:.2f} to {it.upper:.2f}", str(it.less)),
+            )
+            for it in compared
         ],
     )
 
