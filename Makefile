@@ -9,7 +9,7 @@ export PYTHONPATH := operator/src:local-cluster/src:simulation/src:demo/src:benc
 LOCAL_CLUSTER = $(BIN)/python -m localcluster
 
 .PHONY: help demo demo-real demo-target setup programs requirements lint crds crds-check docs docs-check chaos test-fast test-helm test-apiserver test \
-        bench-planner bench-plan-scale bench-load bench-verdict bench-word-errors bench-rollback bench-memory browser prometheus test-browser gpu-bundle gpu-stack gpu-cluster gpu-code gpu-run cluster-up cluster-status cluster-down images clean
+        bench-planner bench-surface bench-plan-scale bench-load bench-verdict bench-word-errors bench-rollback bench-memory browser prometheus test-browser gpu-bundle gpu-stack gpu-cluster gpu-code gpu-run cluster-up cluster-status cluster-down images clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -108,8 +108,11 @@ prometheus: setup ## Debian's prometheus, for the tests of gates (unpacked, not 
 test: setup lint crds-check docs-check programs browser prometheus ## everything that continuous integration runs
 	@$(BIN)/python -m pytest
 
-bench-planner: setup ## recorded starts of vLLM beside their prediction (CASES=FILE adds one)
-	@$(BIN)/python -m cotune_bench.planner tests/data/planner/*.json $(CASES)
+bench-planner: setup ## recorded starts of vLLM and Whisper beside their prediction (CASES=FILE adds one)
+	@$(BIN)/python -m cotune_bench.planner tests/data/planner/*.json tests/data/surfaces/*/surface.json $(CASES)
+
+bench-surface: setup ## what the recorded surfaces show: noise, start-up, interference by sharing mode
+	@$(BIN)/python -m cotune_bench.surface_report tests/data/surfaces/*/surface.json --trials docs/results/h100-2026-11-28/trials.yaml
 
 bench-plan-scale: setup ## 10,000 candidates planned, 100,000 surveyed (LARGE=1: a million, some minutes)
 	@$(BIN)/python -m cotune_bench.plan_scale $(if $(LARGE),--large)

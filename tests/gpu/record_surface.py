@@ -182,8 +182,14 @@ class Recorder:
             ports = {size: self._case.speech_port(size) for size in self._case.sizes}
             speech = start_speech(ports, environment, work, self._options.stt_module)
             try:
-                self._inspect(environment)
-                self._speech(mode, speech)
+                # One beside the other, and readiness is looked for all the while: it is the servers' own time.
+                inspection = self._inspect(environment)
+                try:
+                    self._speech(mode, speech)
+                finally:
+                    if inspection:
+                        inspection.wait()
+                        self._say(f"inspected the architecture, exit code {inspection.returncode}")
                 for start in missing:
                     if not self._has(self._case.start_seconds + self._estimate()):
                         self._say(f"{mode} {start}: left out, no time")
@@ -199,12 +205,16 @@ class Recorder:
         self._record.document["sharing"].append({"mode": mode, "idleMiB": round(idle.drained.used_mib)})
         self._record.write()
 
-    def _inspect(self, environment: Mapping[str, str]) -> None:
-        """vLLM looks at an architecture in a process of its own, once, and keeps what it saw."""
-        if self._options.start_method == WARM:
-            command = [sys.executable, "-m", "gpu.inspect_models", *self._case.model["config"]["architectures"]]
-            subprocess.run(command, env=environment, check=True)
-            self._say("inspected the architecture")
+    def _inspect(self, environment: Mapping[str, str]) -> "subprocess.Popen[bytes] | None":
+        """vLLM looks at an architecture in a process of its own, once, and keeps what it saw.
+
+        It has been seen to end with a segmentation fault after it had written that: no matter. Without it the first
+        start is longer, and no more.
+        """
+        if self._options.start_method != WARM:
+            return None
+        command = [sys.executable, "-m", "gpu.inspect_models", *self._case.model["config"]["architectures"]]
+        return subprocess.Popen(command, env=environment)
 
     def _speech(self, mode: str, speech: "list[SpeechServer]") -> None:
         seconds = wait_until_ready(speech, lambda: None)

@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from hypothesis import strategies as st
 
 RTX_3060, H200 = card("NVIDIA-GeForce-RTX-3060"), card("NVIDIA-H200")
 RECORDED = Path(__file__).parents[1] / "data" / "planner"
+SURFACES = sorted((RECORDED.parent / "surfaces").glob("*/surface.json"))
+ALL_STARTS = [*sorted(RECORDED.glob("*.json")), *SURFACES]
 SHAPE: dict[str, Any] = {
     "model_type": "qwen2",
     "torch_dtype": "float16",
@@ -37,6 +40,10 @@ SHAPE: dict[str, Any] = {
     "vocab_size": 152064,
     "quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 128},
 }
+
+
+def name_of(file: Path) -> str:
+    return file.parent.name if file.name == "surface.json" else file.stem
 
 
 def config(**changes: object) -> ModelConfig:
@@ -79,15 +86,18 @@ def test_the_reported_kv_cache_is_exactly_the_reported_tokens() -> None:
     assert (plan.tokens, plan.tokens // 16, round(plan.concurrency, 2)) == (6976, 436, 3.41)
 
 
-@pytest.mark.parametrize("file", sorted(RECORDED.glob("*.json")), ids=lambda it: it.stem)
+@pytest.mark.parametrize("file", ALL_STARTS, ids=name_of)
 def test_recorded_starts_end_as_predicted_and_leave_the_predicted_cache(file: Path) -> None:
     rows = evaluate(*read_cases(file))
 
     assert [it.name for it in rows if not it.is_right] == []
-    assert max(abs(it.error) for it in rows if it.error is not None) < 0.15
+    errors = [it.error for it in rows if it.error is not None]
+    assert errors
+    assert max(map(abs, errors)) < 0.15
     calibrated = [it.calibrated_error for it in rows if it.calibrated_error is not None]
-    assert calibrated
-    assert max(map(abs, calibrated)) <= 0.03
+    # A recording of one start has none left to hold its calibration against.
+    assert bool(calibrated) == (len(rows) > 1)
+    assert max(map(abs, calibrated), default=0) <= 0.03
 
 
 def test_another_card_and_seven_other_models_are_predicted_to_0_01_gib() -> None:
@@ -97,13 +107,27 @@ def test_another_card_and_seven_other_models_are_predicted_to_0_01_gib() -> None
     assert [it.name for it in rows if it.error is not None and abs(it.error) > 0.01] == []
 
 
-@pytest.mark.parametrize("file", sorted(RECORDED.glob("*.json")), ids=lambda it: it.stem)
+@pytest.mark.parametrize("file", [it for it in ALL_STARTS if "stt-alone" not in name_of(it)], ids=name_of)
 def test_any_one_recorded_start_calibrates_the_others_of_its_model_to_0_03_gib(file: Path) -> None:
     of, cases = read_cases(file)
     largest = largest_calibrated_error(of, cases)
 
     assert largest is not None
     assert largest <= 0.03
+
+
+def test_the_starts_of_the_surfaces_are_predicted_beside_whatever_else_was_on_the_card() -> None:
+    found = [read_cases(it) for it in SURFACES]
+    cases = [case for _, those in found for case in those]
+    rows = [row for product, those in found for row in evaluate(product, those)]
+
+    assert len({it.name for it in cases}) == len(cases) == 26
+    # One speech server or four of them, and under MPS its own server as well.
+    assert {round(it.taken / MIB, -2) for it in cases} == {1000, 9600, 9700}
+    assert {it.settings.compile_cache for it in cases} == {CompileCache.COLD, CompileCache.WARM}
+    assert not any(it.is_cache_inferred for it in cases)
+    assert Counter(it.refusal for it in cases) == {None: 20, Refusal.NO_CACHE_BLOCKS: 6}
+    assert max(abs(it.error or 0) for it in rows) < 0.02
 
 
 def h200() -> tuple[Case, ...]:

@@ -1,4 +1,8 @@
-"""`make bench-planner`: recorded starts of vLLM beside their prediction, before and after calibrating on one start."""
+"""`make bench-planner`: recorded starts of vLLM beside their prediction, before and after calibrating on one start.
+
+Files are recordings of starts (tests/data/planner) and surfaces (tests/data/surfaces); of these
+the speech servers' memory is held against its prediction as well.
+"""
 
 import argparse
 import json
@@ -24,6 +28,8 @@ from cotune.planning.vllm import (
 )
 from cotune.planning.vllm_settings import WRITTEN_ON, Version, read_version
 
+from cotune_bench.speech_memory import SpeechRow, speech_rows
+from cotune_bench.surface_starts import is_surface, recorded_starts
 from cotune_bench.table import print_table, write_result
 
 _REFUSALS = (
@@ -101,7 +107,7 @@ class Row:
 
 
 def read_cases(file: Path) -> tuple[Card, tuple[Case, ...]]:
-    """The starts of a file in the schema of tests/data/planner; fields that it lacks have vLLM's defaults.
+    """The starts of a file in the schema of tests/data/planner or of a surface; what it lacks is vLLM's default.
 
     A model or an argument that the planner does not understand spoils its own starts only.
 
@@ -110,6 +116,8 @@ def read_cases(file: Path) -> tuple[Card, tuple[Case, ...]]:
         ValueError, KeyError: it is no such file.
     """
     recorded = cast("dict[str, Any]", json.loads(file.read_text()))
+    if is_surface(recorded):
+        recorded = recorded_starts(recorded, file.parent.name)
     meta: dict[str, Any] = recorded["meta"]
     product = _card(meta)
     idle = int(meta.get("gpuIdleMiB", product.driver_bytes // MIB))
@@ -203,6 +211,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         files = [read_cases(it) for it in options.cases]
+        speech = speech_rows(options.cases)
     except (OSError, ValueError, KeyError) as error:
         print(f"bench-planner: error: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
@@ -228,8 +237,11 @@ def main() -> int:
     )
     errors = [abs(it.error) for it in rows if it.error is not None]
     calibrated = [abs(it.calibrated_error) for it in rows if it.calibrated_error is not None]
+    _print_speech(speech)
     result = {
         "starts": [asdict(it) for it in rows],
+        "speechServers": [{**asdict(it), "error": it.error} for it in speech],
+        "largestSpeechErrorMiB": max((abs(it.error) for it in speech), default=None),
         "largestErrorGiB": max(errors, default=None),
         "largestCalibratedErrorGiB": max(calibrated, default=None),
         "largestErrorCalibratedOnAnyStartGiB": max(largest, default=None),
@@ -249,6 +261,24 @@ def main() -> int:
         f"not predicted {result['unknown']}"
     )
     return 0
+
+
+def _print_speech(rows: Sequence[SpeechRow]) -> None:
+    if rows:
+        print_table(
+            ("SPEECH SERVER", "SIZE", "READY MiB", "MEASURED MiB", "PREDICTED", "ERROR"),
+            [
+                (
+                    it.recording,
+                    it.size,
+                    f"{it.at_start:.0f}",
+                    f"{it.measured:.0f}",
+                    f"{it.predicted:.0f}",
+                    f"{it.error:+.0f}",
+                )
+                for it in rows
+            ],
+        )
 
 
 def _case(start: Mapping[str, Any], configs: Mapping[str, ModelConfig | str], idle_mib: int, version: Version) -> Case:

@@ -66,12 +66,17 @@ class _Working:
     """Hypotheses of a transcription by default."""
     repeats_sound: bool
     """Whether every hypothesis has its own copy of the keys and values of the sound."""
+    loaded_bytes: int = 0
+    """Of one weight, all that loading leaves with the process; 0: what the precision says, and no more."""
 
 
 _WORKING = {
-    # Fitted to an H200 on 2026-11-23, float16: without context and weights tiny.en (width 384) held 366 to 478 MiB,
-    # base (512) 496 to 622, large-v3 (1,280) 1,355.
-    Backend.OPENAI: _Working(125 * MIB, round(0.75 * MIB), beams=1, repeats_sound=True),
+    # `whisper.load_model` (20250625) reads the file, of float16, onto the card, makes the model in float32 beside it,
+    # and keeps it so: `fp16` casts each matrix when it is used. The file's share stays with torch's allocator; casts,
+    # cache and activations are put there. What the rest is was measured: 224, 219, 347 and 277 MiB on an H100 for
+    # tiny.en, base and the dimensions of small and medium (2026-11-28), 222 to 345 on an H200 for tiny.en and base
+    # (2026-11-23).
+    Backend.OPENAI: _Working(280 * MIB, 0, beams=1, repeats_sound=True, loaded_bytes=4 + 2),
     # Modelled on figures that users published (SYSTRAN/faster-whisper issue 1030, RTX 2080 Ti, beam 5): large-v3 4,521
     # MB in float16 and 2,953 in int8, turbo 2,537 and 1,545.
     Backend.CTRANSLATE2: _Working(0, round(0.5 * MIB), beams=5, repeats_sound=False),
@@ -112,10 +117,11 @@ class WhisperPlan:
     """What the server is predicted to hold; bytes on the card."""
 
     weights: int
+    """In the precision that is computed in: a server of this size holds no less."""
     cache: int
     """Keys and values of the decoder, of one transcription at a time."""
     working: int
-    """Activations and libraries' workspaces."""
+    """Activations, libraries' workspaces, and what loading leaves beyond the weights as they are computed in."""
     context: int
     """What the process takes before it has done anything."""
 
@@ -184,9 +190,13 @@ def plan_whisper(
         raise UnsupportedPrecisionError(f"{backend} has {' and '.join(_OF_TORCH)}, not {precision}")
     working = _WORKING[backend]
     hypotheses = working.beams if beams is None else beams
+    cache = decoder_cache(size, precision, hypotheses, working.repeats_sound)
+    weights = parameters(size) * precision.weight_bytes
+    left_by_loading = max(parameters(size) * working.loaded_bytes - weights - cache, 0)
+    by_width = dimensions(size).width * working.per_width * precision.cache_bytes // 2
     return WhisperPlan(
-        weights=parameters(size) * precision.weight_bytes,
-        cache=decoder_cache(size, precision, hypotheses, working.repeats_sound),
-        working=working.fixed + dimensions(size).width * working.per_width * precision.cache_bytes // 2,
+        weights=weights,
+        cache=cache,
+        working=working.fixed + by_width + left_by_loading,
         context=card.context_bytes,
     )
