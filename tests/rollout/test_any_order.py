@@ -321,7 +321,7 @@ class AnyOrder(RuleBasedStateMachine):
             return  # It never stood ready, and is refused.
         self.seen[f"{self.status.phase}, and a revision asked for"] += 1
         self.pass_in_work = None
-        self.status = Status(ProfilePhase.ROLLING_BACK, self.now, None, revision)
+        self.status = Status(ProfilePhase.ROLLING_BACK, self.now, None, revision, self.status.downtime)
 
     @rule(is_meant=st.sampled_from([True, False, False, False]))
     def the_profile_is_deleted(self, is_meant: bool) -> None:
