@@ -9,7 +9,7 @@ from prometheus_client import Counter, Histogram
 from cotune.api.downtime import ExpectedDowntime, StageDowntime
 from cotune.api.profile import ProfileSpec, ProfileStatus, Stage, StageStatus
 from cotune.cluster.downtimes import Downtimes
-from cotune.cluster.objects import REFUSALS, ApiError, Object, Objects
+from cotune.cluster.objects import REFUSALS, ApiError, NotFoundError, Object, Objects
 from cotune.rollout.downtime import Estimate, Outage, balance, follow, held, told
 from cotune.rollout.progress import Waiting
 from cotune.rollout.stage import StageStep
@@ -98,6 +98,8 @@ class StageDowntimes:
         try:
             recorded = await downtimes.record(outage, str(body["metadata"]["uid"]))
             await downtimes.prune(now)
+        except NotFoundError:  # The namespace is gone, and its ledger with it.
+            return outage
         except ApiError as error:
             if error.status not in REFUSALS:
                 raise
