@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from cotune.api.grant import GrantSpec, GrantTarget
+from cotune.api.grant import GrantTarget
 from cotune.api.profile import ProfileSpec
 from cotune.cli.session import (
     DONE,
@@ -15,10 +15,9 @@ from cotune.cli.session import (
     with_session,
 )
 from cotune.cluster.downtimes import Downtimes
-from cotune.cluster.kinds import DEPLOYMENT, GRANT
+from cotune.cluster.kinds import DEPLOYMENT
 from cotune.cluster.objects import ForbiddenError, Object
 from cotune.rollout.downtime import balance
-from cotune.rollout.targets import Refusal, resolve
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,10 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 async def _diff(session: Session, options: argparse.Namespace) -> int:
     found = await session.profile(options.profile)
     stage = chosen_stage(found, options.stage)
-    grants = [GrantSpec.model_validate(it["spec"]) for it in await session.objects.list(GRANT, stage.namespace)]
-    targets = resolve(found.spec, session.namespace, stage.namespace, grants)
-    if isinstance(targets, Refusal):
-        raise CommandError(f"{targets.reason}: {targets.message}")
+    targets = await session.targets(found, stage)
     print(f"stage {stage.name}, namespace {stage.namespace}")
     is_changed = False
     for component, target in targets.by_component.items():

@@ -2,11 +2,8 @@
 
 import argparse
 
-from cotune.api.grant import GrantSpec
-from cotune.cli.session import DONE, CommandError, Session, add_cluster_arguments, chosen_stage, with_session
-from cotune.cluster.kinds import GRANT
+from cotune.cli.session import DONE, Session, add_cluster_arguments, chosen_stage, with_session
 from cotune.gitops.patch import as_component, as_yaml, patches
-from cotune.rollout.targets import Refusal, resolve
 
 COMPONENT, PATCH = "kustomize", "patch"
 
@@ -29,10 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 async def _export(session: Session, options: argparse.Namespace) -> int:
     found = await session.profile(options.profile)
     stage = chosen_stage(found, options.stage)
-    grants = [GrantSpec.model_validate(it["spec"]) for it in await session.objects.list(GRANT, stage.namespace)]
-    targets = resolve(found.spec, session.namespace, stage.namespace, grants)
-    if isinstance(targets, Refusal):
-        raise CommandError(f"{targets.reason}: {targets.message}")
+    targets = await session.targets(found, stage)
     made = patches(found.spec.changes, targets.by_component)
     texts = [as_yaml(as_component(made))] if options.output == COMPONENT else [as_yaml(it) for it in made]
     print(f"# profile {found.key}, stage {stage.name}, namespace {stage.namespace}")

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from kubernetes.aio.config.config_exception import ConfigException
 
+from cotune.api.grant import GrantSpec
 from cotune.api.profile import ProfileSpec, ProfileStatus, Stage
-from cotune.cluster.kinds import PROFILE
+from cotune.cluster.kinds import GRANT, PROFILE
 from cotune.cluster.kubeconfig import namespace_of
 from cotune.cluster.objects import ApiError, NotFoundError, Object, Objects
 from cotune.rollout.progress import current_stage
+from cotune.rollout.targets import Refusal, Targets, resolve
 
 DONE, FAILED = 0, 1
 
@@ -55,6 +57,18 @@ class Session:
             raise CommandError(f"there is no GpuProfile {name} in namespace {self.namespace}") from error
         status = ProfileStatus.model_validate(body.get("status") or {})
         return ReadProfile(body, ProfileSpec.model_validate(body["spec"]), status)
+
+    async def targets(self, profile: ReadProfile, stage: Stage) -> Targets:
+        """What a stage would change, as its namespace's grants are now.
+
+        Raises:
+            CommandError: no grant allows it.
+        """
+        grants = [GrantSpec.model_validate(it["spec"]) for it in await self.objects.list(GRANT, stage.namespace)]
+        found = resolve(profile.spec, self.namespace, stage.namespace, grants)
+        if isinstance(found, Refusal):
+            raise CommandError(f"{found.reason}: {found.message}")
+        return found
 
 
 Command = Callable[[Session, argparse.Namespace], Awaitable[int]]

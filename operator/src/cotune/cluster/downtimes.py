@@ -16,7 +16,7 @@ from cotune.api.grant import GrantTarget
 from cotune.api.profile import ProfileSpec, ProfileStatus
 from cotune.cluster.kinds import CONTROLLER_REVISION
 from cotune.cluster.objects import AlreadyExistsError, ForbiddenError, Object, Objects
-from cotune.cluster.revisions import ANNOTATION_PROFILE
+from cotune.cluster.revisions import controller_revision
 from cotune.cluster.workloads import Workloads
 from cotune.rollout.downtime import DAY, Estimate, Outage, estimate
 
@@ -81,18 +81,8 @@ class Downtimes:
             start_seconds=dict(outage.start_seconds),
         )
         existing = await self._records()
-        body: Object = {
-            "apiVersion": CONTROLLER_REVISION.api_version,
-            "kind": CONTROLLER_REVISION.name,
-            "metadata": {
-                "name": name,
-                "namespace": self._namespace,
-                "labels": LABELS,
-                "annotations": {ANNOTATION_PROFILE: outage.profile},
-            },
-            "data": record.model_dump(mode="json", by_alias=True),
-            "revision": max((int(it["revision"]) + 1 for it in existing), default=0),
-        }
+        data = record.model_dump(mode="json", by_alias=True)
+        body = controller_revision(name, self._namespace, LABELS, outage.profile, data, existing)
         if (found := next((it for it in existing if it["metadata"]["name"] == name), None)) is not None:
             return _outage(found) or outage
         try:

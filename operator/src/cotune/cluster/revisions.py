@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from typing import Any
 
 from cotune.api.grant import GrantTarget, WorkloadRef
 from cotune.cluster.kinds import CONTROLLER_REVISION
@@ -15,6 +16,39 @@ from cotune.rollout.state import Revision, StoredRevision, WorkloadRevision
 
 LABELS = {"app.kubernetes.io/managed-by": "cotune"}
 ANNOTATION_PROFILE = "cotune.dev/profile"
+
+
+def controller_revision(
+    name: str,
+    namespace: str,
+    labels: Mapping[str, str],
+    profile: str,
+    data: Mapping[str, Any],
+    existing: Collection[Object],
+) -> Object:
+    """A ControllerRevision with the next number after those that are there.
+
+    Args:
+        name: its name.
+        namespace: where it shall be.
+        labels: by which those of its kind are found.
+        profile: namespace and name of the profile because of which it is stored.
+        data: its content.
+        existing: all of its kind in the namespace.
+    """
+    return {
+        "apiVersion": CONTROLLER_REVISION.api_version,
+        "kind": CONTROLLER_REVISION.name,
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "labels": dict(labels),
+            "annotations": {ANNOTATION_PROFILE: profile},
+        },
+        "data": dict(data),
+        "revision": max((int(it["revision"]) + 1 for it in existing), default=0),
+    }
+
 
 KEPT = 10
 """Revisions of a stack that stay when a new one is stored, as with a Deployment's `revisionHistoryLimit`."""
@@ -65,18 +99,7 @@ class Revisions:
         data = _data(revision, targets, markers)
         name = _name(data)
         existing = await self._objects.list(CONTROLLER_REVISION, self._namespace, LABELS)
-        body: Object = {
-            "apiVersion": CONTROLLER_REVISION.api_version,
-            "kind": CONTROLLER_REVISION.name,
-            "metadata": {
-                "name": name,
-                "namespace": self._namespace,
-                "labels": LABELS,
-                "annotations": {ANNOTATION_PROFILE: profile},
-            },
-            "data": data,
-            "revision": max((int(it["revision"]) + 1 for it in existing), default=0),
-        }
+        body = controller_revision(name, self._namespace, LABELS, profile, data, existing)
         known = next((it for it in existing if it["metadata"]["name"] == name), None)
         if known is None:
             try:
