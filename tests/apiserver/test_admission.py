@@ -205,6 +205,35 @@ def test_who_takes_a_stage_to_a_revision_must_be_allowed_to_approve_there(cluste
     assert refused("without-approval", 0, STAGING) in edited("without-approval", 0, other).text
 
 
+def test_who_lets_a_stage_start_anew_by_taking_its_revision_away_must_be_allowed_to_approve(cluster: ApiServer) -> None:
+    _must(cluster.apply(profile("released", "Auto", "Manual")))
+    begun = {"status": {"stages": [{"name": STAGING, "phase": "RolledBack"}]}}
+    status = ("--subresource=status", "--type=merge", "-p", yaml.safe_dump(begun))
+    _must(cluster.run("patch", "gpp", "released", "-n", LAB, *status, *AS_OPERATOR))
+    stages = profile("released", "Auto", "Manual")["spec"]["rollout"]["stages"]
+    taken = [stages[0] | {"toRevision": "cotune-0123456789"}, stages[1]]
+    patch = yaml.safe_dump({"spec": {"rollout": {"stages": taken}}})
+    _must(cluster.run("patch", "gpp", "released", "-n", LAB, "--type=merge", "-p", patch))
+
+    def without_it(user: str) -> Answer:
+        return _patch(cluster, user, PROFILE, "released", {"spec": {"rollout": {"stages": stages}}})
+
+    assert refusal(0, "without-approval", STAGING) in without_it("without-approval").text
+    assert without_it("approver-of-staging").accepted
+
+
+def test_who_has_cotune_write_what_came_through_git_must_be_allowed_to_approve(cluster: ApiServer) -> None:
+    body = profile("through-git", "Auto", "Manual")
+    body["spec"]["rollout"]["strategy"] = "Git"
+    _must(cluster.apply(body))
+
+    def direct(user: str) -> Answer:
+        return _patch(cluster, user, PROFILE, "through-git", {"spec": {"rollout": {"strategy": "Direct"}}})
+
+    assert refusal(0, "without-approval", STAGING) in direct("without-approval").text
+    assert direct("approver-of-staging").accepted
+
+
 def test_an_author_must_be_allowed_to_create_pods_where_the_trials_run(cluster: ApiServer) -> None:
     answer = _create(cluster, "without-pods", resource(EXPERIMENT))
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 import yaml
-from support.api_server import ApiServer
+from support.api_server import Answer, ApiServer
 
 RESOURCES = Path(__file__).parents[1] / "data" / "resources"
 KINDS = sorted(path.stem for path in RESOURCES.glob("*.yaml"))
@@ -770,6 +770,24 @@ def test_a_stage_that_has_begun_keeps_its_name_its_namespace_and_its_place(
 
     assert answer.accepted == accepted, answer.text
     assert accepted or "spec.rollout.stages: Invalid value: a stage that has begun keeps its name" in answer.text
+
+
+def test_a_stage_that_starts_anew_may_be_missing_where_others_that_follow_it_have_begun(api_server: ApiServer) -> None:
+    body = resource(PROFILE, {})
+    body["metadata"]["name"] = "anew"
+    assert api_server.apply(body).accepted
+
+    def told(stages: str) -> Answer:
+        status = f'{{"status": {{"stages": {stages}}}}}'
+        return api_server.run("patch", "gpp", "anew", "--subresource=status", "--type=merge", "-p", status)
+
+    production = '{"name": "production", "phase": "Promoted"}'
+    assert told(f'[{{"name": "staging", "phase": "RolledBack"}}, {production}]').accepted
+    for stages in (f"[{production}]", f'[{production}, {{"name": "staging", "phase": "Progressing"}}]'):
+        answer = told(stages)
+        assert answer.accepted, answer.text
+    body["spec"]["rollout"]["stages"][1]["namespace"] = "elsewhere"
+    assert not api_server.apply(body).accepted
 
 
 @pytest.mark.parametrize(

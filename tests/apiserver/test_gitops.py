@@ -13,6 +13,7 @@ from apiserver.test_reconcilers import drive
 from apiserver.test_rollback import kill_the_judge, one_pass
 from cotune.cluster.kinds import CONTROLLER_REVISION, DEPLOYMENT, GRANT, PROFILE
 from cotune.cluster.objects import Object
+from cotune.cluster.revisions import Revisions
 from support.api_server import ApiServer
 from support.command_line import cotune
 from support.played_cluster import PlayedObjects, connected, deployment, eventually, new_namespace, within
@@ -283,6 +284,79 @@ def test_a_stage_through_git_that_fails_says_what_to_revert_and_is_back_when_it_
         await until_phase(objects, namespace, "RolledBack")
         assert await templates(objects, namespace) == before
         assert (await conditions_of(objects, namespace))["Stalled"][0] == "False"
+
+    within(api_server, scenario)
+
+
+async def ask_for_the_first_revision(objects: PlayedObjects, namespace: str) -> str:
+    """By `toRevision`; the message of the refusal."""
+    stages = (await objects.get(PROFILE, namespace, "p"))["spec"]["rollout"]["stages"]
+    found = await objects.list(CONTROLLER_REVISION, namespace, OURS)
+    stages[0]["toRevision"] = min(found, key=lambda it: int(it["revision"]))["metadata"]["name"]
+    await objects.merge(PROFILE, namespace, "p", {"spec": {"rollout": {"stages": stages}}})
+    objects.asked.clear()
+    return await until_reason(objects, namespace, "Stalled", "ManagedByGitOps")
+
+
+def test_a_stage_is_taken_to_no_revision_where_git_has_got_the_fields_meanwhile(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await kept_stage(objects, namespace, ARGO_CD)
+        await ARGO_CD.sync(objects, namespace, size=None, replicas=None)
+        await until_phase(objects, namespace, "Promoted")
+        await ARGO_CD.sync(objects, namespace, size="tiny")
+        before = await templates(objects, namespace)
+
+        message = await ask_for_the_first_revision(objects, namespace)
+
+        assert "Argo CD" in message
+        assert writes_to_workloads(objects) == []
+        assert await templates(objects, namespace) == before
+        assert await phase_of(objects, namespace) == "Promoted"
+
+    within(api_server, scenario)
+
+
+def test_a_stage_through_git_is_taken_to_no_revision(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await kept_stage(objects, namespace, KUSTOMIZE, "Git")
+        await until_reason(objects, namespace, "Progressing", "AwaitingCommit")
+        await KUSTOMIZE.sync(objects, namespace, size="tiny")
+        await until_phase(objects, namespace, "Promoted")
+
+        message = await ask_for_the_first_revision(objects, namespace)
+
+        assert "takes its values from Git" in message
+        assert await phase_of(objects, namespace) == "Promoted"
+
+    within(api_server, scenario)
+
+
+def test_a_stage_through_git_that_is_aborted_costs_no_downtime(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await kept_stage(objects, namespace, KUSTOMIZE, "Git")
+        await until_reason(objects, namespace, "Progressing", "AwaitingCommit")
+        await KUSTOMIZE.sync(objects, namespace, size="tiny")
+        await until_phase(objects, namespace, "Progressing", broken="tiny")
+        await objects.merge(PROFILE, namespace, "p", {"spec": {"rollout": {"abort": True}}})
+
+        await until_phase(objects, namespace, "RollingBack", broken="tiny")
+        await one_pass(objects, namespace)
+
+        assert (await stage_of(objects, namespace)).downtime is None
+
+    within(api_server, scenario)
+
+
+def test_what_came_with_a_commit_and_never_stood_ready_is_nowhere_to_go_back_to(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await kept_stage(objects, namespace, KUSTOMIZE, "Git")
+        await KUSTOMIZE.sync(objects, namespace, size="tiny")
+
+        await until_phase(objects, namespace, "RollingBack", broken="tiny")
+
+        records = await Revisions(objects, namespace).stored()
+        assert records
+        assert [it.name for it in records if it.was_found] == []
 
     within(api_server, scenario)
 

@@ -126,6 +126,17 @@ def test_a_stage_that_starts_anew_has_not_begun_and_those_before_it_stay_promote
     assert retried(spec, anew) is None
 
 
+@pytest.mark.parametrize(("second", "starts"), [(PROMOTED, True), (BAKING, False), (ProfilePhase.DEGRADED, False)])
+def test_a_stage_starts_anew_once_those_behind_it_have_come_to_their_end(second: ProfilePhase, starts: bool) -> None:
+    both = status(ROLLED_BACK, second)
+
+    anew = retried(after(retry(SPEC, both)), both)
+
+    assert (anew is not None) is starts
+    if anew is not None:
+        assert [it.name for it in anew.stages] == ["production"]
+
+
 @pytest.mark.parametrize(("used", "starts"), [(0, True), (1, True), (2, False)])
 def test_retries_are_used_up_one_by_one(used: int, starts: bool) -> None:
     twice = SPEC.model_copy(update={"rollout": SPEC.rollout.model_copy(update={"retries": 2})})

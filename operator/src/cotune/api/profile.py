@@ -210,9 +210,11 @@ class ProfileSpec(ApiModel):
 
 
 BEGUN_STAGES_STAY = Rule(
-    "!has(oldSelf.status) || !has(oldSelf.status.stages) || oldSelf.status.stages.all(i, s, "
-    "i < size(self.spec.rollout.stages) && self.spec.rollout.stages[i].name == s.name && "
-    "self.spec.rollout.stages[i].__namespace__ == oldSelf.spec.rollout.stages[i].__namespace__)",
+    # By name: one that starts anew is missing from the status, where others that follow it stand.
+    "!has(oldSelf.status) || !has(oldSelf.status.stages) || oldSelf.spec.rollout.stages.all(i, o, "
+    "!oldSelf.status.stages.exists(s, s.name == o.name) || "
+    "i < size(self.spec.rollout.stages) && self.spec.rollout.stages[i].name == o.name && "
+    "self.spec.rollout.stages[i].__namespace__ == o.__namespace__)",
     "a stage that has begun keeps its name, its namespace and its place: delete the profile to take it back",
     ".spec.rollout.stages",
 )
@@ -229,7 +231,8 @@ STRATEGY_STAYS = Rule(
 
 REVISIONS_OF_BEGUN_STAGES = Rule(
     "self.spec.rollout.stages.all(s, !has(s.toRevision) || "
-    "has(self.status) && has(self.status.stages) && self.status.stages.exists(it, it.name == s.name))",
+    "has(self.status) && has(self.status.stages) && "
+    "self.status.stages.exists(it, it.name == s.name && it.phase != 'Pending'))",
     "toRevision is for a stage that has begun: before, nothing of this profile is there to be taken back",
     ".spec.rollout.stages",
 )

@@ -1,20 +1,21 @@
 """What becomes of a stage's `toRevision`: a look, a rehearsal, the revisions that are needed; then it is a way back."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from cotune.api.grant import GrantSpec
-from cotune.api.profile import AskedOutcome, ProfilePhase, ProfileSpec, Stage, StageStatus
+from cotune.api.profile import AskedOutcome, ProfilePhase, ProfileSpec, Stage, StageStatus, Strategy
 from cotune.cluster.kinds import GRANT, PROFILE
 from cotune.cluster.objects import REFUSALS, ApiError, ForbiddenError, Object, Objects
 from cotune.cluster.revisions import Revisions
 from cotune.cluster.workloads import Workload, Workloads
+from cotune.handlers.from_git import MANAGED, keepers_of, undone
 from cotune.handlers.rivals import rival_of
 from cotune.rollout.beginning import unfit
 from cotune.rollout.progress import in_the_middle
 from cotune.rollout.state import Revision, StoredRevision, WorkloadRevision
-from cotune.rollout.targets import Refusal, not_granted
+from cotune.rollout.targets import Refusal, ignored_by_git_ops, not_granted
 from cotune.rollout.to_revision import answered, choose, completed, is_present, taken_back
 
 
@@ -49,6 +50,9 @@ class AskedRevisions:
         self, body: Object, spec: ProfileSpec, stage: Stage, state: StageStatus, wanted: str, now: datetime
     ) -> StageStatus | Refusal:
         namespace = stage.namespace
+        if spec.rollout.strategy is Strategy.GIT:
+            message = f"namespace {namespace} takes its values from Git: commit those of revision {wanted} there"
+            return Refusal(MANAGED, message)
         if state.phase is ProfilePhase.ROLLING_BACK:
             message = f"stage {stage.name} is on its way back to revision {state.last_good_revision}: that ends first"
             return answered(state, wanted, AskedOutcome.WAITING, "WaitingForWayBack", message, now)
@@ -71,7 +75,8 @@ class AskedRevisions:
                 "abort it, or wait"
             )
             return answered(state, wanted, AskedOutcome.WAITING, "WaitingForProfile", message, now)
-        return await self._take(body, stage, state, chosen, stored, now)
+        ignored = ignored_by_git_ops(chosen, body["metadata"]["namespace"], grants)
+        return await self._take(body, stage, state, chosen, stored, ignored, now)
 
     async def _take(
         self,
@@ -80,6 +85,7 @@ class AskedRevisions:
         state: StageStatus,
         chosen: StoredRevision,
         stored: "list[StoredRevision]",
+        ignored: Collection[str],
         now: datetime,
     ) -> StageStatus | Refusal:
         """Rehearse it, and store what is there if it is well: somebody may want to come back to it."""
@@ -104,6 +110,9 @@ class AskedRevisions:
         if is_present(goal, observed):
             message = f"namespace {stage.namespace} has revision {chosen.name} already"
             return answered(state, chosen.name, AskedOutcome.ALREADY_THERE, "AlreadyThere", message, now)
+        touched = {it.component: it.values.keys() for it in goal.workloads}
+        if (git := undone(stage, found, keepers_of(found, touched, ignored))) is not None:
+            return Refusal(git.reason, git.message)
         for it in goal.workloads:
             await workloads.rehearse(found[it.component], it.values, chosen.markers[it.component])
         last_good = await self._stored(body, stage, chosen, goal, found)

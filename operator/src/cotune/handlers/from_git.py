@@ -1,10 +1,11 @@
 """What a pass does for workloads that a GitOps tool keeps, and for stages whose values come through Git."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import datetime
 
 from cotune.api.conditions import with_condition
+from cotune.api.grant import GrantTarget, WorkloadRef
 from cotune.api.profile import ProfilePhase, ProfileSpec, ProfileStatus, Stage, StageStatus
 from cotune.cluster.objects import Object, Objects
 from cotune.cluster.revisions import Revisions, StoredRevision
@@ -20,11 +21,18 @@ MANAGED = "ManagedByGitOps"
 
 def keepers(spec: ProfileSpec, found: Mapping[str, Workload]) -> dict[str, Kept]:
     """Who keeps which component's workload as Git has it; what its owner says is ignored does not count as Git's."""
+    variables = {name: {it.env for it in spec.changes if it.component == name} for name in found}
+    return keepers_of(found, variables, {name for name, it in found.items() if it.target.ignored_by_git_ops})
+
+
+def keepers_of(
+    found: Mapping[str, Workload], variables: Mapping[str, Collection[str]], ignored: Collection[str]
+) -> dict[str, Kept]:
+    """The same for any variables of the workloads, by component; of the `ignored` ones no field counts as Git's."""
     kept_by: dict[str, Kept] = {}
     for name, it in found.items():
-        variables = {change.env for change in spec.changes if change.component == name}
-        if (keeper := kept(it.deployment, it.target.container, variables)) is not None:
-            kept_by[name] = replace(keeper, fields=()) if it.target.ignored_by_git_ops else keeper
+        if (keeper := kept(it.deployment, it.target.container, variables[name])) is not None:
+            kept_by[name] = replace(keeper, fields=()) if name in ignored else keeper
     return kept_by
 
 
@@ -104,6 +112,7 @@ async def recorded(
         before = await revisions.find(state.last_good_revision or "")
         target = await revisions.find(state.revision or "")
         is_known = before is not None and target is not None
+        is_known = is_known and _places(before) == {name: _place(it.target) for name, it in found.items()}
         if is_known and (shows_any(spec.changes, observed) or _values(before) == _values_of(current)):
             return state
     targets = {name: it.target for name, it in found.items()}
@@ -111,7 +120,9 @@ async def recorded(
     metadata = body["metadata"]
     profile = f"{metadata['namespace']}/{metadata['name']}"
     markers = {name: it.marker for name, it in found.items()}
-    last_good = await revisions.ensure(current, targets, markers, profile)
+    # What came with the commit may never have stood ready: it is the record of a moment, and nowhere to go back to.
+    is_good = all(it.is_ready and it.replicas for it in observed.values())
+    last_good = await revisions.ensure(current, targets, markers if is_good else None, profile)
     target = await revisions.ensure(after, targets, None, profile)
     marked = {it for it in markers.values() if it is not None}
     await revisions.prune(targets, {last_good.name, target.name, *marked})
@@ -129,6 +140,14 @@ def begun_from_git(state: StageStatus, now: datetime) -> StageStatus:
     message = f"from revision {state.last_good_revision} to {state.revision}, through Git"
     update = {"phase": ProfilePhase.PROGRESSING, "started_at": now, "phase_started_at": now, "message": message}
     return state.model_copy(update=update)
+
+
+def _places(stored: StoredRevision | None) -> Mapping[str, tuple[WorkloadRef, str]]:
+    return {name: _place(it) for name, it in stored.targets.items()} if stored is not None else {}
+
+
+def _place(target: GrantTarget) -> tuple[WorkloadRef, str]:
+    return target.workload_ref, target.container
 
 
 def _values(stored: StoredRevision | None) -> Mapping[str, Mapping[str, str | None]]:

@@ -68,6 +68,7 @@ from cotune.rollout.targets import Refusal, Targets, resolve
 from cotune.rollout.to_revision import refused, unanswered
 
 FINALIZER = "cotune.dev/rollout"
+_SERVER_ERROR = 500
 
 _POLL, _GUARD_POLL, _LATER = timedelta(seconds=0.5), timedelta(seconds=2), timedelta(seconds=5)
 
@@ -102,9 +103,23 @@ class ProfileReconciler:
             return await start_anew(self.objects, self.events, body, status, anew, now)
         asked = unanswered(spec, status) if not is_deleted else []
         answers = AskedRevisions(self.objects)
-        if told := [it for stage, old in asked if (it := await answers.answer(body, spec, stage, old, now)) != old]:
+        told: list[StageStatus] = []
+        failure: ApiError | None = None
+        for stage, old in asked:
+            try:
+                answer = await answers.answer(body, spec, stage, old, now)
+            except ApiError as error:
+                if error.status < _SERVER_ERROR:
+                    raise
+                failure = error  # One stage's question must not keep another one where it is.
+                continue
+            if answer != old:
+                told.append(answer)
+        if told:
             return await self._write_answers(body, spec, status, told, now)
         again = await self._go_through(body, spec, status, is_deleted, now)
+        if failure is not None:
+            raise failure
         # What was refused may be let by a grant, what waits by the end of something else.
         return again if not asked else min(again, _LATER) if again is not None else _LATER
 
@@ -425,6 +440,8 @@ class ProfileReconciler:
             why = why or _edited(state, last_good, target, found)
         if why and state.phase not in ON_THE_WAY_BACK:
             step = StageStep(ProfilePhase.ROLLING_BACK, why)
+            if spec.rollout.strategy is Strategy.GIT:
+                return step  # Nothing is stopped here, and nothing costs downtime that cotune could count.
         elif spec.rollout.strategy is Strategy.GIT:
             step = self._step_from_git(
                 spec, stage, state, last_good.revision, (target or last_good).revision, found, now

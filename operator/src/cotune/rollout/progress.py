@@ -108,10 +108,13 @@ def _outside_window(stage: Stage, now: datetime) -> Waiting | None:
 def retried(spec: ProfileSpec, status: ProfileStatus) -> ProfileStatus | None:
     """The status with which the stage that was taken back starts anew; None when none does.
 
-    What is known of that attempt goes: the stage has not begun, and everything is asked of it again.
+    What is known of that attempt goes: the stage has not begun, and everything is asked of it again. Another stage that
+    is in the middle of its change, or on its way back, comes to its end first.
     """
     failed = next((it for it in status.stages if it.phase is ProfilePhase.ROLLED_BACK), None)
     if failed is None or spec.rollout.abort or status.retries >= spec.rollout.retries:
+        return None
+    if any(it.phase in IN_PROGRESS for it in status.stages):
         return None
     if any(it.to_revision is not None for it in spec.rollout.stages if it.name == failed.name):
         return None

@@ -77,6 +77,19 @@ def not_granted(stored: StoredRevision, source: str, namespace: str, grants: Seq
     return None
 
 
+def ignored_by_git_ops(stored: StoredRevision, source: str, grants: Sequence[GrantSpec]) -> frozenset[str]:
+    """The components of a stored revision of whose workload the owner says today that its GitOps tool ignores them."""
+    theirs = [it for grant in _inviting(source, grants) for it in grant.targets if it.ignored_by_git_ops]
+    return frozenset(
+        name
+        for name, meant in stored.targets.items()
+        if any(
+            (it.component, it.workload_ref, it.container) == (name, meant.workload_ref, meant.container)
+            for it in theirs
+        )
+    )
+
+
 def _inviting(source: str, grants: Sequence[GrantSpec]) -> Sequence[GrantSpec]:
     return [
         it for it in grants if Permission.ROLLOUT in it.allow and any(origin.namespace == source for origin in it.from_)

@@ -21,7 +21,10 @@ from cotune.rollout.targets import Refusal
 
 
 def unanswered(spec: ProfileSpec, status: ProfileStatus) -> list[tuple[Stage, StageStatus]]:
-    """The stages whose `toRevision` is another than the one on record, was refused, or waits for something."""
+    """The stages whose `toRevision` is another than the one on record, was refused, or waits for something.
+
+    One that waits for Git has not begun: nothing of it is there to be taken anywhere.
+    """
     open_ = {AskedOutcome.REFUSED, AskedOutcome.WAITING}
 
     def is_open(stage: Stage, state: StageStatus) -> bool:
@@ -30,7 +33,11 @@ def unanswered(spec: ProfileSpec, status: ProfileStatus) -> list[tuple[Stage, St
             return stage.to_revision != (asked.revision if asked is not None else None)
         return asked.outcome in open_
 
-    return [(stage, state) for stage, state in begun(spec, status) if is_open(stage, state)]
+    return [
+        (stage, state)
+        for stage, state in begun(spec, status)
+        if state.phase is not ProfilePhase.PENDING and is_open(stage, state)
+    ]
 
 
 def refused(stages: Sequence[StageStatus]) -> AskedRevision | None:
