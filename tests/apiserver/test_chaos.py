@@ -17,7 +17,7 @@ ELSEWHERE = {"copied_stacks.ensure.create"}
 
 @pytest.fixture(scope="module")
 def campaign(api_server: ApiServer) -> Campaign:
-    return Campaign(api_server)
+    return Campaign(api_server.kubeconfig)
 
 
 def sample(undisturbed: Undisturbed) -> Iterator[Plan]:
@@ -46,7 +46,7 @@ def test_every_line_that_writes_belongs_to_a_job(campaign: Campaign) -> None:
 
 def test_a_run_whose_end_is_another_is_told_from_one_that_ends_the_same(campaign: Campaign) -> None:
     undisturbed = campaign.record("trial")
-    other = Campaign(campaign.server)
+    other = Campaign(campaign.kubeconfig)
     other.undisturbed["trial"] = Undisturbed(
         undisturbed.end | {"holder": "somebody"}, undisturbed.passed, undisturbed.sites, undisturbed.seconds
     )

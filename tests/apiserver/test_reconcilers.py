@@ -97,11 +97,18 @@ class Driven:
 
 
 async def drive(
-    objects: PlayedObjects, kind: Kind, namespace: str, name: str, one_pass: Pass, play: Play, dies_after: int | None
+    objects: PlayedObjects,
+    kind: Kind,
+    namespace: str,
+    name: str,
+    one_pass: Pass,
+    play: Play,
+    dies_after: int | None,
+    patience_seconds: float = 60,
 ) -> Driven:
     """Pass after pass until nothing is left to do; with `dies_after`, each of them dies after so many calls first."""
     driven = Driven()
-    deadline = asyncio.get_running_loop().time() + 60
+    deadline = asyncio.get_running_loop().time() + patience_seconds
     has_died = False
     while (body := await objects.find(kind, namespace, name)) is not None:
         assert asyncio.get_running_loop().time() < deadline, f"not over: {body.get('status')}"

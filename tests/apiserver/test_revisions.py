@@ -4,7 +4,7 @@ import pytest
 from cotune.api.grant import GrantSpec
 from cotune.cluster.kinds import CONTROLLER_REVISION
 from cotune.cluster.objects import NotFoundError
-from cotune.cluster.revisions import ANNOTATION_PROFILE, Revisions
+from cotune.cluster.revisions import ANNOTATION_PROFILE, LABELS, Revisions
 from cotune.rollout.state import Revision, WorkloadRevision
 from support.api_server import ApiServer
 from support.played_cluster import PlayedObjects, within
@@ -67,6 +67,25 @@ def test_a_revision_to_be_applied_marks_the_templates_with_its_own_name(api_serv
         stored = await revisions.ensure(TINY, TARGETS, None, "voice-lab/first")
 
         assert (await revisions.get(stored.name)).markers == {"judge": stored.name, "stt": stored.name}
+
+    within(api_server, scenario)
+
+
+def test_what_is_not_named_after_its_content_is_nobodys_way_back(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        revisions = Revisions(objects, namespace)
+        first = await revisions.ensure(SMALL, TARGETS, None, "voice-lab/first")
+        for name, data in (("cotune-0000000000", {"workloads": []}), ("mine", {"a": "b"}), ("empty", None)):
+            body = {"apiVersion": CONTROLLER_REVISION.api_version, "kind": CONTROLLER_REVISION.name, "revision": 7}
+            metadata = {"name": name, "namespace": namespace, "labels": dict(LABELS)}
+            more = {} if data is None else {"data": data}
+            await objects.create(CONTROLLER_REVISION, namespace, body | {"metadata": metadata} | more)
+
+            assert await revisions.find(name) is None
+
+        assert await revisions.stored() == [first]
+        await revisions.prune(TARGETS, ())
+        assert len(await objects.list(CONTROLLER_REVISION, namespace)) == 4
 
     within(api_server, scenario)
 

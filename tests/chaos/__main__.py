@@ -1,6 +1,10 @@
-"""`make chaos`: the operator is killed at every call that writes, and the API server fails it in every way."""
+"""`make chaos`: the operator is killed at every call that writes, and the API server fails it in every way.
+
+On a real API server with played kubelets, and for rollouts once more on a real kubelet.
+"""
 
 import argparse
+import asyncio
 import contextlib
 import json
 import logging
@@ -10,10 +14,11 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from chaos import real_kubelet
 from chaos.campaign import Campaign, Run, Undisturbed, plans, written_sites
 from chaos.faults import Fault, Plan
 from chaos.jobs import JOBS
@@ -23,55 +28,102 @@ from localcluster.supervisor import ProcessState, read_records
 from support.api_server import ApiServer, running_api_server
 
 _REPOSITORY = Path(__file__).parents[2]
-_PAUSES = "pauses"
+_PAUSES, _KUBELET = "pauses", "kubelet"
+_TELL_SECONDS = 5
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run it; 0: every outcome was the same as without."""
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
     parser.add_argument("--output", type=Path, default=_REPOSITORY / "build" / "chaos.json")
-    jobs_and_pauses = (*JOBS, _PAUSES)
-    parser.add_argument("--job", choices=jobs_and_pauses, action="append", help="only this one; may be repeated")
+    choices = (*JOBS, _PAUSES, _KUBELET)
+    parser.add_argument("--job", choices=choices, action="append", help="only this one; may be repeated")
     parser.add_argument("--points", type=int, default=20, help="moments at which a leader is held by SIGSTOP")
     parser.add_argument("--every-call", action="store_true", help="death each time that a point is passed")
     options = parser.parse_args(arguments)
-    chosen: list[str] = options.job or list(jobs_and_pauses)
-    jobs = [it for it in chosen if it != _PAUSES]
+    chosen: list[str] = options.job or list(choices)
+    jobs = [it for it in chosen if it in JOBS]
     logging.disable(logging.WARNING)  # What the reconcilers say of each of hundreds of runs.
     begun = time.monotonic()
-    runs: list[Run] = []
-    unreached: list[str] = []
-    report: dict[str, Any] = {}
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    with running_api_server("chaos", _REPOSITORY / "crds") as server:
-        campaign = Campaign(server, etcd_killer(f"chaos-{os.getpid()}"))
-        for job in jobs:
-            undisturbed = campaign.record(job)
-            todo = list(plans(undisturbed, True, options.every_call))
-            print(f"{job}: {undisturbed.seconds:.0f} s undisturbed, {len(todo)} faults", flush=True)
-            for plan in todo:
-                runs.append(campaign.run(job, plan))
-                if runs[-1].outcome != "same":
-                    print(f"  {plan}: {runs[-1].outcome}: {runs[-1].detail[:600]}", flush=True)
-            seconds = time.monotonic() - begun
-            unreached = _unreached(campaign) if jobs == list(JOBS) else []
-            report = _report(campaign.undisturbed, runs, unreached, seconds)
-            options.output.write_text(json.dumps(report, indent=1))
-        # The last, for it installs the chart, whose fence the runs before would have to pass.
-        pauses = _pauses(server, options.points) if _PAUSES in chosen else []
-        report |= {"pauses": [asdict(it) for it in pauses], "seconds": round(time.monotonic() - begun, 1)}
-        options.output.write_text(json.dumps(report, indent=1))
-    for line in _table(campaign.undisturbed, runs, unreached):
+    report = Report(options.output, begun)
+    if jobs or _PAUSES in chosen:
+        with running_api_server("chaos", _REPOSITORY / "crds") as server:
+            campaign = Campaign(server.kubeconfig, etcd=etcd_killer(f"chaos-{os.getpid()}"))
+            for job in jobs:
+                report.add(campaign, job, list(plans(campaign.record(job), True, options.every_call)))
+            if jobs == list(JOBS):
+                report.unreached = _unreached(campaign)
+            # The last, for it installs the chart, whose fence the runs before would have to pass.
+            report.pauses = _pauses(server, options.points) if _PAUSES in chosen else []
+    if _KUBELET in chosen:
+        with real_kubelet.node() as kubelet:
+            campaign = Campaign(
+                kubelet.instance.kubeconfig, real_kubelet.JOBS, kubelet=kubelet.hold, patience_seconds=600
+            )
+            for job in real_kubelet.JOBS:
+                todo = list(real_kubelet.plans(campaign.record(job)))
+                report.add(campaign, job, todo, lambda: asyncio.run(real_kubelet.until_idle(kubelet)))
+    report.write()
+    for line in report.table():
         print(line)
-    if pauses:
-        same = sum(it.outcome == "same" for it in pauses)
-        longest = max(it.failover_seconds for it in pauses)
-        print(
-            f"{same} of {len(pauses)} rollouts whose leader was held ended as without; failover {longest:.1f} s at most"
-        )
     print(f"{time.monotonic() - begun:.0f} s; {options.output}")
-    outcomes = [*(it.outcome for it in runs), *(it.outcome for it in pauses)]
-    return 1 if unreached or any(it != "same" for it in outcomes) else 0
+    return 0 if report.is_clean else 1
+
+
+@dataclass
+class Report:
+    """What has come of it so far, in a file as it goes on."""
+
+    output: Path
+    begun: float
+    """As `time.monotonic` has it."""
+    undisturbed: dict[str, Undisturbed] = field(default_factory=dict[str, Undisturbed])
+    runs: list[Run] = field(default_factory=list[Run])
+    unreached: list[str] = field(default_factory=list[str])
+    """Lines that write and that no job reaches; empty, too, when not all jobs were done."""
+    pauses: list[Pause] = field(default_factory=list[Pause])
+
+    def add(
+        self, campaign: Campaign, job: str, todo: Sequence[Plan], before: Callable[[], None] = lambda: None
+    ) -> None:
+        """Do a job with each of these faults."""
+        self.undisturbed[job] = undisturbed = campaign.record(job)
+        print(f"{job}: {undisturbed.seconds:.0f} s undisturbed, {len(todo)} faults", flush=True)
+        told = time.monotonic()
+        for number, plan in enumerate(todo):
+            before()
+            run = campaign.run(job, plan)
+            self.runs.append(run)
+            if run.outcome != "same":
+                print(f"  {plan}: {run.outcome}: {run.detail[:600]}", flush=True)
+            if time.monotonic() - told > _TELL_SECONDS:
+                told = time.monotonic()
+                print(f"  {number + 1} of {len(todo)}", flush=True)
+        self.write()
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether every outcome was the same as without."""
+        outcomes = [*(it.outcome for it in self.runs), *(it.outcome for it in self.pauses)]
+        return not self.unreached and all(it == "same" for it in outcomes)
+
+    def write(self) -> None:
+        """As JSON."""
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        report = _report(self.undisturbed, self.runs, self.unreached, time.monotonic() - self.begun)
+        self.output.write_text(json.dumps(report | {"pauses": [asdict(it) for it in self.pauses]}, indent=1))
+
+    def table(self) -> list[str]:
+        """Lines to print."""
+        lines = _table(self.undisturbed, self.runs, self.unreached)
+        if self.pauses:
+            same = sum(it.outcome == "same" for it in self.pauses)
+            longest = max(it.failover_seconds for it in self.pauses)
+            lines.append(
+                f"{same} of {len(self.pauses)} rollouts whose leader was held ended as without; "
+                f"failover {longest:.1f} s at most"
+            )
+        return lines
 
 
 def _pauses(server: ApiServer, points: int) -> list[Pause]:

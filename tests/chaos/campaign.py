@@ -4,15 +4,13 @@ import ast
 import asyncio
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from chaos.faults import WRITES, Fault, FaultyObjects, Plan, Point, Site
-from chaos.jobs import JOBS
+from chaos.jobs import JOBS, Job
 from cotune.cluster.objects import Object
-from support.api_server import ApiServer
 from support.played_cluster import new_namespace
 
 _SOURCES = Path(__file__).parents[2] / "operator" / "src" / "cotune"
@@ -48,9 +46,14 @@ class Run:
 class Campaign:
     """Jobs against one API server."""
 
-    server: ApiServer
-    etcd: Any = None
+    kubeconfig: Path
+    jobs: Mapping[str, Job] = field(default_factory=lambda: JOBS)
+    etcd: Callable[[], None] | None = None
     """Called to kill etcd; it starts again by itself."""
+    kubelet: Callable[[], None] | None = None
+    """Called to hold the kubelet; it starts again by itself. None: kubelets are played."""
+    patience_seconds: float = 120
+    """For one run."""
     undisturbed: dict[str, Undisturbed] = field(default_factory=dict[str, Undisturbed])
 
     def record(self, job: str) -> Undisturbed:
@@ -80,7 +83,7 @@ class Campaign:
         return Run(job, plan, "differs" if differing else "same", detail, seconds)
 
     async def _do(self, job: str, plan: Plan | None) -> tuple[Object, FaultyObjects]:
-        objects = await FaultyObjects.connect(self.server.kubeconfig)
+        objects = await FaultyObjects.connect(self.kubeconfig)
         assert isinstance(objects, FaultyObjects)
         try:
             namespace = await new_namespace(objects)
@@ -88,8 +91,10 @@ class Campaign:
             objects.plan = plan
             if self.etcd is not None:
                 objects.restart_etcd = self.etcd
-            async with asyncio.timeout(120):
-                return await JOBS[job](objects, namespace), objects
+            if self.kubelet is not None:
+                objects.has_kubelet, objects.hold_kubelet = True, self.kubelet
+            async with asyncio.timeout(self.patience_seconds):
+                return await self.jobs[job](objects, namespace), objects
         finally:
             await objects.close()
 

@@ -33,6 +33,7 @@ class Fault(StrEnum):
     UNANSWERED = "committed, and no answer in time"
     STALE = "a list as it was before"
     ETCD = "etcd is killed and starts again"
+    KUBELET = "the kubelet stands still for a minute"
 
 
 WRITES = (Fault.DIES_BEFORE, Fault.DIES_AFTER, Fault.CONFLICT, Fault.TOO_MANY, Fault.BROKEN, Fault.UNANSWERED)
@@ -103,6 +104,7 @@ class FaultyObjects(PlayedObjects):
         self.sites: set[Site] = set()
         self.has_happened = False
         self.restart_etcd: Callable[[], None] = lambda: None
+        self.hold_kubelet: Callable[[], None] = lambda: None
         self.is_ill = False
         """Errors of the API server are to be expected, for everybody."""
         self._answers: dict[str, list[bytes]] = {}
@@ -165,6 +167,9 @@ class FaultyObjects(PlayedObjects):
             case Fault.ETCD:
                 self.is_ill = True
                 await asyncio.to_thread(self.restart_etcd)
+                return await send()
+            case Fault.KUBELET:
+                self.hold_kubelet()
                 return await send()
 
     async def _patiently(

@@ -78,7 +78,7 @@ async def trial_on_a_failing_card(objects: PlayedObjects, namespace: str) -> Obj
 async def rollout(objects: PlayedObjects, namespace: str, broken: bool = False) -> Object:
     """A profile over staging and production; with `broken`, its values let nothing start."""
     production = await new_namespace(objects)
-    return await _rollout(objects, namespace, {"staging": namespace, "production": production}, broken)
+    return await roll_out(objects, namespace, {"staging": namespace, "production": production}, broken)
 
 
 async def rollback(objects: PlayedObjects, namespace: str) -> Object:
@@ -97,7 +97,7 @@ async def rollout_over_old_revisions(objects: PlayedObjects, namespace: str) -> 
     for minutes in range(1, RECORDS_KEPT + 2):
         ended = datetime(2026, 1, 1, 12, tzinfo=UTC) - timedelta(minutes=minutes)
         await Downtimes(objects, namespace).record(Outage("x/old", "only", ended, ended), "old")
-    end = await _rollout(objects, namespace, {"only": namespace}, broken=False, is_made=True)
+    end = await roll_out(objects, namespace, {"only": namespace}, broken=False, is_made=True)
     # One more may stay until the next stage: what is listed may be older than the newest.
     kept = end.pop("revisions")["only"]
     [stage] = (await objects.get(PROFILE, namespace, "p"))["status"]["stages"]
@@ -112,7 +112,7 @@ async def rollout_over_old_revisions(objects: PlayedObjects, namespace: str) -> 
 
 async def rollback_to_a_revision(objects: PlayedObjects, namespace: str) -> Object:
     """A promoted stage that is taken back to what it had before, and forth again."""
-    end = await _rollout(objects, namespace, {"only": namespace}, broken=False)
+    end = await roll_out(objects, namespace, {"only": namespace}, broken=False)
     [stage] = (await objects.get(PROFILE, namespace, "p"))["status"]["stages"]
     taken: list[Object] = []
     for revision in (stage["lastGoodRevision"], stage["revision"]):
@@ -207,9 +207,24 @@ JOBS: Mapping[str, Job] = {
 }
 
 
-async def _rollout(
-    objects: PlayedObjects, namespace: str, stages: Mapping[str, str], broken: bool, is_made: bool = False
+async def roll_out(
+    objects: PlayedObjects,
+    namespace: str,
+    stages: Mapping[str, str],
+    broken: bool,
+    is_made: bool = False,
+    patience_seconds: int = 60,
 ) -> Object:
+    """A profile over these stages, by name and namespace, until it is over.
+
+    Args:
+        objects: plays the kubelets unless it has one.
+        namespace: of the profile.
+        stages: the namespaces.
+        broken: the values let nothing start; of what a real kubelet starts, its maker has seen to that.
+        is_made: workloads and grants are there.
+        patience_seconds: the readiness deadline, and how long the whole may take.
+    """
     for stage in stages.values():
         if not is_made:
             await create_stage(objects, stage)
@@ -221,7 +236,7 @@ async def _rollout(
     body["metadata"] = {"name": "p", "namespace": namespace}
     body["spec"]["changes"][0] |= {"from": "small", "to": "tiny"}
     # A guard would go on looking after the promotion: the job is over then.
-    times = {"readinessDeadlineSeconds": 60, "bakeSeconds": 0, "guardSeconds": 0}
+    times = {"readinessDeadlineSeconds": patience_seconds, "bakeSeconds": 0, "guardSeconds": 0}
     body["spec"]["rollout"] = {
         "stages": [{"name": name, "namespace": stage, **times} for name, stage in stages.items()]
     }
@@ -233,12 +248,13 @@ async def _rollout(
     async def play() -> None:
         phases = await _phases(objects, namespace)
         for number, (name, stage) in enumerate(stages.items()):
-            await play_workloads(objects, stage, broken)
+            if not objects.has_kubelet:
+                await play_workloads(objects, stage, broken)
             earlier = list(stages)[:number]
             if any(phases.get(it) != "Promoted" for it in earlier):
                 assert await templates(objects, stage) == before[name], f"{name} was touched before {earlier}"
 
-    await drive(objects, PROFILE, namespace, "p", one_pass, play, None)
+    await drive(objects, PROFILE, namespace, "p", one_pass, play, None, patience_seconds)
     after = await objects.get(PROFILE, namespace, "p")
     return {
         "phase": after["status"]["phase"],

@@ -3,10 +3,10 @@
 import re
 
 import pytest
-from localcluster.binaries import ARGO_ROLLOUTS, KUBERNETES, MODULES, Module, content_key, required_version
+from localcluster.binaries import KUBERNETES, MODULES, ON_REQUEST, Module, content_key, required_version
 
 
-@pytest.mark.parametrize("module", [*MODULES, ARGO_ROLLOUTS], ids=lambda module: module.name)
+@pytest.mark.parametrize("module", [*MODULES, *ON_REQUEST], ids=lambda module: module.name)
 def test_every_module_reports_the_version_it_requires(module: Module) -> None:
     if module.version_of is not None:
         assert required_version((module.folder / "go.mod").read_text(), module.version_of).startswith("v")
@@ -21,8 +21,8 @@ def test_staging_modules_are_of_the_same_release_as_kubernetes() -> None:
 
 
 def test_the_key_depends_on_the_build_settings() -> None:
-    keys = {content_key(module) for module in MODULES}
-    assert len(keys) == len(MODULES)
+    keys = {content_key(module) for module in (*MODULES, *ON_REQUEST)}
+    assert len(keys) == len((*MODULES, *ON_REQUEST))
 
 
 def test_a_version_that_is_not_required_is_an_error() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import yaml
 from cotune.api.experiment import Outcome
-from cotune.api.profile import ProfilePhase, ProfileSpec, StageStatus
+from cotune.api.profile import ProfilePhase, ProfileSpec, StageStatus, Strategy
 from cotune.cli import get, history, verbs
 from cotune.cli.__main__ import main
 from cotune.report.resources import Experiment, Profile
@@ -25,7 +25,7 @@ def test_the_profile_is_watched_approved_paused_and_taken_back_by_its_real_names
         "Approve production",
         "Pause",
         "Roll back a stage in progress",
-        "Undo promoted stages",
+        "Take staging back",
         "See what was there before",
     ]
     where = "voice-21c756 -n voice-lab"
@@ -33,6 +33,8 @@ def test_the_profile_is_watched_approved_paused_and_taken_back_by_its_real_names
     assert command(found, "Approve production") == f"kubectl cotune approve {where} --stage production"
     assert command(found, "Pause") == f"kubectl cotune pause {where}"
     assert command(found, "Roll back a stage in progress") == f"kubectl cotune abort {where}"
+    back = "--stage staging --to-revision cotune-0123456789"
+    assert command(found, "Take staging back") == f"kubectl cotune rollback {where} {back}"
     assert command(found, "See what was there before") == f"kubectl cotune history {where}"
     assert [(it.name, it.phase) for it in found.stages] == [("staging", "Promoted"), ("production", "AwaitingApproval")]
 
@@ -48,16 +50,8 @@ def test_the_commands_are_ones_that_the_command_line_knows(voice: Played, monkey
     lines = [it.command for it in rollout_guide(experiment(voice), Outcome.BETTER).instructions]
     words = [shlex.split(it)[2:] for it in lines if it.startswith("kubectl cotune ")]
 
-    assert [main(it) for it in words] == [0] * 5
-    assert run == ["voice-21c756"] * 5
-
-
-def test_undoing_is_a_valid_profile_of_the_former_values_for_the_promoted_stages(voice: Played) -> None:
-    found = rollout_guide(experiment(voice), Outcome.BETTER)
-
-    spec = applied(command(found, "Undo promoted stages"))
-    assert [(it.env, it.from_, it.to) for it in spec.changes] == [("ASR_WHISPER_SIZE", "tiny", "small")]
-    assert [it.namespace for it in spec.rollout.stages] == ["voice-staging"]
+    assert [main(it) for it in words] == [0] * 6
+    assert run == ["voice-21c756"] * 6
 
 
 def test_a_stage_that_was_promoted_is_not_approved_again(voice: Played) -> None:
@@ -71,15 +65,15 @@ def test_a_stage_that_was_promoted_is_not_approved_again(voice: Played) -> None:
     assert "Approve production" not in [it.title for it in found.instructions]
 
 
-def test_former_values_that_are_not_known_are_not_guessed(voice: Played) -> None:
+def test_what_came_through_git_goes_back_through_git(voice: Played) -> None:
     whole = experiment(voice)
     profile = _profile(whole)
-    changes = tuple(it.model_copy(update={"from_": None}) for it in profile.spec.changes)
-    spec = profile.spec.model_copy(update={"changes": changes})
+    rollout = profile.spec.rollout.model_copy(update={"strategy": Strategy.GIT})
+    spec = profile.spec.model_copy(update={"rollout": rollout})
 
     found = rollout_guide(replace(whole, profile=replace(profile, spec=spec)), Outcome.BETTER)
 
-    assert command(found, "Undo promoted stages") == ""
+    assert command(found, "Take staging back") == ""
 
 
 def test_a_winner_without_a_profile_gets_a_manifest_to_fill_in(voice: Played) -> None:
@@ -116,7 +110,9 @@ def test_a_malicious_name_stays_one_word_of_the_command(voice: Played) -> None:
     found = rollout_guide(replace(whole, namespace=evil, profile=replace(_profile(whole), name=evil)), Outcome.BETTER)
 
     assert shlex.split(command(found, "Watch it")) == ["kubectl", "cotune", "get", "profile", evil, "-n", evil, "-w"]
-    lines = command(found, "Undo promoted stages").splitlines()
+    unmade = replace(whole, namespace=evil, name=evil, profile=None)
+    unmade = replace(unmade, status=whole.status.model_copy(update={"profile": None}))
+    lines = command(rollout_guide(unmade, Outcome.BETTER), "Make a profile").splitlines()
     assert [number for number, it in enumerate(lines) if it == "EOF"] == [len(lines) - 1]
 
 

@@ -44,6 +44,16 @@ class ApiServer:
     def apply(self, manifest: dict[str, Any], *options: str) -> Answer:
         return self.run("apply", *options, "-f", "-", text=json.dumps(manifest))
 
+    def define_resources(self, crds: Path) -> None:
+        """Apply a folder of CRDs, and wait until they are served."""
+        applied = self.run("apply", "-f", str(crds))
+        assert applied.accepted, applied.text
+        waited = self.run("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        assert waited.accepted, waited.text
+        # An established kind is still refused with 429 for a moment; kubectl asks again until it is served.
+        served = self.run("get", "gae,gt,gpp,gtg", "--all-namespaces")
+        assert served.accepted, served.text
+
 
 @contextmanager
 def running_api_server(name: str, crds: Path) -> Generator[ApiServer]:
@@ -53,13 +63,7 @@ def running_api_server(name: str, crds: Path) -> Generator[ApiServer]:
     try:
         cluster.up(instance, Topology(node_names=(), card=DEFAULT_CARD), cache)
         server = ApiServer(api_programs(ensure_built(KUBERNETES, cache)) / "kubectl", instance.kubeconfig)
-        applied = server.run("apply", "-f", str(crds))
-        assert applied.accepted, applied.text
-        waited = server.run("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-        assert waited.accepted, waited.text
-        # An established kind is still refused with 429 for a moment; kubectl asks again until it is served.
-        served = server.run("get", "gae,gt,gpp,gtg", "--all-namespaces")
-        assert served.accepted, served.text
+        server.define_resources(crds)
         yield server
     finally:
         cluster.down(instance)

@@ -52,6 +52,8 @@ class PlayedObjects(Objects):
         """What the API server, a webhook or a kubelet has against a call."""
         self.created: list[str] = []
         """Kind, namespace and name of all that was created."""
+        self.has_kubelet = False
+        """The logs are a kubelet's."""
 
     def is_retried(self, error: Exception) -> bool:
         """Whether a pass may end with this, for the work queue looks again. It would with any; a test expects few."""
@@ -67,7 +69,7 @@ class PlayedObjects(Objects):
         self.asked.append((method, path))
         if (refusal := self.refuse(Call(method, path, ("dryRun", "All") in query))) is not None:
             raise refusal
-        if path.endswith("/log"):
+        if path.endswith("/log") and not self.has_kubelet:
             played = self.previous_logs if ("previous", "true") in query else self.logs
             return played.get(path.split("/")[-2], "").encode()
         answer = await super()._request(method, path, body, query, content_type)
@@ -112,14 +114,16 @@ async def new_namespace(objects: Objects) -> str:
     return name
 
 
-async def eventually(holds: Callable[[], Awaitable[bool]], what: str) -> None:
+async def eventually(
+    holds: Callable[[], Awaitable[bool]], what: str, patience_seconds: float = _PATIENCE_SECONDS
+) -> None:
     """Wait until something holds.
 
     :raises AssertionError: it does not for too long.
     """
-    deadline = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
+    deadline = asyncio.get_running_loop().time() + patience_seconds
     while not await holds():
-        assert asyncio.get_running_loop().time() < deadline, f"after {_PATIENCE_SECONDS} s still not: {what}"
+        assert asyncio.get_running_loop().time() < deadline, f"after {patience_seconds} s still not: {what}"
         await asyncio.sleep(_POLL_SECONDS)
 
 

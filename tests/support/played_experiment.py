@@ -180,7 +180,7 @@ class _Player:
             phase=ProfilePhase.AWAITING_APPROVAL,
             stage="production",
             stages=(
-                StageStatus(name="staging", phase=ProfilePhase.PROMOTED),
+                StageStatus(name="staging", phase=ProfilePhase.PROMOTED, last_good_revision="cotune-0123456789"),
                 StageStatus(name="production", phase=ProfilePhase.AWAITING_APPROVAL, message="approval is Manual"),
             ),
         )

@@ -86,8 +86,11 @@ KWOK = Module(
     estimate="2 to 4 minutes",
 )
 """No part of the cluster: plays the kubelet of nodes that are not there, for `make bench-memory`."""
+
 _API_PROGRAMS = ("etcd", "kube-apiserver", "kubectl")
 MODULES = (KUBERNETES, CONTAINERD, COREDNS, HELM, PAUSE)
+ON_REQUEST = (ARGO_ROLLOUTS, KWOK)
+"""Modules that are no part of the cluster, and only built for whoever names them."""
 
 
 def ensure_built(module: Module, cache: Cache) -> Path:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from localcluster import cluster
 from localcluster.api import is_ready
 from localcluster.binaries import CONTAINERD, MODULES, ensure_built
+from localcluster.binaries import ON_REQUEST as PROGRAMS_ON_REQUEST
 from localcluster.errors import LocalClusterError
 from localcluster.images import ON_REQUEST, ImageBuilder, load
 from localcluster.locations import Cache, Instance
@@ -108,7 +109,7 @@ def _build_images(options: argparse.Namespace) -> list[Image]:
 
 def _programs(options: argparse.Namespace) -> int:
     cache = Cache.from_environment()
-    modules = {module.name: module for module in MODULES}
+    modules = {module.name: module for module in (*MODULES, *PROGRAMS_ON_REQUEST)}
     if unknown := sorted(set(options.modules) - set(modules)):
         raise LocalClusterError(f"no program {', '.join(unknown)}: choose from {', '.join(modules)}")
     folders = [ensure_built(modules[name], cache) for name in options.modules]
@@ -167,6 +168,8 @@ def _parser() -> argparse.ArgumentParser:
 
     names = [module.name for module in MODULES]
     programs = commands.add_parser("programs", help="build programs and print their folders as a search path")
-    programs.add_argument("modules", nargs="*", default=names, metavar="NAME", help=f"default: {' '.join(names)}")
+    others = " ".join(module.name for module in PROGRAMS_ON_REQUEST)
+    words = f"default: {' '.join(names)}; on request: {others}"
+    programs.add_argument("modules", nargs="*", default=names, metavar="NAME", help=words)
     programs.set_defaults(run=_programs)
     return parser

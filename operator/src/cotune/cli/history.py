@@ -7,7 +7,7 @@ from cotune.api.profile import AskedOutcome, ProfilePhase, StageStatus
 from cotune.cli.session import DONE, Session, add_cluster_arguments, with_session
 from cotune.cluster.kinds import CONTROLLER_REVISION
 from cotune.cluster.objects import Object
-from cotune.cluster.revisions import ANNOTATION_PROFILE, LABELS, stored_revision
+from cotune.cluster.revisions import ANNOTATION_PROFILE, LABELS, is_genuine, stored_revision
 from cotune.rollout.to_revision import stood_ready
 
 _HEADER = ("NAMESPACE", "REVISION", "NAME", "CREATED", "FOR", "READY", "VALUES", "")
@@ -31,7 +31,8 @@ async def _history(session: Session, options: argparse.Namespace) -> int:
             is_asked = state.asked is not None and state.asked.outcome is AskedOutcome.TAKEN
             way_back = "what it was taken to, as asked for" if is_asked else "what it goes back to"
             marks = {state.revision: "what it applies", state.last_good_revision: way_back}
-        revisions = await session.objects.list(CONTROLLER_REVISION, stage.namespace, LABELS)
+        listed = await session.objects.list(CONTROLLER_REVISION, stage.namespace, LABELS)
+        revisions = [it for it in listed if is_genuine(it)]
         stored = [stored_revision(it) for it in revisions]
         anywhere = StageStatus(name=stage.name, phase=ProfilePhase.PENDING)
         ready = {it.name for it in stored if stood_ready(it, stored, state or anywhere)}

@@ -72,14 +72,19 @@ class Revisions:
         """A revision that was stored before.
 
         Raises:
-            NotFoundError: there is none of this name.
+            NotFoundError: there is none of this name, or it holds something else than what it is named after.
         """
-        return stored_revision(await self._objects.get(CONTROLLER_REVISION, self._namespace, name))
+        found = await self._objects.get(CONTROLLER_REVISION, self._namespace, name)
+        if not is_genuine(found):
+            raise NotFoundError(404, "NotFound", f"ControllerRevision {name} is not named after its content")
+        return stored_revision(found)
 
     async def stored(self) -> list[StoredRevision]:
         """All revisions of the namespace, the oldest first."""
-        found = await self._objects.list(CONTROLLER_REVISION, self._namespace, LABELS)
-        return sorted(map(stored_revision, found), key=lambda it: (it.number, it.name))
+        return sorted(map(stored_revision, await self._genuine()), key=lambda it: (it.number, it.name))
+
+    async def _genuine(self) -> list[Object]:
+        return [it for it in await self._objects.list(CONTROLLER_REVISION, self._namespace, LABELS) if is_genuine(it)]
 
     async def ensure(
         self,
@@ -120,7 +125,7 @@ class Revisions:
         workloads = {(name, it.workload_ref.name) for name, it in targets.items()}
         found = [
             it
-            for it in await self._objects.list(CONTROLLER_REVISION, self._namespace, LABELS)
+            for it in await self._genuine()
             if {(each["component"], each["workload"]) for each in it["data"]["workloads"]} == workloads
         ]
         newest_first = sorted(found, key=lambda it: -int(it["revision"]))
@@ -167,8 +172,13 @@ def _target(workload: Object) -> GrantTarget:
     )
 
 
+def is_genuine(body: Object) -> bool:
+    """Whether it is named after its content: with cotune's labels, anybody may have put anything there."""
+    return body["metadata"]["name"] == _name(body.get("data") or {})
+
+
 def stored_revision(body: Object) -> StoredRevision:
-    """A ControllerRevision of cotune's, as it was read."""
+    """A genuine ControllerRevision of cotune's, as it was read."""
     return _parse(body["metadata"]["name"], body["data"], int(body["revision"]))
 
 

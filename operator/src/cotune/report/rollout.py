@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from cotune.api.experiment import Outcome
-from cotune.api.profile import Approval, Change, ProfilePhase, Stage
+from cotune.api.profile import Approval, Change, ProfilePhase, Strategy
 from cotune.profiles.making import changes
 from cotune.report.resources import Experiment, Profile
 
@@ -60,7 +60,7 @@ def rollout_guide(experiment: Experiment, outcome: Outcome | None) -> RolloutGui
             "Make a profile",
             "The experiment has no profileTemplate, so no profile was made. Put the namespaces of your stages in place "
             "of NAMESPACE; each must have invited cotune with a GpuTuningGrant.",
-            _apply(_manifest(experiment, f"{experiment.name}-winner", changed, _order(experiment), None)),
+            _apply(_manifest(experiment, f"{experiment.name}-winner", changed, _order(experiment))),
         )
         return RolloutGuide("The winner is not on its way yet.", (), (own,))
     return RolloutGuide("There is nothing to roll out: what runs today stays.", (), ())
@@ -108,7 +108,7 @@ def _instructions(experiment: Experiment, profile: Profile) -> Iterator[Instruct
         "one begins. Stages that were promoted keep the new values.",
         _cotune("abort", profile.name, "-n", namespace),
     )
-    yield from _undo(experiment, profile, [it for it in stages if it.name in promoted] or list(stages))
+    yield from _undo(profile, namespace)
     yield Instruction(
         "See what was there before",
         "Every state that cotune applied or found is kept as a revision in the stage's namespace.",
@@ -116,35 +116,29 @@ def _instructions(experiment: Experiment, profile: Profile) -> Iterator[Instruct
     )
 
 
-def _undo(experiment: Experiment, profile: Profile, stages: Sequence[Stage]) -> Iterator[Instruction]:
-    """Promoted stages, by a profile of the former values; only where all of those are known."""
-    former = [
-        Change(component=it.component, env=it.env, from_=it.to, to=it.from_)
-        for it in profile.spec.changes
-        if it.from_ is not None
-    ]
-    if len(former) < len(profile.spec.changes):
+def _undo(profile: Profile, namespace: str) -> Iterator[Instruction]:
+    """Promoted stages, each to what it had before."""
+    before = {it.name: it.last_good_revision for it in profile.status.stages if it.phase is ProfilePhase.PROMOTED}
+    for stage in profile.spec.rollout.stages:
+        revision = before.get(stage.name)
+        if revision is None:
+            continue
+        if profile.spec.rollout.strategy is Strategy.GIT:
+            yield Instruction(
+                f"Take {stage.name} back",
+                f"Revert in Git the commit that brought the profile to {stage.namespace}: cotune writes nothing there.",
+            )
+            continue
         yield Instruction(
-            "Undo promoted stages", "The profile does not say the former values: see the revisions below."
+            f"Take {stage.name} back",
+            f"The stack in {stage.namespace} returns to the revision that it had before, as a rollback does: it is "
+            "stopped, and started in order.",
+            _cotune("rollback", profile.name, "-n", namespace, "--stage", stage.name, "--to-revision", revision),
         )
-        return
-    name = f"{profile.name[:58].rstrip('-.')}-undo"
-    body = _manifest(experiment, name, former, profile.spec.start_order, stages)
-    yield Instruction(
-        "Undo promoted stages",
-        "A profile with the former values, which goes through the same stages.",
-        _apply(body),
-    )
 
 
-def _manifest(
-    experiment: Experiment, name: str, changed: Sequence[Change], order: Sequence[str], stages: Sequence[Stage] | None
-) -> "dict[str, Any]":
-    where: list[dict[str, Any]] = (
-        [{"name": "staging", "namespace": "NAMESPACE"}, {"name": "production", "namespace": "NAMESPACE"}]
-        if stages is None
-        else [{"name": it.name, "namespace": it.namespace} for it in stages]
-    )
+def _manifest(experiment: Experiment, name: str, changed: Sequence[Change], order: Sequence[str]) -> "dict[str, Any]":
+    stages = [{"name": "staging", "namespace": "NAMESPACE"}, {"name": "production", "namespace": "NAMESPACE"}]
     return {
         "apiVersion": "cotune.dev/v1alpha1",
         "kind": "GpuProfile",
@@ -152,7 +146,7 @@ def _manifest(
         "spec": {
             "changes": [it.model_dump(mode="json", by_alias=True, exclude_none=True) for it in changed],
             "startOrder": list(order),
-            "rollout": {"stages": where},
+            "rollout": {"stages": stages},
         },
     }
 
