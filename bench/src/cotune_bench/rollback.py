@@ -5,6 +5,7 @@ them at once. What is measured is what anybody can see through the API server, r
 """
 
 import asyncio
+import math
 import os
 import signal
 import sys
@@ -25,6 +26,7 @@ from localcluster.errors import LocalClusterError
 from cotune_bench.rollback_scene import (
     CASES,
     GOOD,
+    SECOND_END,
     Case,
     Machine,
     argo_controller,
@@ -45,6 +47,10 @@ _NOTES = (
     "Argo Rollouts: it has no Recreate; a canary with maxSurge 0 and one step of 100 % does the same with one replica; "
     "progressDeadlineSeconds is the deadline, progressDeadlineAbort is true",
     "sign: a pod of the change shows it; of a server that is never ready, that it runs",
+    "due: the sign after which cotune has nothing to wait for: the first one, the second end of a container that ended "
+    "with a line that nobody knows, 15 s without a node, 30 s in which the image was pulled again; of a server that is "
+    "never ready, the deadline",
+    "Argo Rollouts reads no such sign: for it, due is the same moment of its own run",
     "decided: the profile is RollingBack, the Rollout is aborted; restored: the old server is ready, and alone",
 )
 
@@ -58,6 +64,8 @@ class Times:
     restored: float | None = None
     said: str = ""
     """What the controller said of it."""
+    due: float | None = None
+    """When there was nothing more to wait for."""
 
 
 @dataclass
@@ -102,6 +110,32 @@ def sign(pod: Object, case: Case) -> bool:
         if case.mode == "unready" and "running" in state:
             return True
     return False
+
+
+def has_ended_twice(pods: Sequence[Object]) -> bool:
+    """Whether a container of the change has ended for the second time."""
+    statuses = [status for it in pods for status in it.get("status", {}).get("containerStatuses", ())]
+    return any(it["restartCount"] + ("terminated" in it.get("state", {})) >= 2 for it in statuses)
+
+
+def due(case: Case, pods: Sequence[Object], now: float, first_sign: float | None, deadline: float) -> float | None:
+    """When a decision was due, in seconds since the change; None: it is not yet.
+
+    Args:
+        case: what is wrong with the change.
+        pods: of the change, as they are now.
+        now: seconds since the change.
+        first_sign: when the first sign was seen.
+        deadline: of the stage, in seconds.
+    """
+    if case.mode == "unready":
+        return deadline if now >= deadline else None
+    if first_sign is None:
+        return None
+    if case.waits_for == SECOND_END:
+        return now if has_ended_twice(pods) else None
+    ends = first_sign + float(case.waits_for)
+    return ends if now >= ends else None
 
 
 def is_restored(pods: Sequence[Object]) -> bool:
@@ -161,8 +195,11 @@ class Side:
         async def is_over() -> bool:
             pods = await self.objects.list(POD, lane.name)
             now = time.monotonic() - began
-            if times.sign is None and any(mode_of(it) != GOOD and sign(it, lane.case) for it in pods):
+            changed = [it for it in pods if mode_of(it) != GOOD]
+            if times.sign is None and any(sign(it, lane.case) for it in changed):
                 times.sign = now
+            if times.due is None:
+                times.due = due(lane.case, changed, now, times.sign, self.deadline)
             if times.decided is None and (said := await self.decided(number)) is not None:
                 times.decided, times.said = time.monotonic() - began, said
                 await asyncio.to_thread(self.where.give, lane.name)
@@ -318,6 +355,14 @@ def figure(values: Sequence[float | None]) -> str:
     return f"{median(known):.1f} ({min(known):.1f} to {max(known):.1f})"
 
 
+def late(runs: Sequence[Times]) -> str:
+    """By how much the decision came after it was due: median and 95th percentile, the nearest rank."""
+    known = sorted(it.decided - it.due for it in runs if it.decided is not None and it.due is not None)
+    if not known:
+        return "-"
+    return f"{median(known):.1f} (p95 {known[math.ceil(0.95 * len(known)) - 1]:.1f})"
+
+
 def rows(lanes: Sequence[Lane]) -> list[list[str]]:
     """The table: seconds as median and range."""
     return [
@@ -327,6 +372,7 @@ def rows(lanes: Sequence[Lane]) -> list[list[str]]:
             str(len(it.runs)),
             figure([run.sign for run in it.runs]),
             figure([run.decided for run in it.runs]),
+            late(it.runs),
             figure([run.restored for run in it.runs]),
         ]
         for it in sorted(lanes, key=lambda it: CASES.index(it.case))
@@ -360,7 +406,7 @@ def main() -> int:
         asyncio.run(run_all(where, lanes, runs, deadline))
     every = [it for several in lanes.values() for it in several]
     print(f"seconds from the change, with a deadline of {deadline} s: median (range)\n")
-    print_table(["case", "through", "runs", "first sign", "decided", "restored"], rows(every))
+    print_table(["case", "through", "runs", "first sign", "decided", "after it was due", "restored"], rows(every))
     notes = [*_NOTES, *(f"{it.name}: {it.note}" for it in CASES if it.note), *([peer] if peer else [])]
     for note in notes:
         print(f"- {note}")

@@ -56,25 +56,30 @@ class Case:
     name: str
     mode: str
     """The value of MODE that the change sets."""
+    waits_for: str | float = 0.0
+    """What a decision may still wait for after the first sign, for it may mend the pod: seconds, or `second end`."""
     takes_away: str = ""
     """What is taken away from the node as the change is made, and given back at the decision: `image` or `label`."""
     note: str = ""
 
 
+SECOND_END = "second end"
 CASES = (
     Case("crash, known line", "no-cache-blocks", note="exits with vLLM's `No available memory for the cache blocks`"),
-    Case("crash, unknown line", "crash", note="exits with 1 and a line that nobody knows"),
+    Case("crash, unknown line", "crash", SECOND_END, note="exits with 1 and a line that nobody knows"),
     Case("OOM", "oom", note="takes memory until the kernel ends it (limit 64 MiB)"),
     Case("never ready", "unready", note="runs and answers its readiness probe with 503"),
     Case(
         "unpullable image",
         "other",
+        30.0,
         "image",
         "a profile changes no image: its tag is taken from the node with the change, and given back at the decision",
     ),
     Case(
         "unschedulable",
         "other",
+        15.0,
         "label",
         "a profile changes no placement: the node loses the label that the pods select with the change, and gets it "
         "back at the decision",
