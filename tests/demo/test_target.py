@@ -1,5 +1,6 @@
 """What the demonstration of validation on the target expects: each expectation fails for what it is there for."""
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 from cotune.api.conditions import Condition, ConditionStatus
 from cotune.api.experiment import ExperimentStatus, ValidatedChange, ValidationSummary
-from cotune_demo.target import Target, Told, expectations
+from cotune_demo.target import Target, Told, expectations, summary
 
 TINY = ValidatedChange(parameter="whisperModel", value="tiny", kept=True, reason="Validated")
 MORE = ValidatedChange(
@@ -49,6 +50,24 @@ GOOD = Target(
     phases=("Promoted", "Promoted"),
     sizes=(("voice-staging", "tiny"), ("voice-prod", "tiny")),
 )
+
+
+def test_the_summary_says_how_many_gpu_seconds_were_saved() -> None:
+    found = json.loads(json.dumps(summary(GOOD, list(expectations(GOOD)))))
+
+    assert found["gpuSecondsSaved"] == 70.0
+    assert found["experiments"]["copied"] == {
+        "gpuSeconds": 60.0,
+        "trialsStarted": 1,
+        "trialsSkipped": 1,
+        "changes": [CHANGE],
+        "validated": [
+            {"parameter": "whisperModel", "value": "tiny", "kept": True, "reason": "Validated"},
+            {"parameter": "judgeMemory", "value": "0.85", "kept": False, "reason": "CardTaken"},
+        ],
+    }
+    assert "simulation" in found
+    assert len(found["checks"]) == 6
 
 
 def test_all_of_it_holds_when_everything_went_well() -> None:

@@ -1,9 +1,10 @@
 """`python -m cotune_demo.target`: an experiment that is simpler than staging, and the same on a copy of staging."""
 
 import asyncio
+import json
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -193,6 +194,29 @@ async def _run(commands: Commands) -> Target:
         await objects.close()
 
 
+def summary(found: Target, told: Sequence[Expectation]) -> dict[str, Any]:
+    """Both experiments as data."""
+    return {
+        "simulation": "of the card and its servers, on a real Kubernetes",
+        "experiments": {
+            name: {
+                "gpuSeconds": round(it.gpu_seconds, 1),
+                "trialsStarted": it.started,
+                "trialsSkipped": sum(trial["spec"]["skipped"] for trial in it.trials),
+                "changes": it.changes,
+                "validated": [
+                    {"parameter": change.parameter, "value": change.value, "kept": change.kept, "reason": change.reason}
+                    for change in (it.status.validation.changes if it.status.validation is not None else ())
+                ],
+            }
+            for name, it in ((SIMPLER, found.simpler), (COPIED, found.copied))
+        },
+        "gpuSecondsSaved": round(found.simpler.gpu_seconds - found.copied.gpu_seconds, 1),
+        "stages": found.phases,
+        "checks": [asdict(it) for it in told],
+    }
+
+
 def main() -> int:
     """Exit code 0: everything happened that had to; 1: something did not."""
     try:
@@ -206,6 +230,10 @@ def main() -> int:
         print(f"{'ok ' if it.holds else 'NOT'} {it.what}\n      {it.seen}")
     saved = found.simpler.gpu_seconds - found.copied.gpu_seconds
     print(f"the copy and the planner saved {saved:.0f} of {found.simpler.gpu_seconds:.0f} GPU-seconds")
+    path = repository_root() / "build" / "demo" / "target.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(summary(found, told), indent=2) + "\n")
+    print(f"summary: {path.relative_to(repository_root())}")
     return 0 if all(it.holds for it in told) else 1
 
 
