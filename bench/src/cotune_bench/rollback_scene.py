@@ -121,10 +121,13 @@ class Machine:
         """`kubectl` with these arguments.
 
         Raises:
-            CalledProcessError: it failed.
+            LocalClusterError: it failed.
         """
         command = [str(self.kubectl), f"--kubeconfig={self.kubeconfig}", *arguments]
-        return subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
+        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise LocalClusterError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
+        return done.stdout
 
     def image(self, lane: str) -> str:
         """The image by a name of the lane's own."""

@@ -18,6 +18,7 @@ from typing import Any
 
 from localcluster import cluster
 from localcluster.binaries import KUBERNETES, KWOK, ensure_built
+from localcluster.errors import LocalClusterError
 from localcluster.locations import Cache, Instance, repository_root
 from localcluster.topology import Topology
 
@@ -37,7 +38,7 @@ _VALUES = ("small", "tiny")
 Json = dict[str, Any]
 
 
-class StuckError(RuntimeError):
+class StuckError(LocalClusterError):
     """No rollout ended for too long, or one did not end as Promoted."""
 
 
@@ -123,7 +124,7 @@ class Lanes:
         over: list[str] = []
         todo: list[Json] = []
         ended = 0
-        for lane in self._names:
+        for lane in tuple(self._names):
             number = self._begun[lane]
             phase = phases.get((lane, _profile_name(number)), "")
             if phase in ("RolledBack", "Degraded"):
@@ -175,6 +176,7 @@ def _profile(lane: str, number: int) -> Json:
         "metadata": {"name": _profile_name(number), "namespace": lane},
         "spec": {
             "changes": [{"component": "stt", "env": "SIZE", "to": _VALUES[number % 2]}],
+            "startOrder": ["stt"],
             "rollout": {"stages": [stage]},
         },
     }
@@ -236,8 +238,12 @@ def main(arguments: "Sequence[str] | None" = None) -> int:
     parser.add_argument("--rollouts", type=int, default=1000)
     options = parser.parse_args(arguments)
     logs = repository_root() / "build" / "bench" / "memory-logs"
-    with played_machine(logs) as where, cotune_operator(where, logs) as process_id:
-        samples = measure(where, process_id, options.rollouts)
+    try:
+        with played_machine(logs) as where, cotune_operator(where, logs) as process_id:
+            samples = measure(where, process_id, options.rollouts)
+    except LocalClusterError as error:
+        print(f"bench-memory: error: {error}", file=sys.stderr)
+        return 1
     print_table(
         ("ROLLOUTS", "SECONDS", "RESIDENT MiB"),
         [(str(it.rollouts), f"{it.seconds:.0f}", f"{it.resident_mib:.1f}") for it in samples],
