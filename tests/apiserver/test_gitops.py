@@ -239,6 +239,38 @@ def test_a_stage_through_git_waits_for_the_commit_and_is_promoted_without_a_writ
     within(api_server, scenario)
 
 
+def test_a_stage_that_waits_for_git_forgets_what_was_recorded_of_other_workloads(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await kept_stage(objects, namespace, KUSTOMIZE, "Git")
+        await until_reason(objects, namespace, "Progressing", "AwaitingCommit")
+        before = await stage_of(objects, namespace)
+        whisper = await objects.get(DEPLOYMENT, namespace, "whisper")
+        again = {key: whisper[key] for key in ("apiVersion", "kind", "spec")}
+        again["spec"]["selector"] = {"matchLabels": {"app": "another"}}
+        again["spec"]["template"]["metadata"]["labels"] = {"app": "another"}
+        labels = whisper["metadata"].get("labels", {})
+        again["metadata"] = {"name": "another", "namespace": namespace, "labels": labels}
+        await objects.create(DEPLOYMENT, namespace, again)
+        grant = await objects.get(GRANT, namespace, "from-the-lab")
+        targets = grant["spec"]["targets"]
+        [stt] = [it for it in targets if it["component"] == "stt"]
+        stt["workloadRef"]["name"] = "another"
+        await objects.merge(GRANT, namespace, "from-the-lab", {"spec": {"targets": targets}})
+
+        async def is_recorded_anew() -> bool:
+            return (await stage_of(objects, namespace)).revision != before.revision
+
+        await until(objects, namespace, is_recorded_anew)
+
+        state = await stage_of(objects, namespace)
+        for name in (state.revision, state.last_good_revision):
+            stored = await objects.get(CONTROLLER_REVISION, namespace, name or "")
+            workloads = {it["component"]: it["workload"] for it in stored["data"]["workloads"]}
+            assert workloads["stt"] == "another"
+
+    within(api_server, scenario)
+
+
 def test_nobody_waits_for_a_profile_that_waits_for_a_commit(api_server: ApiServer) -> None:
     async def scenario(objects: PlayedObjects, namespace: str) -> None:
         await kept_stage(objects, namespace, KUSTOMIZE, "Git")

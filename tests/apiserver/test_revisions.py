@@ -75,11 +75,10 @@ def test_what_is_not_named_after_its_content_is_nobodys_way_back(api_server: Api
     async def scenario(objects: PlayedObjects, namespace: str) -> None:
         revisions = Revisions(objects, namespace)
         first = await revisions.ensure(SMALL, TARGETS, None, "voice-lab/first")
-        for name, data in (("cotune-0000000000", {"workloads": []}), ("mine", {"a": "b"}), ("empty", None)):
+        for name, data in (("cotune-0000000000", {"workloads": []}), ("mine", {"a": "b"}), ("word", "data")):
             body = {"apiVersion": CONTROLLER_REVISION.api_version, "kind": CONTROLLER_REVISION.name, "revision": 7}
             metadata = {"name": name, "namespace": namespace, "labels": dict(LABELS)}
-            more = {} if data is None else {"data": data}
-            await objects.create(CONTROLLER_REVISION, namespace, body | {"metadata": metadata} | more)
+            await objects.create(CONTROLLER_REVISION, namespace, body | {"metadata": metadata, "data": data})
 
             assert await revisions.find(name) is None
 

@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cotune.cluster.kinds import CONTROLLER_REVISION, DEPLOYMENT, EVENT, GRANT, PROFILE
-from cotune.cluster.objects import ConflictError, Object
+from cotune.cluster.objects import ApiError, ConflictError, Object
 from cotune.cluster.revisions import LABELS
 from support.api_server import ApiServer
 from support.command_line import cotune
-from support.played_cluster import DiedError, PlayedObjects, eventually, within
+from support.played_cluster import DiedError, PlayedObjects, eventually, new_namespace, within
 from support.played_stage import (
     SIZE,
     create_profile,
@@ -366,6 +366,44 @@ def test_a_pass_that_dies_after_any_call_goes_there_all_the_same(api_server: Api
 
         assert await templates(objects, namespace) == before
         assert sorted(await revisions(objects, namespace)) == [0, 1, 2]
+
+    within(api_server, scenario)
+
+
+def test_a_question_that_the_server_fails_to_answer_keeps_no_other_stage_where_it_is(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await promoted(objects, namespace)
+        wanted = (await revisions(objects, namespace))[0]
+        other = await new_namespace(objects)
+        await create_stage(objects, other, grant=False)
+        grant = await objects.get(GRANT, namespace, "from-the-lab")
+        invited = {"apiVersion": grant["apiVersion"], "kind": grant["kind"], "spec": grant["spec"]}
+        await objects.create(GRANT, other, invited | {"metadata": {"name": "from-the-lab", "namespace": other}})
+        await ask(objects, namespace, wanted)
+        [first] = (await objects.get(PROFILE, namespace, "p"))["spec"]["rollout"]["stages"]
+        stages = [first, {"name": "next", "namespace": other, "guardSeconds": 0}]
+        await objects.merge(PROFILE, namespace, "p", {"spec": {"rollout": {"stages": stages}}})
+        broken = ApiError(500, "InternalError", "etcdserver: request timed out")
+        theirs = f"/namespaces/{namespace}/controllerrevisions"
+        objects.refuse = lambda call: broken if theirs in call.path else None
+        failures: list[ApiError] = []
+
+        async def is_promoted() -> bool:
+            body = await objects.get(PROFILE, namespace, "p")
+            try:
+                await profile_reconciler(objects).reconcile(body, datetime.now(UTC))
+            except ApiError as error:
+                failures.append(error)
+            await play_workloads(objects, other, broken=False)
+            found = (await objects.get(PROFILE, namespace, "p"))["status"]["stages"]
+            return [it["phase"] for it in found] == ["Promoted", "Promoted"]
+
+        await eventually(is_promoted, "the next stage promoted")
+        [asked, _] = (await objects.get(PROFILE, namespace, "p"))["status"]["stages"]
+        assert "asked" not in asked
+        assert broken in failures  # It is looked at again, as after any failure.
+        objects.refuse = lambda _: None
+        await passes(objects, namespace, functools.partial(_is_at, objects, namespace, "small"))
 
     within(api_server, scenario)
 

@@ -174,7 +174,7 @@ def _target(workload: Object) -> GrantTarget:
 
 def is_genuine(body: Object) -> bool:
     """Whether it is named after its content: with cotune's labels, anybody may have put anything there."""
-    return body["metadata"]["name"] == _name(body.get("data") or {})
+    return body["metadata"]["name"] == _name(body["data"])
 
 
 def stored_revision(body: Object) -> StoredRevision:
