@@ -88,11 +88,12 @@ def played_machine(logs: Path) -> Generator[Machine]:
         }
         where.do("apply", "-f", "-", text=json.dumps(node))
         command = [str(kwok), f"--kubeconfig={where.kubeconfig}", "--manage-all-nodes=true"]
-        command.append("--server-address=127.0.0.1:18100")
+        # Without a Lease that is renewed the node is taken for lost, and its pods for not ready.
+        command += ["--server-address=127.0.0.1:18100", "--node-lease-duration-seconds=40"]
         stages = source_of(KWOK, "sigs.k8s.io/kwok") / "kustomize" / "stage"
         # Its own fastest ones: a pod is ready in the moment in which it is there.
-        for kind in ("node", "pod"):
-            files = sorted((stages / kind / "fast").glob(f"{kind}-*.yaml"))
+        for kind, speed in (("node", "fast"), ("node", "heartbeat-with-lease"), ("pod", "fast")):
+            files = sorted((stages / kind / speed).glob(f"{kind}-*.yaml"))
             command += [f"--config={it}" for it in files]
         with process(command, {}, logs / "kwok.log", "http://127.0.0.1:18100/healthz"):
             yield where
