@@ -296,7 +296,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
         (GRANT, SELECTED | {"targets.0.workloadSelector.matchLabels": labels}, f"spec.targets[0].{path}", words)
         for labels, path, words in (
             ({}, "workloadSelector.matchLabels", "at least 1 properties"),
-            ({f"a{it}": "b" for it in range(9)}, "workloadSelector.matchLabels", "at most 8 properties"),
+            ({f"a{it}": "b" for it in range(9)}, "workloadSelector.matchLabels", "at most 8 items"),
             ({"-a": "b"}, "workloadSelector.matchLabels", "a key is no key of a label"),
             ({"a/b/c": "b"}, "workloadSelector.matchLabels", "a key is no key of a label"),
             ({"a": "b c"}, "workloadSelector.matchLabels.a", "should match"),
