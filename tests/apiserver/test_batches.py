@@ -4,7 +4,7 @@ Every pass is made by a reconciler that knows nothing of the passes before.
 """
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from apiserver.test_reconcilers import drive

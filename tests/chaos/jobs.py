@@ -196,7 +196,7 @@ async def stage_through_git(objects: PlayedObjects, namespace: str) -> Object:
 
 
 async def batches(objects: PlayedObjects, namespace: str) -> Object:
-    """Four stacks in three batches; in the second one a stack does not come up: what was changed goes back, in order."""
+    """Four stacks in three batches; in the second one a stack does not come up: what was changed goes back."""
     await create_stacks(objects, namespace, "abcd", ["1", "75%", "100%"])
     before = await templates(objects, namespace)
 

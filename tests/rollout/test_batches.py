@@ -185,6 +185,17 @@ def test_a_way_back_that_is_overdue_calls_a_person_and_stops_no_stack_that_serve
     assert (mended.phase, mended.batch, mended.actions) == (ProfilePhase.DEGRADED, 1, (Scale("a/stt", 0),))
 
 
+def test_a_workload_that_is_gone_keeps_no_other_stack_from_its_way_back() -> None:
+    step = decided(course(2), ProfilePhase.ROLLING_BACK, a=NEW)
+    later = decided(course(1, begun=2), ProfilePhase.ROLLING_BACK, a=OLD)
+    again = decided(course(1, begun=2), ProfilePhase.DEGRADED, a=OLD, b=OLD)
+
+    assert (step.phase, step.batch, step.actions) == (ProfilePhase.ROLLING_BACK, 1, (Scale("a/stt", 0),))
+    assert (later.phase, later.actions) == (ProfilePhase.ROLLING_BACK, ())
+    assert "workload of b/stt" in later.message
+    assert again.phase is ProfilePhase.ROLLED_BACK
+
+
 def test_a_revision_that_is_asked_for_is_for_all_stacks() -> None:
     state = StageStatus(
         name="production", phase=ProfilePhase.ROLLED_BACK, batch=1, batches=first_batch([["a"], ["b", "c"]], NOW)

@@ -173,6 +173,12 @@ class _Part:
         """Whether it is what it was before, all of it ready."""
         return converge(self.last_good, self.observed, is_way_back=True).is_complete
 
+    @property
+    def awaits_only_what_is_gone(self) -> bool:
+        """Whether all that is left of it is back: nobody knows whether the rest will ever be there again."""
+        present = Revision(tuple(it for it in self.last_good.workloads if it.component in self.observed))
+        return present != self.last_good and converge(present, self.observed, is_way_back=True).is_complete
+
 
 def part(revision: Revision, stacks: Sequence[str]) -> Revision:
     """Some stacks of a revision."""
@@ -228,11 +234,14 @@ def _forward(
 def _back(
     stage: Stage, course: Course, phase: ProfilePhase, phase_since: datetime, parts: Sequence[_Part], now: datetime
 ) -> StageStep:
-    """The last batch that is not back has its turn, and each has the stage's deadline for itself."""
+    """The last batch that is not back has its turn, and each has the stage's deadline for itself.
+
+    A workload that somebody has deleted is waited for in the end, and keeps no other stack from its way back.
+    """
     left = [it for it in parts if not it.is_back]
     if not left:
         return StageStep(ProfilePhase.ROLLED_BACK)
-    turn = max(it.batch for it in left)
+    turn = max(it.batch for it in [it for it in left if not it.awaits_only_what_is_gone] or left)
     number = min(turn, course.number)
     since = now if number < course.number else phase_since
     steps = [

@@ -131,7 +131,7 @@ def estimate_batches(
             of_batch = max(of_batch, found, key=lambda it: it.seconds or 0)
         seconds += of_batch.seconds or 0
         longest = max(longest, of_batch, key=lambda it: it.seconds or 0)
-    if not seconds:
+    if not seconds or len(batches) == 1:
         return longest
     return Estimate(seconds, f"{seconds} s in {len(batches)} batches, each at most {longest.said}")
 
