@@ -106,6 +106,28 @@ NINE: dict[str, Any] = {
     "constraints": [],
 }
 
+SELECTED: dict[str, Any] = {
+    "allow": ["Rollout"],
+    "stackLabel": "example.com/stack",
+    "targets": [
+        {
+            "component": it,
+            "workloadSelector": {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "matchLabels": {"app.example/part": it},
+            },
+            "container": "main",
+        }
+        for it in ("stt", "judge")
+    ],
+}
+NAMED_TARGET = {
+    "component": "chat",
+    "workloadRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "chat"},
+    "container": "main",
+}
+
 FROM_PRODUCTION: dict[str, Any] = {"fromNamespace": {"name": "voice-prod"}}
 COPIED: dict[str, Any] = {
     "stack.fromNamespace": {"name": "voice-prod"},
@@ -210,6 +232,19 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     ),
     (PROFILE, {"changes.0.from": ABSENT, "provenance": ABSENT}),
     (PROFILE, {"provenance.artifact": f"sha256:{'0' * 64}"}),
+    *(
+        (PROFILE, {"rollout.stages.0.batches": batches, "rollout.stages.0.batchesBy": by})
+        for batches, by in (
+            (["1", "50%", "100%"], "Stack"),
+            (["25%", "3"], "Node"),
+            (["9999"], "Node"),
+            (["1%"], "Stack"),
+        )
+    ),
+    (EXPERIMENT, {"profileTemplate.rollout.stages.0.batches": ["1", "100%"]}),
+    (PROFILE, {"rollout.strategy": "Git", "rollout.stages.0.batches": ["100%"]}),
+    (GRANT, SELECTED),
+    (GRANT, SELECTED | {"targets.0.workloadSelector.matchLabels": {"stack": "", "example.com/a.B_c": "x.Y_z"}}),
     (GRANT, {"targets.1.env": []}),
     (GRANT, {"allow": ["Rollout"]}),
     (GRANT, {"targets.0.ignoredByGitOps": True}),
@@ -218,6 +253,61 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
 ]
 
 REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
+    *(
+        (PROFILE, {"rollout.stages.0.batches": batches}, f"spec.rollout.stages[0].batches{where}", words)
+        for batches, where, words in (
+            ([], "", "at least 1 items"),
+            (["0"], "[0]", "should match"),
+            (["50"] * 17, "", "at most 16 items"),
+            (["half"], "[0]", "should match"),
+            (["101%"], "[0]", "should match"),
+            (["0%"], "[0]", "should match"),
+            (["2", "1"], "", "must be greater than those before"),
+            (["50%", "3", "50%"], "", "must be greater than those before"),
+            (["100%", "5"], "", "nothing is left for a batch after 100%"),
+        )
+    ),
+    (PROFILE, {"rollout.stages.0.batchesBy": "Replica"}, "spec.rollout.stages[0].batchesBy", "Unsupported value"),
+    (
+        PROFILE,
+        {"rollout.strategy": "Git", "rollout.stages.1.batches": ["1", "100%"]},
+        "spec.rollout.stages",
+        "leave batches out",
+    ),
+    (
+        EXPERIMENT,
+        {"profileTemplate.rollout.stages.0.batches": ["2", "1"]},
+        "spec.profileTemplate.rollout.stages[0].batches",
+        "must be greater than those before",
+    ),
+    (GRANT, SELECTED | {"allow": ["CopySpec", "Rollout"]}, "spec.allow", "CopySpec is for one stack"),
+    (GRANT, SELECTED | {"stackLabel": None}, "spec.stackLabel", "give both or neither"),
+    (GRANT, SELECTED | {"stackLabel": "-a"}, "spec.stackLabel", "should match"),
+    (GRANT, {"stackLabel": "example.com/stack"}, "spec.stackLabel", "give both or neither"),
+    (GRANT, SELECTED | {"targets.2": NAMED_TARGET}, "spec.targets", "every target has a workloadSelector or none"),
+    (
+        GRANT,
+        SELECTED | {"targets.0.workloadRef": NAMED_TARGET["workloadRef"]},
+        "spec.targets[0].workloadRef",
+        "either workloadRef, one workload, or workloadSelector",
+    ),
+    (GRANT, {"targets.0.workloadRef": ABSENT}, "spec.targets[0].workloadRef", "either workloadRef, one workload"),
+    *(
+        (GRANT, SELECTED | {"targets.0.workloadSelector.matchLabels": labels}, f"spec.targets[0].{path}", words)
+        for labels, path, words in (
+            ({}, "workloadSelector.matchLabels", "at least 1 properties"),
+            ({f"a{it}": "b" for it in range(9)}, "workloadSelector.matchLabels", "at most 8 items"),
+            ({"-a": "b"}, "workloadSelector.matchLabels", "a key is no key of a label"),
+            ({"a/b/c": "b"}, "workloadSelector.matchLabels", "a key is no key of a label"),
+            ({"a": "b c"}, "workloadSelector.matchLabels.a", "should match"),
+        )
+    ),
+    (
+        GRANT,
+        SELECTED | {"targets.0.workloadSelector.kind": "Pod"},
+        "spec.targets[0].workloadSelector.kind",
+        "Unsupported",
+    ),
     (EXPERIMENT, {"stack.components.0.name": "gpu"}, "spec.stack.components[0].name", "reserved"),
     (
         EXPERIMENT,

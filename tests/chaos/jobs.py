@@ -31,6 +31,7 @@ from cotune.rollout.downtime import Outage
 from cotune.rollout.state import Revision, WorkloadRevision
 from support.played_cluster import PlayedObjects, new_namespace
 from support.played_git import KUSTOMIZE, play_values
+from support.played_stacks import create_stacks, play_stacks
 from support.resources import manifest
 
 Job = Callable[[PlayedObjects, str], Awaitable[Object]]
@@ -194,6 +195,32 @@ async def stage_through_git(objects: PlayedObjects, namespace: str) -> Object:
     }
 
 
+async def batches(objects: PlayedObjects, namespace: str) -> Object:
+    """Four stacks in three batches; in the second one a stack does not come up: what was changed goes back."""
+    await create_stacks(objects, namespace, "abcd", ["1", "75%", "100%"])
+    before = await templates(objects, namespace)
+
+    async def one_pass(body: Object, now: datetime) -> timedelta | None:
+        return await profile_reconciler(objects).reconcile(body, now)
+
+    async def play() -> None:
+        await play_stacks(objects, namespace, broken_in="c")
+
+    await drive(objects, PROFILE, namespace, "p", one_pass, play, None)
+    after = await objects.get(PROFILE, namespace, "p")
+    [stage] = after["status"]["stages"]
+    return {
+        "phase": stage["phase"],
+        "batches": [(it["stacks"], it.get("startedAt") is not None) for it in stage["batches"]],
+        "finalizers": after["metadata"].get("finalizers", []),
+        "is as before": await templates(objects, namespace) == before,
+        "changes": await _changes(objects, namespace),
+        "revisions": await _revisions(objects, namespace),
+        "downtimes": len(await Downtimes(objects, namespace).outages()),
+        **_once(objects),
+    }
+
+
 JOBS: Mapping[str, Job] = {
     "rollout": rollout,
     "rollback": rollback,
@@ -201,6 +228,7 @@ JOBS: Mapping[str, Job] = {
     "deletion in the middle": deletion,
     "rollout over old revisions": rollout_over_old_revisions,
     "stage through Git": stage_through_git,
+    "batches": batches,
     "trial": trial,
     "trial on a failing card": trial_on_a_failing_card,
     "experiment": experiment,

@@ -62,6 +62,23 @@ def test_stages_that_are_over_on_their_way_and_back() -> None:
     assert taken_back[-1] == "└─ production  voice-prod     RolledBack  took 5 min; gate errors"
 
 
+def test_a_stage_in_batches_on_its_way_and_back() -> None:
+    batches = [{"stacks": ["a"], "startedAt": ago(9)}, {"stacks": ["b", "c"], "startedAt": ago(5)}, {"stacks": ["d"]}]
+    stage = {"name": "staging", "phase": "Baking", "phaseStartedAt": ago(30), "batch": 2, "batches": batches}
+    forward = drawn({"phase": "Baking", "stages": [stage]})
+    back = drawn({"phase": "RollingBack", "stages": [stage | {"phase": "RollingBack", "batch": 1}]})
+    waits = drawn({"phase": "RollingBack", "stages": [stage | {"phase": "RollingBack"}]})
+
+    assert forward[2] == "├─ staging     voice-staging  Baking  batch 2 of 3, 3 of 4 stacks; 90 s of bake time left"
+    assert [it.split()[2:] for it in forward[3:6]] == [
+        ["batch", "1", "Through", "a"],
+        ["batch", "2", "Baking", "b,", "c"],
+        ["batch", "3", "-", "d"],
+    ]
+    assert [it.split()[4] for it in back[3:6]] == ["RollingBack", "RolledBack", "-"]
+    assert [it.split()[4] for it in waits[3:6]] == ["WaitsForItsTurn", "RollingBack", "-"]
+
+
 def test_what_the_next_stage_will_cost_and_what_the_others_have_cost() -> None:
     def downtime(**fields: Any) -> dict[str, Any]:
         return {"name": "staging", "phase": "Promoted", "downtime": fields}

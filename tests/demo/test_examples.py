@@ -32,6 +32,7 @@ STAGES = {
     "target/voice-prod.yaml": SIMPLER,
 }
 """A stage's services, and the experiment whose winner travels there."""
+BATCHES = "batches.yaml"
 BROKEN = ["broken/cannot-start.yaml", "broken/too-much-for-production.yaml"]
 _FEWEST_SAMPLES = 200
 
@@ -41,7 +42,10 @@ def experiment(file: str) -> ExperimentSpec:
 
 
 def test_no_example_is_forgotten_here() -> None:
-    assert sorted([*STACKS, NOTHING_FITS, REAL, LOADS, SHARING, QUALITY, SIMPLER, COPIED, *STAGES, *BROKEN]) == FILES
+    assert (
+        sorted([*STACKS, NOTHING_FITS, REAL, LOADS, SHARING, QUALITY, SIMPLER, COPIED, BATCHES, *STAGES, *BROKEN])
+        == FILES
+    )
 
 
 @pytest.mark.parametrize("file", FILES)

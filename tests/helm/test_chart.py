@@ -90,7 +90,7 @@ def test_in_a_lab_it_runs_pods_and_makes_trials(defaults: Rendered) -> None:
 
 def test_in_a_tuned_namespace_it_changes_deployments_and_creates_no_pods(defaults: Rendered) -> None:
     assert rules(defaults.one("ClusterRole", "cotune-rollouts")) == {
-        "apps/deployments": {"get", "patch"},
+        "apps/deployments": {"get", "list", "patch"},
         "apps/deployments/scale": {"patch"},
         "autoscaling/horizontalpodautoscalers": {"list"},
         "apps/controllerrevisions": {"get", "list", "create", "delete"},

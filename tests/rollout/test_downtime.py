@@ -7,7 +7,18 @@ from typing import Any
 import pytest
 from cotune.api.downtime import DowntimeBudget, MeasuredStart, StageDowntime
 from cotune.api.profile import Expect, ExpectedStartup, ProfilePhase, Stage, StageStatus
-from cotune.rollout.downtime import Estimate, Outage, Stop, balance, began, ended, estimate, held, told
+from cotune.rollout.downtime import (
+    Estimate,
+    Outage,
+    Stop,
+    balance,
+    began,
+    ended,
+    estimate,
+    estimate_batches,
+    held,
+    told,
+)
 from cotune.rollout.state import ObservedWorkload, Revision, WorkloadRevision
 from hypothesis import given
 from hypothesis import strategies as st
@@ -256,3 +267,42 @@ def test_how_far_the_estimate_was_off_is_told_of_the_way_forward_and_the_way_bac
     assert (back.measured_seconds, back.error_seconds) == (85, 10)
     never_there = told(StageDowntime(expected_seconds=50), outage(NOW, 60), ProfilePhase.ROLLED_BACK)
     assert (never_there.measured_seconds, never_there.error_seconds) == (60, None)
+
+
+def test_batches_are_down_one_after_the_other_and_the_stacks_of_one_together() -> None:
+    starts = [outage(ago(hours=1), stop=5, judge=60, stt=10)]
+    stops = {f"{stack}/{name}": stop for stack in "abc" for name, stop in STOPS.items()}
+    done = stops | {"a/judge": Stop(60, False), "a/stt": Stop(30, False)}
+
+    of_all = estimate_batches(ORDER, [["a"], ["b", "c"]], stops, None, starts)
+    of_the_rest = estimate_batches(ORDER, [["a"], ["b", "c"]], done, None, starts)
+
+    assert of_all.seconds == 2 * 75
+    assert of_all.said.startswith("150 s in 2 batches, each at most 75 s: 5 s to stop (last time here), judge 60 s")
+    assert of_the_rest.seconds == 75
+    assert estimate_batches(ORDER, [["a"]], done, None, starts).seconds == 0
+    unknown = estimate_batches(ORDER, [["a"], ["b"]], stops, None, [])
+    assert unknown.seconds is None
+    assert unknown.said.endswith("(stack a)")
+
+
+def test_stacks_that_were_down_together_count_as_the_slowest() -> None:
+    observed = {
+        "a/stt": seen(made_at=ago(seconds=50), ready_at=ago(seconds=40)),
+        "b/stt": seen(made_at=ago(seconds=45), ready_at=ago(seconds=20)),
+    }
+
+    found = ended("voice-lab/p", "production", ago(seconds=60), ago(seconds=60), observed, NOW)
+
+    assert (found.stop_seconds, dict(found.start_seconds), found.seconds) == (15, {"stt": 25}, 41)
+
+
+def test_how_far_the_estimate_was_off_is_told_when_the_last_batch_is_ready() -> None:
+    begun = StageDowntime(expected_seconds=100)
+
+    first = told(begun, outage(ago(hours=1), 60, stt=9), ProfilePhase.BAKING, is_last=False)
+    last = told(first, outage(NOW, 55, stt=7), ProfilePhase.BAKING)
+
+    assert (first.measured_seconds, first.error_seconds) == (60, None)
+    assert (last.measured_seconds, last.error_seconds) == (115, 15)
+    assert last.starts == (MeasuredStart(component="stt", seconds=9),)

@@ -79,6 +79,28 @@ ComponentName = Annotated[
 ]
 """A component's name; it opens the names of the component's metrics."""
 
+WorkloadKey = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=94,
+        pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?/)?[a-z]([-a-z0-9]*[a-z0-9])?$",
+    ),
+]
+"""A component of the only stack of a namespace, or `STACK/COMPONENT` where it has several."""
+
+LabelKey = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=317,
+        pattern=r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$",
+    ),
+]
+"""The key of a label, such as `example.com/stack`."""
+
+LabelValue = Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")]
+
 EnvironmentName = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 """The name of an environment variable."""
 

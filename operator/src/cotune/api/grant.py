@@ -5,7 +5,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cotune.api.base import SET_LIST, ApiModel, ComponentName, DnsLabel, EnvironmentName, Rule, map_list, with_rules
+from cotune.api.base import (
+    SET_LIST,
+    ApiModel,
+    ComponentName,
+    DnsLabel,
+    EnvironmentName,
+    LabelKey,
+    LabelValue,
+    Rule,
+    map_list,
+    rules,
+    with_rules,
+)
 from cotune.api.downtime import DowntimeBudget
 from cotune.api.quantities import ValueSet
 
@@ -32,16 +44,44 @@ class WorkloadRef(ApiModel):
     name: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")]
 
 
+class WorkloadSelector(ApiModel):
+    """Workloads in the grant's own namespace: one in each stack, where the same stack runs several times."""
+
+    api_version: Literal["apps/v1"]
+    kind: Literal["Deployment"]
+    match_labels: Annotated[
+        dict[str, LabelValue],
+        Field(
+            min_length=1,
+            max_length=8,
+            json_schema_extra=rules(
+                Rule(
+                    "self.all(key, size(key) <= 317 && "
+                    "key.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",
+                    "a key is no key of a label",
+                )
+            ),
+        ),
+    ]
+    """Labels of the Deployments, not of their pods; all of them must be there."""
+
+
 class GrantTarget(ApiModel):
     """Which variables of which container may be set, and to what."""
 
     model_config = with_rules(
+        Rule(
+            "has(self.workloadRef) != has(self.workloadSelector)",
+            "give either workloadRef, one workload, or workloadSelector, one in each stack",
+            ".workloadRef",
+        ),
         Rule("!has(self.values) || size(self.env) == 1", "values bound one variable: name one in env", ".values"),
     )
 
     component: ComponentName
     """The component of the stack that this workload is."""
-    workload_ref: WorkloadRef
+    workload_ref: WorkloadRef | None = None
+    workload_selector: WorkloadSelector | None = None
     container: DnsLabel
     env: Annotated[tuple[EnvironmentName, ...], Field(max_length=32, json_schema_extra=dict(SET_LIST))] = ()
     """Variables that may be set; none: the workload is only stopped and started."""
@@ -56,9 +96,38 @@ class GrantTarget(ApiModel):
     """What the workload holds on the card, its CUDA context included, for the planner of whoever copies it. Left out:
     it is learned from the first trial."""
 
+    @property
+    def workload(self) -> WorkloadRef:
+        """The one workload that it names.
+
+        Raises:
+            LookupError: it selects workloads, and nobody has looked which.
+        """
+        if self.workload_ref is None:
+            raise LookupError(f"the target of {self.component} has a workloadSelector")
+        return self.workload_ref
+
 
 class GrantSpec(ApiModel):
     """Who may do what to what."""
+
+    model_config = with_rules(
+        Rule(
+            "self.targets.all(t, has(t.workloadSelector)) || self.targets.all(t, has(t.workloadRef))",
+            "either every target has a workloadSelector or none: what several stacks share cannot be stopped for one",
+            ".targets",
+        ),
+        Rule(
+            "has(self.stackLabel) == self.targets.exists(t, has(t.workloadSelector))",
+            "stackLabel tells the stacks apart that a workloadSelector matches: give both or neither",
+            ".stackLabel",
+        ),
+        Rule(
+            "!('CopySpec' in self.allow) || self.targets.all(t, has(t.workloadRef))",
+            "CopySpec is for one stack: name its workloads by workloadRef, in a grant of its own",
+            ".allow",
+        ),
+    )
 
     from_: Annotated[
         tuple[GrantSource, ...],
@@ -68,5 +137,7 @@ class GrantSpec(ApiModel):
     targets: Annotated[
         tuple[GrantTarget, ...], Field(min_length=1, max_length=32, json_schema_extra=map_list("component"))
     ]
+    stack_label: LabelKey | None = None
+    """The label of the selected Deployments whose value is the name of their stack: each has one of each component."""
     downtime_budget: DowntimeBudget | None = None
     """How long rollouts may keep the services of this namespace down, whatever budget their stages have themselves."""

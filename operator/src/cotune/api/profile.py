@@ -6,7 +6,17 @@ from typing import Annotated
 
 from pydantic import Field
 
-from cotune.api.base import ApiModel, ComponentName, DnsLabel, EnvironmentName, Rule, map_list, with_rules
+from cotune.api.base import ApiModel, ComponentName, DnsLabel, EnvironmentName, Rule, WorkloadKey, map_list, with_rules
+from cotune.api.batches import (
+    BATCHES_GROW,
+    GIT_HAS_NO_BATCHES,
+    MOST_BATCHES,
+    MOST_WORKLOADS,
+    THE_WHOLE_IS_LAST,
+    Batch,
+    BatchesBy,
+    StageBatch,
+)
 from cotune.api.conditions import Condition
 from cotune.api.downtime import DowntimeBudget, ExpectedDowntime, StageDowntime
 from cotune.api.gate import BeginWindow, Gate, GateStatus
@@ -38,6 +48,8 @@ class Stage(ApiModel):
             "the stage is taken back after readinessDeadlineSeconds, before this time is over",
             ".unschedulableGraceSeconds",
         ),
+        BATCHES_GROW,
+        THE_WHOLE_IS_LAST,
     )
 
     name: DnsLabel
@@ -67,6 +79,17 @@ class Stage(ApiModel):
     """
     gates: Annotated[tuple[Gate, ...], Field(max_length=16, json_schema_extra=map_list("name"))] = ()
     """What the stage must show while it bakes, beyond being ready."""
+    batches: Annotated[
+        tuple[Batch, ...],
+        Field(min_length=1, max_length=MOST_BATCHES, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+    ] = ("100%",)
+    """How many of the stacks that its grant selects have the values after each batch, those of earlier ones included.
+
+    A number or a percentage, rounded up. The last batch takes what is left. Each becomes ready and bakes, with its
+    gates, before the next begins; what fails takes all of them back.
+    """
+    batches_by: BatchesBy = BatchesBy.STACK
+    """What `batches` counts, and what is never split."""
     window: BeginWindow | None = None
     """When the stage may begin; left out: at any time."""
     to_revision: RevisionName | None = None
@@ -141,12 +164,13 @@ class Rollout(ApiModel):
             "abort takes a stage back and retries start one anew: not both at once",
             ".abort",
         ),
+        GIT_HAS_NO_BATCHES,
     )
 
     strategy: Strategy = Strategy.DIRECT
     """A workload that Argo CD or Flux keeps is refused to `Direct`, unless Git lacks the fields that a stage sets."""
     paused: bool = False
-    """No further stage begins. One in progress goes on to its end."""
+    """No further stage and no further batch begins. What has begun goes on to its end."""
     abort: bool = False
     """The stage in progress is taken back, and no further one begins."""
     retries: Annotated[int, Field(ge=0, le=1000)] = 0
@@ -265,7 +289,7 @@ class Mend(StrEnum):
 class Chance(ApiModel):
     """A sign of failure that may have been an accident. Once it is on record, the next of its kind is decisive."""
 
-    component: ComponentName
+    component: WorkloadKey
     mend: Mend
     """What is waited for."""
     reason: Annotated[str, Field(max_length=200)]
@@ -277,7 +301,7 @@ class Chance(ApiModel):
 class GuardedWorkload(ApiModel):
     """One workload as it was when its stage was promoted."""
 
-    component: ComponentName
+    component: WorkloadKey
     generation: Annotated[int, Field(ge=0)]
     """Of its Deployment; with another one, somebody else has changed it."""
 
@@ -321,12 +345,27 @@ class StageStatus(ApiModel):
     last_good_revision: Annotated[str, Field(max_length=253)] | None = None
     """The ControllerRevision to which a rollback returns."""
     gates: Annotated[tuple[GateStatus, ...], Field(max_length=16, json_schema_extra=map_list("name"))] = ()
-    chances: Annotated[tuple[Chance, ...], Field(max_length=48, json_schema_extra=map_list("component", "mend"))] = ()
+    chances: Annotated[
+        tuple[Chance, ...], Field(max_length=3 * MOST_WORKLOADS, json_schema_extra=map_list("component", "mend"))
+    ] = ()
     """Signs of failure that the stage has waited for, or waits for now: of each kind one for each component."""
-    guarded: Annotated[tuple[GuardedWorkload, ...], Field(max_length=16, json_schema_extra=map_list("component"))] = ()
+    guarded: Annotated[
+        tuple[GuardedWorkload, ...], Field(max_length=MOST_WORKLOADS, json_schema_extra=map_list("component"))
+    ] = ()
     """The workloads of a promoted stage as long as it is guarded; empty: it is not, or no longer."""
     asked: AskedRevision | None = None
     """What has become of `toRevision`."""
+    batch: Annotated[int, Field(ge=1)] | None = None
+    """The batch that is under way, from 1 on: the last one that has begun or, on the way back, the one that goes back.
+
+    Left out: the namespace has one stack, which its grant names.
+    """
+    batches: Annotated[
+        tuple[StageBatch, ...],
+        Field(max_length=MOST_BATCHES + 1, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+    ] = ()
+    """Which stacks go together, in which order: as it was when the stage began. What has appeared since is left alone.
+    """
     downtime: StageDowntime | None = None
     """What it costs; left out: it began before this was measured."""
     message: Annotated[str, Field(max_length=4096)] = ""

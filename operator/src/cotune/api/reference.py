@@ -11,7 +11,12 @@ from cotune.api.generated import write_or_check
 Schema = Mapping[str, Any]
 
 _HEAD = "<!-- Generated from the models in cotune.api by `make docs`; edit those. -->\n"
-_BOUNDS = (("minimum", "maximum", ""), ("minLength", "maxLength", " characters"), ("minItems", "maxItems", " entries"))
+_BOUNDS = (
+    ("minimum", "maximum", ""),
+    ("minLength", "maxLength", " characters"),
+    ("minItems", "maxItems", " entries"),
+    ("minProperties", "maxProperties", " entries"),
+)
 
 
 def rendered() -> dict[str, str]:
@@ -107,6 +112,8 @@ def _type(field: Schema) -> str:
         return "time"
     if field.get("x-kubernetes-preserve-unknown-fields"):
         return "object, any fields"
+    if "additionalProperties" in field:
+        return f"map of {_type(cast('Schema', field['additionalProperties']))}"
     return str(field.get("type", "any"))
 
 

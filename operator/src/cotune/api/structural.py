@@ -36,6 +36,7 @@ def _converted(schema: Schema, definitions: Schema, seen: tuple[str, ...], path:
         if len(kinds) != 1:
             raise ValueError(f"{path}: a union of several types has no structural schema")
         return _converted(kinds[0] | node, definitions, seen, path)
+    values = node.get("additionalProperties")
     for key in _DROPPED:
         node.pop(key, None)
     if node.get("default", ...) is None:
@@ -52,6 +53,10 @@ def _converted(schema: Schema, definitions: Schema, seen: tuple[str, ...], path:
                     name: _converted(cast("Schema", value), definitions, seen, f"{path}.{name}")
                     for name, value in properties.items()
                 }
+            elif isinstance(values, dict):
+                if "maxProperties" not in node:
+                    raise ValueError(f"{path}: a map without a maximum")
+                node["additionalProperties"] = _converted(cast("Schema", values), definitions, seen, f"{path}{{}}")
             elif not node.get("x-kubernetes-preserve-unknown-fields"):
                 raise ValueError(f"{path}: an object without properties")
         case "array":

@@ -1,23 +1,27 @@
 """`cotune diff PROFILE`: what a stage changes in the environment of its workloads, as they are now."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from cotune.api.grant import GrantTarget
-from cotune.api.profile import ProfileSpec
+from cotune.api.profile import ProfileSpec, Stage
 from cotune.cli.session import (
     DONE,
     CommandError,
+    ReadProfile,
     Session,
     add_cluster_arguments,
     chosen_stage,
     with_session,
 )
+from cotune.cluster.batches import planned
 from cotune.cluster.downtimes import Downtimes
 from cotune.cluster.kinds import DEPLOYMENT
 from cotune.cluster.objects import ForbiddenError, Object
 from cotune.rollout.downtime import balance
+from cotune.rollout.progress import by_name
+from cotune.rollout.stacks import spread, stack_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,25 +36,42 @@ async def _diff(session: Session, options: argparse.Namespace) -> int:
     found = await session.profile(options.profile)
     stage = chosen_stage(found, options.stage)
     targets = await session.targets(found, stage)
+    spec = spread(found.spec, targets.stacks)
+    changed: set[str] = set()
     print(f"stage {stage.name}, namespace {stage.namespace}")
-    is_changed = False
     for component, target in targets.by_component.items():
-        name = target.workload_ref.name
+        name = target.workload.name
         deployment = await session.objects.find(DEPLOYMENT, stage.namespace, name)
         if deployment is None:
             raise CommandError(f"namespace {stage.namespace} has no Deployment {name}")
-        lines = list(_lines(found.spec, component, target, deployment))
-        is_changed = is_changed or bool(lines)
+        lines = list(_lines(spec, component, target, deployment))
+        if lines:
+            changed.add(stack_of(component))
         print("\n".join([f"deployment/{name}, container {target.container}", *(lines or ["    nothing changes"])]))
-    print("all of them are stopped and started again" if is_changed else "none of them is stopped")
+    batches = _batches(found, stage) or await planned(session.objects, stage, targets)
+    if not targets.stacks:
+        print("all of them are stopped and started again" if changed else "none of them is stopped")
+    for number, stacks in enumerate(batches, 1):
+        print(f"batch {number} of {len(batches)}: {', '.join(f'stack {it} ({_effect(it, changed)})' for it in stacks)}")
     try:
         downtimes = Downtimes(session.objects, stage.namespace)
-        print(f"expected downtime: {(await downtimes.estimate(found.spec, found.status, targets.by_component)).said}")
+        estimate = await downtimes.estimate(found.spec, found.status, targets.by_component, batches)
+        print(f"expected downtime: {estimate.said}")
         if left := balance(stage, targets.budgets, await downtimes.outages(), datetime.now(UTC)):
             print(left)
     except ForbiddenError as error:
         print(f"expected downtime: unknown to you: {error.message}")
     return DONE
+
+
+def _batches(found: ReadProfile, stage: Stage) -> Sequence[Sequence[str]]:
+    """Those of a stage that has begun, which stay as they are."""
+    state = by_name(found.status).get(stage.name)
+    return [it.stacks for it in state.batches] if state is not None else ()
+
+
+def _effect(stack: str, changed: "set[str]") -> str:
+    return "stopped and started again" if stack in changed else "nothing changes"
 
 
 def _lines(spec: ProfileSpec, component: str, target: GrantTarget, deployment: Object) -> Iterator[str]:

@@ -4,6 +4,7 @@ import argparse
 
 from cotune.cli.session import DONE, Session, add_cluster_arguments, chosen_stage, with_session
 from cotune.gitops.patch import as_component, as_yaml, patches
+from cotune.rollout.stacks import spread
 
 COMPONENT, PATCH = "kustomize", "patch"
 
@@ -27,7 +28,7 @@ async def _export(session: Session, options: argparse.Namespace) -> int:
     found = await session.profile(options.profile)
     stage = chosen_stage(found, options.stage)
     targets = await session.targets(found, stage)
-    made = patches(found.spec.changes, targets.by_component)
+    made = patches(spread(found.spec, targets.stacks).changes, targets.by_component)
     texts = [as_yaml(as_component(made))] if options.output == COMPONENT else [as_yaml(it) for it in made]
     print(f"# profile {found.key}, stage {stage.name}, namespace {stage.namespace}")
     print("---\n".join(texts), end="")

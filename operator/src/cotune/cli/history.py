@@ -7,7 +7,7 @@ from cotune.api.profile import AskedOutcome, ProfilePhase, StageStatus
 from cotune.cli.session import DONE, Session, add_cluster_arguments, with_session
 from cotune.cluster.kinds import CONTROLLER_REVISION
 from cotune.cluster.objects import Object
-from cotune.cluster.revisions import ANNOTATION_PROFILE, LABELS, is_genuine, stored_revision
+from cotune.cluster.revisions import ANNOTATION_PROFILE, LABELS, is_genuine, key, stored_revision
 from cotune.rollout.to_revision import stood_ready
 
 _HEADER = ("NAMESPACE", "REVISION", "NAME", "CREATED", "FOR", "READY", "VALUES", "")
@@ -46,7 +46,7 @@ async def _history(session: Session, options: argparse.Namespace) -> int:
 def _row(revision: Object, ready: Set[str], marks: Mapping[str | None, str]) -> Sequence[str]:
     metadata = revision["metadata"]
     values = [
-        f"{it['component']}:{name}={'(its own)' if value is None else value}"
+        f"{key(it)}:{name}={'(its own)' if value is None else value}"
         for it in revision["data"]["workloads"]
         for name, value in it["values"].items()
     ]

@@ -4,10 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from cotune.api.batches import StageBatch
 from cotune.api.downtime import ExpectedDowntime
 from cotune.api.gate import GateStatus
 from cotune.api.profile import ProfilePhase, ProfileSpec, ProfileStatus, Stage, StageStatus
-from cotune.rollout.progress import by_name, current_stage, hindrance
+from cotune.rollout.batches import Course
+from cotune.rollout.progress import ON_THE_WAY_BACK, by_name, current_stage, hindrance
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,33 @@ def _row(
             seconds = "unknown" if cost.seconds is None else f"{cost.seconds} s"
             when = f"{when}; expected downtime {seconds}"
         return _Row((stage.name, stage.namespace, "-", when), gates)
-    return _Row((stage.name, stage.namespace, str(state.phase), _time(stage, state, now)), gates)
+    course = Course.of(state)
+    told = _time(stage, state, now) if course is None else "; ".join(_in_batches(course, stage, state, now))
+    batches = _batches(course, state) if course is not None else []
+    return _Row((stage.name, stage.namespace, str(state.phase), told), [*batches, *gates])
+
+
+def _in_batches(course: Course, stage: Stage, state: StageStatus, now: datetime) -> Iterator[str]:
+    stacks = sum(len(it.stacks) for it in course.batches)
+    yield f"batch {course.number} of {len(course.batches)}, {len(course.begun)} of {stacks} stacks"
+    if told := _time(stage, state, now):
+        yield told
+
+
+def _batches(course: Course, state: StageStatus) -> "list[Sequence[str]]":
+    """Each with what has become of it."""
+    is_back = state.phase in {*ON_THE_WAY_BACK, ProfilePhase.ROLLED_BACK}
+
+    def phase(number: int, it: StageBatch) -> str:
+        if it.started_at is None:
+            return "-"
+        if state.phase is ProfilePhase.ROLLED_BACK or (is_back and number > course.number):
+            return str(ProfilePhase.ROLLED_BACK)
+        if number == course.number:
+            return str(state.phase)
+        return "WaitsForItsTurn" if is_back else "Through"
+
+    return [(f"batch {n}", phase(n, it), ", ".join(it.stacks)) for n, it in enumerate(course.batches, 1)]
 
 
 def _gate(name: str, look: GateStatus | None, dry_run: bool) -> Sequence[str]:

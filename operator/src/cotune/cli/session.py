@@ -9,9 +9,9 @@ from pathlib import Path
 
 from kubernetes.aio.config.config_exception import ConfigException
 
-from cotune.api.grant import GrantSpec
 from cotune.api.profile import ProfileSpec, ProfileStatus, Stage
-from cotune.cluster.kinds import GRANT, PROFILE
+from cotune.cluster.grants import invitations
+from cotune.cluster.kinds import PROFILE
 from cotune.cluster.kubeconfig import namespace_of
 from cotune.cluster.objects import ApiError, NotFoundError, Object, Objects
 from cotune.rollout.progress import current_stage
@@ -64,8 +64,8 @@ class Session:
         Raises:
             CommandError: no grant allows it.
         """
-        grants = [GrantSpec.model_validate(it["spec"]) for it in await self.objects.list(GRANT, stage.namespace)]
-        found = resolve(profile.spec, self.namespace, stage.namespace, grants)
+        granted = await invitations(self.objects, stage.namespace, self.namespace)
+        found = resolve(profile.spec, self.namespace, stage.namespace, granted.grants, granted.workloads)
         if isinstance(found, Refusal):
             raise CommandError(f"{found.reason}: {found.message}")
         return found

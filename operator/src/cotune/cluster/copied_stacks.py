@@ -34,7 +34,7 @@ class CopiedStacks:
             return targets
         services: list[CopiedService] = []
         for target in targets:
-            name = target.workload_ref.name
+            name = target.workload.name
             deployment = await self._objects.find(DEPLOYMENT, namespace, name)
             is_own = target.component in components
             if deployment is None and is_own:
@@ -83,4 +83,4 @@ class CopiedStacks:
 
 def _service(target: GrantTarget, deployment: Object) -> CopiedService:
     copied = sanitized(deployment["spec"]["template"], target.container, {*target.copy_env, *target.env})
-    return CopiedService(target.component, target.workload_ref.name, copied.template, copied.lost, target.memory_mib)
+    return CopiedService(target.component, target.workload.name, copied.template, copied.lost, target.memory_mib)

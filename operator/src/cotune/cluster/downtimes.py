@@ -5,7 +5,7 @@ after writing it finds it. Who may delete ControllerRevisions there, its owner, 
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 
@@ -18,7 +18,8 @@ from cotune.cluster.kinds import CONTROLLER_REVISION
 from cotune.cluster.objects import AlreadyExistsError, ForbiddenError, Object, Objects
 from cotune.cluster.revisions import controller_revision
 from cotune.cluster.workloads import Workloads
-from cotune.rollout.downtime import DAY, Estimate, Outage, estimate
+from cotune.rollout.downtime import DAY, Estimate, Outage, estimate, estimate_batches
+from cotune.rollout.stacks import component_of
 
 LABELS = {"cotune.dev/record": "downtime"}
 
@@ -51,16 +52,28 @@ class Downtimes:
         """All that are on record, in no order; what somebody else has put there and is none is passed over."""
         return [outage for it in await self._records() if (outage := _outage(it)) is not None]
 
-    async def estimate(self, spec: ProfileSpec, status: ProfileStatus, targets: Mapping[str, GrantTarget]) -> Estimate:
+    async def estimate(
+        self,
+        spec: ProfileSpec,
+        status: ProfileStatus,
+        targets: Mapping[str, GrantTarget],
+        batches: Sequence[Sequence[str]] = (),
+    ) -> Estimate:
         """The expected downtime of a profile's stage in this namespace, as it is now.
 
         Args:
             spec: the profile.
             status: of the profile: what its earlier stages have shown.
             targets: component to workload, as the namespace's grants allow it.
+            batches: which stacks go together, if the grants select several.
         """
-        wanted = {name: {it.env: it.to for it in spec.changes if it.component == name} for name in spec.start_order}
+        wanted = {
+            name: {it.env: it.to for it in spec.changes if it.component == component_of(name)} for name in targets
+        }
         stops = await Workloads(self._objects, self._namespace).stops(targets, wanted)
+        if batches:
+            outages = await self.outages()
+            return estimate_batches(spec.start_order, batches, stops, spec.expect, outages, status.stages)
         return estimate(spec.start_order, stops, spec.expect, await self.outages(), status.stages)
 
     async def record(self, outage: Outage, profile_uid: str) -> Outage:

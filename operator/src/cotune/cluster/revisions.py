@@ -12,6 +12,7 @@ from typing import Any
 from cotune.api.grant import GrantTarget, WorkloadRef
 from cotune.cluster.kinds import CONTROLLER_REVISION
 from cotune.cluster.objects import AlreadyExistsError, ForbiddenError, NotFoundError, Object, Objects
+from cotune.rollout.stacks import component_of, key_of, stack_of
 from cotune.rollout.state import Revision, StoredRevision, WorkloadRevision
 
 LABELS = {"app.kubernetes.io/managed-by": "cotune"}
@@ -122,11 +123,11 @@ class Revisions:
             targets: component to workload: what is the same stack.
             in_use: names that stay whatever their age: the way back, the way forward, what templates are marked with.
         """
-        workloads = {(name, it.workload_ref.name) for name, it in targets.items()}
+        workloads = {(name, it.workload.name) for name, it in targets.items()}
         found = [
             it
             for it in await self._genuine()
-            if {(each["component"], each["workload"]) for each in it["data"]["workloads"]} == workloads
+            if {(key(each), each["workload"]) for each in it["data"]["workloads"]} == workloads
         ]
         newest_first = sorted(found, key=lambda it: -int(it["revision"]))
         for it in newest_first[KEPT:]:
@@ -152,8 +153,8 @@ def _data(revision: Revision, targets: Mapping[str, GrantTarget], markers: Mappi
     return {
         "workloads": [
             {
-                "component": it.component,
-                "workload": targets[it.component].workload_ref.name,
+                **_named(it.component),
+                "workload": targets[it.component].workload.name,
                 "container": targets[it.component].container,
                 "values": dict(it.values),
                 "replicas": it.replicas,
@@ -162,6 +163,16 @@ def _data(revision: Revision, targets: Mapping[str, GrantTarget], markers: Mappi
             for it in revision.workloads
         ]
     }
+
+
+def key(workload: Object) -> str:
+    """The key of a stored workload (`cotune.rollout.stacks`)."""
+    return key_of(str(workload.get("stack", "")), str(workload["component"]))
+
+
+def _named(workload: str) -> dict[str, str]:
+    stack = {"stack": stack_of(workload)} if stack_of(workload) else {}
+    return {"component": component_of(workload), **stack}
 
 
 def _target(workload: Object) -> GrantTarget:
@@ -187,8 +198,8 @@ def _parse(name: str, data: Object, number: int) -> StoredRevision:
     return StoredRevision(
         name,
         number,
-        Revision(tuple(WorkloadRevision(it["component"], it["values"], int(it["replicas"])) for it in workloads)),
-        {it["component"]: it.get("marker", name) for it in workloads},
-        {it["component"]: _target(it) for it in workloads},
+        Revision(tuple(WorkloadRevision(key(it), it["values"], int(it["replicas"])) for it in workloads)),
+        {key(it): it.get("marker", name) for it in workloads},
+        {key(it): _target(it) for it in workloads},
         was_found=all("marker" in it for it in workloads),
     )

@@ -14,6 +14,7 @@ from cotune.api.profile import Mend
 from cotune.cluster.kinds import DEPLOYMENT, HORIZONTAL_POD_AUTOSCALER, POD
 from cotune.cluster.objects import FIELD_MANAGER, ApiError, ForbiddenError, Object, Objects
 from cotune.rollout.downtime import Stop
+from cotune.rollout.stacks import stack_of
 from cotune.rollout.state import ObservedWorkload
 from cotune.trials.placement import GPU_RESOURCE
 from cotune.trials.pod_failure import PodFailure, hindrance, pod_failure, unready
@@ -40,7 +41,7 @@ class Workload:
     @property
     def name(self) -> str:
         """The Deployment's name."""
-        return self.target.workload_ref.name
+        return self.target.workload.name
 
     @property
     def container(self) -> Object:
@@ -73,7 +74,7 @@ class Workloads:
         """
         found: dict[str, Workload] = {}
         for component, target in targets.items():
-            deployment = await self._objects.find(DEPLOYMENT, self._namespace, target.workload_ref.name)
+            deployment = await self._objects.find(DEPLOYMENT, self._namespace, target.workload.name)
             if deployment is not None:
                 found[component] = await self._workload(target, deployment, variables.get(component, frozenset()))
         return found
@@ -89,7 +90,7 @@ class Workloads:
         """
         found: dict[str, Stop] = {}
         for component, target in targets.items():
-            deployment = await self._objects.find(DEPLOYMENT, self._namespace, target.workload_ref.name)
+            deployment = await self._objects.find(DEPLOYMENT, self._namespace, target.workload.name)
             if deployment is not None:
                 values = wanted.get(component, {})
                 today = _values(target, deployment, frozenset(values))
@@ -100,6 +101,18 @@ class Workloads:
                 )
         return found
 
+    async def nodes(self, targets: Mapping[str, GrantTarget]) -> dict[str, set[str]]:
+        """The nodes on which each stack has pods."""
+        found: dict[str, set[str]] = {}
+        for key, target in targets.items():
+            deployment = await self._objects.find(DEPLOYMENT, self._namespace, target.workload.name)
+            if deployment is None:
+                continue
+            pods = await self._objects.list(POD, self._namespace, deployment["spec"]["selector"]["matchLabels"])
+            names = (str(it["spec"].get("nodeName", "")) for it in pods)
+            found.setdefault(stack_of(key), set()).update(it for it in names if it)
+        return found
+
     async def autoscalers(self, targets: Mapping[str, GrantTarget]) -> dict[str, str]:
         """The HorizontalPodAutoscaler of each component that has one; none is known without the right to list them."""
         try:
@@ -107,7 +120,7 @@ class Workloads:
         except ForbiddenError:
             return {}
         scaled = {_scaled(it): str(it["metadata"]["name"]) for it in found}
-        workloads = {component: ("Deployment", it.workload_ref.name) for component, it in targets.items()}
+        workloads = {component: ("Deployment", it.workload.name) for component, it in targets.items()}
         return {component: scaled[it] for component, it in workloads.items() if it in scaled}
 
     async def rehearse(self, workload: Workload, values: Mapping[str, str | None], marker: str | None) -> None:

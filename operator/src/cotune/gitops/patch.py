@@ -26,9 +26,9 @@ def patches(changes: Sequence[Change], targets: Mapping[str, GrantTarget]) -> Se
         containers = [{"name": target.container, "env": env}]
         found.append(
             {
-                "apiVersion": target.workload_ref.api_version,
-                "kind": target.workload_ref.kind,
-                "metadata": {"name": target.workload_ref.name},
+                "apiVersion": target.workload.api_version,
+                "kind": target.workload.kind,
+                "metadata": {"name": target.workload.name},
                 "spec": {"template": {"spec": {"containers": containers}}},
             }
         )

@@ -4,16 +4,18 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from cotune.api.grant import GrantSpec
 from cotune.api.profile import AskedOutcome, ProfilePhase, ProfileSpec, Stage, StageStatus, Strategy
-from cotune.cluster.kinds import GRANT, PROFILE
+from cotune.cluster.grants import invitations
+from cotune.cluster.kinds import PROFILE
 from cotune.cluster.objects import REFUSALS, ApiError, ForbiddenError, Object, Objects
 from cotune.cluster.revisions import Revisions
 from cotune.cluster.workloads import Workload, Workloads
 from cotune.handlers.from_git import MANAGED, keepers_of, undone
 from cotune.handlers.rivals import rival_of
+from cotune.rollout.batches import all_batches
 from cotune.rollout.beginning import unfit
 from cotune.rollout.progress import in_the_middle
+from cotune.rollout.stacks import spread, stacks_of_stage
 from cotune.rollout.state import Revision, StoredRevision, WorkloadRevision
 from cotune.rollout.targets import Refusal, ignored_by_git_ops, not_granted
 from cotune.rollout.to_revision import answered, choose, completed, is_present, taken_back
@@ -58,11 +60,13 @@ class AskedRevisions:
             return answered(state, wanted, AskedOutcome.WAITING, "WaitingForWayBack", message, now)
         revisions = Revisions(self.objects, namespace)
         stored = await revisions.stored()
-        chosen = choose(wanted, stored, spec.start_order, state, namespace)
+        components = spread(spec, stacks_of_stage(state)).start_order
+        chosen = choose(wanted, stored, components, state, namespace)
         if isinstance(chosen, Refusal):
             return chosen
-        grants = [GrantSpec.model_validate(it["spec"]) for it in await self.objects.list(GRANT, namespace)]
-        if (refusal := not_granted(chosen, body["metadata"]["namespace"], namespace, grants)) is not None:
+        source = body["metadata"]["namespace"]
+        granted = await invitations(self.objects, namespace, source)
+        if (refusal := not_granted(chosen, source, namespace, granted.grants, granted.workloads)) is not None:
             return refusal
         if state.phase in {ProfilePhase.PROGRESSING, ProfilePhase.BAKING}:
             message = f"revision {wanted} was asked for: first back to {state.last_good_revision}"
@@ -75,7 +79,7 @@ class AskedRevisions:
                 "abort it, or wait"
             )
             return answered(state, wanted, AskedOutcome.WAITING, "WaitingForProfile", message, now)
-        ignored = ignored_by_git_ops(chosen, body["metadata"]["namespace"], grants)
+        ignored = ignored_by_git_ops(chosen, source, granted.grants, granted.workloads)
         return await self._take(body, stage, state, chosen, stored, ignored, now)
 
     async def _take(
@@ -97,7 +101,7 @@ class AskedRevisions:
         hindrance = unfit(
             names,
             stage.namespace,
-            {name: it.workload_ref.name for name, it in chosen.targets.items()},
+            {name: it.workload.name for name, it in chosen.targets.items()},
             observed,
             await workloads.autoscalers(chosen.targets),
             needs_health=False,
@@ -118,7 +122,8 @@ class AskedRevisions:
         last_good = await self._stored(body, stage, chosen, goal, found)
         message = f"to revision {last_good}, because {chosen.name} was asked for"
         taken = answered(state, chosen.name, AskedOutcome.TAKEN, "RevisionTaken", message, now)
-        return taken_back(taken, message, now).model_copy(update={"last_good_revision": last_good, "chances": ()})
+        back = taken_back(all_batches(taken, now), message, now)
+        return back.model_copy(update={"last_good_revision": last_good, "chances": ()})
 
     async def _stored(
         self, body: Object, stage: Stage, chosen: StoredRevision, goal: Revision, found: Mapping[str, Workload]

@@ -1,17 +1,19 @@
 """What the stages of a profile cost: expected while one waits, held against its budget, measured as it happens."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from prometheus_client import Counter, Histogram
 
 from cotune.api.downtime import ExpectedDowntime, StageDowntime
-from cotune.api.profile import ProfileSpec, ProfileStatus, Stage, StageStatus
+from cotune.api.profile import ProfilePhase, ProfileSpec, ProfileStatus, Stage, StageStatus
 from cotune.cluster.downtimes import Downtimes
 from cotune.cluster.objects import REFUSALS, ApiError, NotFoundError, Object, Objects
+from cotune.rollout.batches import Course, part
 from cotune.rollout.downtime import Estimate, Outage, balance, follow, held, told
 from cotune.rollout.progress import Waiting
+from cotune.rollout.stacks import of_stacks
 from cotune.rollout.stage import StageStep
 from cotune.rollout.state import ObservedWorkload, Revision
 from cotune.rollout.targets import Targets
@@ -30,10 +32,17 @@ class StageDowntimes:
 
     objects: Objects
 
-    async def expected(self, spec: ProfileSpec, status: ProfileStatus, stage: Stage, targets: Targets) -> Estimate:
+    async def expected(
+        self,
+        spec: ProfileSpec,
+        status: ProfileStatus,
+        stage: Stage,
+        targets: Targets,
+        batches: Sequence[Sequence[str]] = (),
+    ) -> Estimate:
         """The downtime of a stage that has not begun; what must not be read is unknown."""
         try:
-            return await Downtimes(self.objects, stage.namespace).estimate(spec, status, targets.by_component)
+            return await Downtimes(self.objects, stage.namespace).estimate(spec, status, targets.by_component, batches)
         except ApiError as error:
             if error.status not in REFUSALS:
                 raise
@@ -80,12 +89,18 @@ class StageDowntimes:
             now: the time.
         """
         before, since = state.downtime or StageDowntime(), state.phase_started_at or now
-        found = follow(_key(body), stage.name, before, state.phase, since, step, last_good, observed, now)
+        course = Course.of(state)
+        is_last = course is None or course.is_last
+        if course is not None:
+            # Stacks of earlier batches serve, or their being down is not this batch's doing; later ones are untouched.
+            concerned = course.current if state.phase is ProfilePhase.PROGRESSING else course.begun
+            last_good, observed = part(last_good, concerned), of_stacks(observed, concerned)
+        found = follow(_key(body), stage.name, before, state.phase, since, step, last_good, observed, now, is_last)
         if found.outage is None:
             return replace(step, downtime=found.record)
         # A pass that died after this has written down what it goes by now.
         recorded = await self._recorded(body, stage, found.outage, now)
-        return replace(step, downtime=told(before, recorded, step.phase))
+        return replace(step, downtime=told(before, recorded, step.phase, is_last))
 
     async def given_up(self, body: Object, stage: Stage, state: StageStatus, now: datetime) -> None:
         """Put on record what a stage has cost that is left to a person while its services are down."""

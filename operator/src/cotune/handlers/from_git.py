@@ -147,7 +147,7 @@ def _places(stored: StoredRevision | None) -> Mapping[str, tuple[WorkloadRef, st
 
 
 def _place(target: GrantTarget) -> tuple[WorkloadRef, str]:
-    return target.workload_ref, target.container
+    return target.workload, target.container
 
 
 def _values(stored: StoredRevision | None) -> Mapping[str, Mapping[str, str | None]]:

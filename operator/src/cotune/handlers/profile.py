@@ -8,7 +8,7 @@ from prometheus_client import Counter
 
 from cotune.api.conditions import looked_at, with_condition
 from cotune.api.downtime import StageDowntime
-from cotune.api.grant import GrantSpec, GrantTarget
+from cotune.api.grant import GrantTarget
 from cotune.api.profile import (
     AskedOutcome,
     GuardedWorkload,
@@ -19,8 +19,10 @@ from cotune.api.profile import (
     StageStatus,
     Strategy,
 )
+from cotune.cluster.batches import planned
 from cotune.cluster.events import Events
-from cotune.cluster.kinds import GRANT, PROFILE
+from cotune.cluster.grants import invitations
+from cotune.cluster.kinds import PROFILE
 from cotune.cluster.nodes import nodes
 from cotune.cluster.objects import REFUSALS, ApiError, ForbiddenError, Object, Objects
 from cotune.cluster.revisions import Revisions, as_stored
@@ -40,6 +42,7 @@ from cotune.handlers.gates import Gates, tell_outcomes
 from cotune.handlers.retries import start_anew
 from cotune.handlers.rivals import rival_of
 from cotune.handlers.statuses import condition, status_of, write_status
+from cotune.rollout.batches import Course, decide_in_batches, first_batch, next_batch, with_appeared, with_begun
 from cotune.rollout.beginning import unfit
 from cotune.rollout.convergence import Scale, SetValues
 from cotune.rollout.downtime import Estimate
@@ -61,10 +64,11 @@ from cotune.rollout.progress import (
     retried,
     with_stage,
 )
+from cotune.rollout.stacks import of_stacks, spread, stacks_in
 from cotune.rollout.stage import Obstacle, StageStep, blocked, decide
 from cotune.rollout.startup_budget import too_small
 from cotune.rollout.state import ObservedWorkload, Revision, StoredRevision, WorkloadRevision
-from cotune.rollout.targets import Refusal, Targets, resolve
+from cotune.rollout.targets import Refusal, Targets, resolve, still_granted
 from cotune.rollout.to_revision import refused, unanswered
 
 FINALIZER = "cotune.dev/rollout"
@@ -163,7 +167,8 @@ class ProfileReconciler:
             else:
                 # What comes through Git is taken up by whoever runs the namespace, at a time and in a way of theirs.
                 if spec.rollout.strategy is not Strategy.GIT:
-                    expected = await self.downtimes.expected(spec, status, stage, targets)
+                    batches = await planned(self.objects, stage, targets)
+                    expected = await self.downtimes.expected(spec, status, stage, targets, batches)
                 waiting = self._hindrance(spec, stage, now) or await self._rival(body, stage, now)
                 if waiting is None:
                     return await self._begin(body, spec, status, stage, targets, expected, now)
@@ -242,8 +247,9 @@ class ProfileReconciler:
         last_good, target = await self._revisions(stage, state)
         if last_good is None or target is None:
             return GuardOver("its ControllerRevisions are gone")
-        if why := _no_longer(body, spec, state, await self._targets(body, spec, stage), last_good, target):
+        if why := _no_longer(body, spec, state, await self._targets(body, spec, stage, last_good), last_good, target):
             return GuardOver(why)
+        spec = spread(spec, stacks_in(last_good.targets))
         found = await self._observe(spec, stage, last_good.targets, last_good.revision)
         observed = {name: it.observed for name, it in found.items()}
         generations = {it.component: it.generation for it in state.guarded}
@@ -261,9 +267,15 @@ class ProfileReconciler:
         new = status.model_copy(update={"observed_generation": generation, "conditions": conditions})
         await write_status(self.objects, PROFILE, body, status, new)
 
-    async def _targets(self, body: Object, spec: ProfileSpec, stage: Stage) -> Targets | Refusal:
-        grants = [GrantSpec.model_validate(it["spec"]) for it in await self.objects.list(GRANT, stage.namespace)]
-        return resolve(spec, body["metadata"]["namespace"], stage.namespace, grants)
+    async def _targets(
+        self, body: Object, spec: ProfileSpec, stage: Stage, begun: StoredRevision | None = None
+    ) -> Targets | Refusal:
+        """What the grants mean now; once a stage of several stacks has `begun`, whether they still mean its own."""
+        source, namespace = body["metadata"]["namespace"], stage.namespace
+        found = await invitations(self.objects, namespace, source)
+        if begun is not None and stacks_in(begun.targets):
+            return still_granted(spec, source, namespace, found.grants, found.workloads, begun.targets)
+        return resolve(spec, source, namespace, found.grants, found.workloads)
 
     def _hindrance(self, spec: ProfileSpec, stage: Stage, now: datetime) -> Waiting | None:
         return hindrance(spec, stage, now) or self.gates.hindrance(stage)
@@ -291,7 +303,7 @@ class ProfileReconciler:
         Raises:
             ApiError: the change would be refused.
         """
-        by_component = targets.by_component
+        by_component, spec = targets.by_component, spread(spec, targets.stacks)
         found = await self._observe(spec, stage, by_component)
         metadata = body["metadata"]
         kept_by = keepers(spec, found)
@@ -324,6 +336,7 @@ class ProfileReconciler:
         # Nobody else is in the middle of a stage here: no other way back leads to one of them.
         marked = {it for it in markers.values() if it is not None}
         await revisions.prune(by_component, {last_good.name, target.name, *marked})
+        batches = first_batch(await planned(self.objects, stage, targets), now)
         body = await self._set_finalizer(body, wanted=True)
         state = StageStatus(
             name=stage.name,
@@ -333,6 +346,8 @@ class ProfileReconciler:
             revision=target.name,
             last_good_revision=last_good.name,
             downtime=StageDowntime(expected_seconds=expected.seconds if expected is not None else None),
+            batch=1 if batches else None,
+            batches=batches,
             message=f"from revision {last_good.name} to {target.name}",
         )
         return await self._write(body, spec, seen, [state], now)
@@ -349,7 +364,7 @@ class ProfileReconciler:
         waiting = unfit(
             spec.start_order,
             stage.namespace,
-            {name: it.workload_ref.name for name, it in targets.by_component.items()},
+            {name: it.workload.name for name, it in targets.by_component.items()},
             {name: it.observed for name, it in found.items()},
             autoscalers,
         )
@@ -425,12 +440,15 @@ class ProfileReconciler:
         Raises:
             ApiError: the API server has refused a call; the others were made.
         """
-        targets = await self._targets(body, spec, stage)
         last_good, target = await self._revisions(stage, state)
         if last_good is None:
             message = f"ControllerRevision {state.last_good_revision}, the way back, is gone"
             return StageStep(ProfilePhase.DEGRADED, message, obstacle=Obstacle("RevisionGone", message))
-        found = await self._observe(spec, stage, last_good.targets, last_good.revision)
+        targets = await self._targets(body, spec, stage, last_good)
+        spec, course = spread(spec, stacks_in(last_good.targets)), Course.of(state)
+        # Stacks whose batch has not begun are none of this stage's yet.
+        own = last_good.targets if course is None else of_stacks(last_good.targets, course.begun)
+        found = await self._observe(spec, stage, own, last_good.revision)
         observed = {name: it.observed for name, it in found.items()}
         why = _no_longer(body, spec, state, targets, last_good, target)
         if not why and state.phase not in ON_THE_WAY_BACK:
@@ -452,8 +470,18 @@ class ProfileReconciler:
             if state.phase is not ProfilePhase.BAKING:
                 goal, way_back = await self._with_their_replicas(stage, (goal, way_back), last_good.targets, observed)
             since = state.phase_started_at or now
-            step = decide(stage, state.phase, since, goal, way_back, observed, now, state.unready_since, state.chances)
+            unready, chances = state.unready_since, state.chances
+            if course is None:
+                step = decide(stage, state.phase, since, goal, way_back, observed, now, unready, chances)
+            else:
+                step = decide_in_batches(
+                    stage, course, state.phase, since, goal, way_back, observed, now, unready, chances
+                )
             step = self.gates.judged(body, stage, state, step, now)
+            if course is not None:
+                step = next_batch(course, step, spec.rollout.paused)
+        if isinstance(targets, Targets):
+            step = with_appeared(step, targets)
         wanted = last_good if step.phase in ON_THE_WAY_BACK or target is None else target
         await self._apply(stage, step, found, wanted)
         return await self.downtimes.measured(body, stage, state, step, last_good.revision, observed, now)
@@ -653,8 +681,8 @@ def _no_longer(
         return f"{targets.reason}: {targets.message}"
     if target is None:
         return f"ControllerRevision {state.revision}, the way forward, is gone"
-    granted = {name: (it.workload_ref, it.container) for name, it in targets.by_component.items()}
-    begun = {name: (it.workload_ref, it.container) for name, it in last_good.targets.items()}
+    granted = {name: (it.workload, it.container) for name, it in targets.by_component.items()}
+    begun = {name: (it.workload, it.container) for name, it in last_good.targets.items()}
     return "the grant names other workloads than when the stage began" if granted != begun else ""
 
 
@@ -678,6 +706,7 @@ def _obstacle(error: ApiError) -> Obstacle:
 
 def _stepped(state: StageStatus, step: StageStep, now: datetime) -> StageStatus:
     entered = step.phase is not state.phase
+    batch = step.batch or state.batch
     message = step.message
     if state.phase in ON_THE_WAY_BACK:
         # How the way back goes does not replace why it was taken: that is what a person looks for.
@@ -687,7 +716,9 @@ def _stepped(state: StageStatus, step: StageStep, now: datetime) -> StageStatus:
     return state.model_copy(
         update={
             "phase": step.phase,
-            "phase_started_at": now if entered else state.phase_started_at,
+            "phase_started_at": now if entered or batch != state.batch else state.phase_started_at,
+            "batch": batch,
+            "batches": with_begun(state.batches, batch or 0, now),
             "unready_since": step.unready_since,
             "gates": state.gates if step.gates is None else step.gates,
             "chances": step.chances if step.chances is not None else state.chances,

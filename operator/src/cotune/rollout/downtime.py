@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from cotune.api.downtime import DowntimeBudget, MeasuredStart, StageDowntime, WhenUnknown
 from cotune.api.profile import Expect, ProfilePhase, Stage, StageStatus
 from cotune.rollout.progress import Waiting
+from cotune.rollout.stacks import component_of, key_of, stack_of
 from cotune.rollout.stage import StageStep
 from cotune.rollout.state import ObservedWorkload, Revision
 
@@ -101,6 +102,40 @@ def estimate(
     return Estimate(seconds, f"{seconds} s: {', '.join(parts)}")
 
 
+def estimate_batches(
+    components: Sequence[str],
+    batches: Sequence[Sequence[str]],
+    stops: Mapping[str, Stop],
+    expect: Expect | None,
+    outages: Sequence[Outage],
+    earlier: Sequence[StageStatus] = (),
+) -> Estimate:
+    """How long stacks will be down, one batch after the other; those of a batch are down at the same time.
+
+    Args:
+        components: of each stack, in the order in which they start.
+        batches: the stacks that change together.
+        stops: by key.
+        expect: the profile's.
+        outages: what earlier rollouts have cost in this namespace.
+        earlier: the stages of the profile that have begun.
+    """
+    seconds, longest = 0, Estimate(0, "0 s: nothing changes, so nothing is stopped")
+    for batch in batches:
+        of_batch = Estimate(0, longest.said)
+        for stack in batch:
+            own = {it: stops[key_of(stack, it)] for it in components if key_of(stack, it) in stops}
+            found = estimate(components, own, expect, outages, earlier)
+            if found.seconds is None:
+                return Estimate(None, f"{found.said} (stack {stack})")
+            of_batch = max(of_batch, found, key=lambda it: it.seconds or 0)
+        seconds += of_batch.seconds or 0
+        longest = max(longest, of_batch, key=lambda it: it.seconds or 0)
+    if not seconds or len(batches) == 1:
+        return longest
+    return Estimate(seconds, f"{seconds} s in {len(batches)} batches, each at most {longest.said}")
+
+
 def held(
     stage: Stage, granted: Sequence[DowntimeBudget], expected: Estimate, outages: Sequence[Outage], now: datetime
 ) -> Waiting | None:
@@ -185,6 +220,7 @@ def follow(
     last_good: Revision,
     observed: Mapping[str, ObservedWorkload],
     now: datetime,
+    is_last: bool = True,
 ) -> Followed:
     """The stage's downtime after a step.
 
@@ -198,6 +234,7 @@ def follow(
         last_good: what the services were before the stage.
         observed: what they were at the beginning of this pass, by component.
         now: the time.
+        is_last: no other batch follows.
     """
     if phase not in {ProfilePhase.PROGRESSING, ProfilePhase.ROLLING_BACK, ProfilePhase.DEGRADED}:
         return Followed(before)  # Nothing is stopped in the others; what is not ready of itself costs no budget.
@@ -208,9 +245,9 @@ def follow(
     if not is_up:
         return Followed(before.model_copy(update={"since": since}))
     if since is None:  # Nothing had to be stopped.
-        return Followed(told(before, Outage(profile, stage, now, now), step.phase))
+        return Followed(told(before, Outage(profile, stage, now, now), step.phase, is_last))
     outage = ended(profile, stage, since, phase_since, observed, now)
-    return Followed(told(before, outage, step.phase), outage)
+    return Followed(told(before, outage, step.phase, is_last), outage)
 
 
 def began(
@@ -255,19 +292,30 @@ def ended(
     ready = {name: it.ready_at for name, it in observed.items() if it.ready_at is not None and it.ready_at >= second}
     is_known = bool(ready) and set(ready) == {name for name, it in observed.items() if it.replicas}
     until = min(max(ready.values()) + timedelta(seconds=1), now) if is_known else now
-    stop = _whole(min(made.values()) - since) if made and since >= phase_since else None
-    starts = {name: max(_whole(at - made[name]), 1) for name, at in ready.items() if name in made}
+    # Stacks that were down together count as the slowest.
+    first: dict[str, datetime] = {}
+    for name, at in made.items():
+        first[stack_of(name)] = min(at, first.get(stack_of(name), at))
+    stop = _whole(max(first.values()) - since) if first and since >= phase_since else None
+    starts: dict[str, int] = {}
+    for name, at in ready.items():
+        if name in made:
+            component = component_of(name)
+            starts[component] = max(_whole(at - made[name]), 1, starts.get(component, 0))
     return Outage(profile, stage, since, until, stop, starts)
 
 
-def told(record: StageDowntime, outage: Outage, phase: ProfilePhase) -> StageDowntime:
-    """The stage's record with an outage that is over; how far the estimate was off is only told of a way forward."""
+def told(record: StageDowntime, outage: Outage, phase: ProfilePhase, is_last: bool = True) -> StageDowntime:
+    """The stage's record with an outage that is over; how far the estimate was off is told when all is forward."""
     measured = (record.measured_seconds or 0) + outage.seconds
     ended_record = record.model_copy(update={"since": None, "measured_seconds": measured})
     if phase is not ProfilePhase.BAKING:
         return ended_record
-    starts = tuple(MeasuredStart(component=it, seconds=seconds) for it, seconds in outage.start_seconds.items())
-    error = outage.seconds - record.expected_seconds if record.expected_seconds is not None else None
+    slowest = {it.component: it.seconds for it in record.starts}
+    for component, seconds in outage.start_seconds.items():
+        slowest[component] = max(seconds, slowest.get(component, 0))
+    starts = tuple(MeasuredStart(component=it, seconds=seconds) for it, seconds in slowest.items())
+    error = measured - record.expected_seconds if record.expected_seconds is not None and is_last else None
     return ended_record.model_copy(update={"starts": starts, "error_seconds": error})
 
 

@@ -43,6 +43,8 @@ class StageStep:
     """At the promotion of a stage with a guard: component to the generation of its workload."""
     downtime: StageDowntime | None = None
     """What the stage costs; None: as it is on record."""
+    batch: int | None = None
+    """Of a stage of several stacks: the batch that is under way from now on; None: the one that is on record."""
 
 
 def blocked(stage: Stage, phase: ProfilePhase, phase_since: datetime, obstacle: Obstacle, now: datetime) -> StageStep:

@@ -153,4 +153,4 @@ def _values(revision: Revision, component: str) -> Mapping[str, str | None]:
 
 
 def _places(revision: StoredRevision) -> Mapping[str, tuple[str, str]]:
-    return {name: (it.workload_ref.name, it.container) for name, it in revision.targets.items()}
+    return {name: (it.workload.name, it.container) for name, it in revision.targets.items()}

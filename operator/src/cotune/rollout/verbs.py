@@ -17,6 +17,7 @@ from cotune.api.profile import (
     StageStatus,
 )
 from cotune.rollout.progress import IN_PROGRESS, ON_THE_WAY_BACK, begun, by_name, current_stage
+from cotune.rollout.stacks import spread, stacks_of_stage
 from cotune.rollout.state import StoredRevision
 from cotune.rollout.targets import Refusal
 from cotune.rollout.to_revision import choose, of_stack
@@ -58,8 +59,9 @@ def approve(spec: ProfileSpec, status: ProfileStatus, stage: str | None) -> Edit
 
 
 def pause(spec: ProfileSpec) -> Edit:
-    """Let no further stage begin."""
-    return Edit(spec.rollout.model_copy(update={"paused": True}), "paused: no further stage begins")
+    """Let no further stage begin, and no further batch."""
+    said = "paused: no further stage begins, and no further batch"
+    return Edit(spec.rollout.model_copy(update={"paused": True}), said)
 
 
 def resume(spec: ProfileSpec) -> Edit:
@@ -126,10 +128,11 @@ def find_revision(
     Raises:
         NotNowError: there is none to which the stage may go; the message lists those that there are.
     """
-    names = [it.name for it in of_stack(stored, spec.start_order) if wanted in {it.name, str(it.number)}]
+    components = spread(spec, stacks_of_stage(state)).start_order
+    names = [it.name for it in of_stack(stored, components) if wanted in {it.name, str(it.number)}]
     if len(names) > 1:
         raise NotNowError(f"several revisions have the number {wanted}: name one, {' or '.join(names)}")
-    found = choose(names[0] if names else wanted, stored, spec.start_order, state, stage.namespace)
+    found = choose(names[0] if names else wanted, stored, components, state, stage.namespace)
     if isinstance(found, Refusal):
         raise NotNowError(f"{found.reason}: {found.message}")
     return found

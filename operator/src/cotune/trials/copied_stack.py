@@ -159,7 +159,7 @@ def granted(
     found: dict[str, GrantTarget] = {}
     for it in (target for grant in inviting for target in grant.targets):
         known = found.setdefault(it.component, it)
-        if (known.workload_ref, known.container) != (it.workload_ref, it.container):
+        if (known.workload, known.container) != (it.workload, it.container):
             why = f"grants in namespace {namespace} name several workloads for {it.component}"
             return CopyRefusal("AmbiguousGrant", why)
         found[it.component] = known.model_copy(

@@ -1,0 +1,39 @@
+"""The grants of a namespace, and the Deployments that their selectors match."""
+
+from dataclasses import dataclass
+
+from cotune.api.grant import GrantSpec
+from cotune.cluster.kinds import DEPLOYMENT, GRANT
+from cotune.cluster.objects import Objects
+from cotune.rollout.stacks import LabelledWorkload
+from cotune.rollout.targets import inviting
+
+
+@dataclass(frozen=True)
+class Invitations:
+    """What the owner of a namespace allows there."""
+
+    grants: tuple[GrantSpec, ...]
+    workloads: tuple[LabelledWorkload, ...]
+    """Those that are selected, in the order of their names; nothing is listed where none selects."""
+
+
+async def invitations(objects: Objects, namespace: str, source: str) -> Invitations:
+    """Read the grants of a namespace, and what those select that allow rollouts from namespace `source`.
+
+    Raises:
+        ForbiddenError: a grant selects workloads, and the right to list Deployments there is missing.
+    """
+    grants = tuple(GrantSpec.model_validate(it["spec"]) for it in await objects.list(GRANT, namespace))
+    selections: list[dict[str, str]] = []
+    for grant in inviting(source, grants):
+        for target in grant.targets:
+            selector = target.workload_selector
+            if selector is not None and selector.match_labels not in selections:
+                selections.append(selector.match_labels)
+    found: dict[str, LabelledWorkload] = {}
+    for labels in selections:
+        for it in await objects.list(DEPLOYMENT, namespace, labels):
+            name = str(it["metadata"]["name"])
+            found[name] = LabelledWorkload(name, it["metadata"].get("labels") or {})
+    return Invitations(grants, tuple(found[it] for it in sorted(found)))
