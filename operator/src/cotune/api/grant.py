@@ -8,6 +8,7 @@ from pydantic import Field
 from cotune.api.base import SET_LIST, ApiModel, ComponentName, DnsLabel, EnvironmentName, Rule, map_list, with_rules
 from cotune.api.downtime import DowntimeBudget
 from cotune.api.quantities import ValueSet
+from cotune.api.quiesce import QuiesceLimits
 
 
 class Permission(StrEnum):
@@ -16,6 +17,8 @@ class Permission(StrEnum):
     COPY_SPEC = "CopySpec"
     """To run copies of the targets in trials, without what `copyEnv` and `env` do not name."""
     ROLLOUT = "Rollout"
+    QUIESCE = "Quiesce"
+    """To stop the targets while trials run on their card, within the limits of `quiesce`."""
 
 
 class GrantSource(ApiModel):
@@ -60,13 +63,24 @@ class GrantTarget(ApiModel):
 class GrantSpec(ApiModel):
     """Who may do what to what."""
 
+    model_config = with_rules(
+        Rule(
+            "has(self.quiesce) == ('Quiesce' in self.allow)",
+            "quiesce says how long Quiesce may keep the targets down: give both or neither",
+            ".quiesce",
+        ),
+    )
+
     from_: Annotated[
         tuple[GrantSource, ...],
         Field(alias="from", min_length=1, max_length=32, json_schema_extra=map_list("namespace")),
     ]
-    allow: Annotated[tuple[Permission, ...], Field(min_length=1, max_length=2, json_schema_extra=dict(SET_LIST))]
+    allow: Annotated[tuple[Permission, ...], Field(min_length=1, max_length=3, json_schema_extra=dict(SET_LIST))]
     targets: Annotated[
         tuple[GrantTarget, ...], Field(min_length=1, max_length=32, json_schema_extra=map_list("component"))
     ]
     downtime_budget: DowntimeBudget | None = None
-    """How long rollouts may keep the services of this namespace down, whatever budget their stages have themselves."""
+    """How long rollouts and trials may keep the services of this namespace down, whatever budget stages have
+    themselves."""
+    quiesce: QuiesceLimits | None = None
+    """What `Quiesce` in `allow` is limited to."""

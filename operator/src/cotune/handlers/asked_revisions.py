@@ -11,6 +11,7 @@ from cotune.cluster.objects import REFUSALS, ApiError, ForbiddenError, Object, O
 from cotune.cluster.revisions import Revisions
 from cotune.cluster.workloads import Workload, Workloads
 from cotune.handlers.from_git import MANAGED, keepers_of, undone
+from cotune.handlers.quiesce_holders import holding
 from cotune.handlers.rivals import rival_of
 from cotune.rollout.beginning import unfit
 from cotune.rollout.progress import in_the_middle
@@ -75,6 +76,9 @@ class AskedRevisions:
                 "abort it, or wait"
             )
             return answered(state, wanted, AskedOutcome.WAITING, "WaitingForProfile", message, now)
+        if (holder := await holding(self.objects, namespace)) is not None:
+            message = f"experiment {holder.experiment} keeps production in {namespace} stopped for its trials"
+            return answered(state, wanted, AskedOutcome.WAITING, "NamespaceQuiesced", message, now)
         ignored = ignored_by_git_ops(chosen, body["metadata"]["namespace"], grants)
         return await self._take(body, stage, state, chosen, stored, ignored, now)
 
