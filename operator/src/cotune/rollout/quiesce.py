@@ -123,10 +123,9 @@ def plan(may: Allowed, needs: Needs, outages: Sequence[Outage], last: datetime |
     if needs.seconds > may.maximum_seconds:
         message = f"the least is {needs.said}; production may be down for {may.maximum_seconds} s: it never fits"
         return Waiting("QuiesceTooShort", message, is_stalled=True)
-    try:
-        spans = [(it, *span(it, now)) for it in may.windows]
-    except ZoneInfoNotFoundError as error:
-        return Waiting("UnknownTimeZone", f"the operator knows no time zone {error}", is_stalled=True)
+    if unknown := _unknown_zone(may.windows):
+        return Waiting("UnknownTimeZone", f"the operator knows no time zone {unknown}", is_stalled=True)
+    spans = [(it, *span(it, now)) for it in may.windows]
     for window, opens, closes in spans:
         if (closes - opens).total_seconds() < needs.seconds:
             message = f"the least is {needs.said}; the window from {_local(opens, window)} is too short for it"
@@ -163,10 +162,9 @@ def no_longer(may: Allowed, since: datetime, reserved: timedelta, now: datetime)
         reserved: for the way back.
         now: the time.
     """
-    try:
-        spans = [span(it, now) for it in may.windows]
-    except ZoneInfoNotFoundError as error:
-        return Ending("UnknownTimeZone", f"the operator knows no time zone {error}")
+    if unknown := _unknown_zone(may.windows):
+        return Ending("UnknownTimeZone", f"the operator knows no time zone {unknown}")
+    spans = [span(it, now) for it in may.windows]
     until = min([since + timedelta(seconds=may.maximum_seconds), *(closes for _, closes in spans)])
     if any(now < opens for opens, _ in spans) or now + reserved >= until:
         return Ending("TimeIsOver", "the time for trials is over")
@@ -311,6 +309,16 @@ def is_asked_for(status: QuiesceStatus, observed: Mapping[str, ObservedWorkload]
     return all(
         observed[it.component].replicas > 0 or it.replicas == 0 for it in status.workloads if it.component in observed
     )
+
+
+def _unknown_zone(windows: Sequence[BeginWindow]) -> str:
+    """The first time zone that this Python does not know; empty: it knows all."""
+    for it in windows:
+        try:
+            ZoneInfo(it.time_zone)
+        except ZoneInfoNotFoundError:
+            return it.time_zone
+    return ""
 
 
 def _as_stage() -> Stage:
