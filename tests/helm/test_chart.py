@@ -352,7 +352,12 @@ def test_prometheus_is_told_only_when_asked_for(defaults: Rendered) -> None:
 
 @pytest.mark.parametrize(
     ("value", "role"),
-    [("labNamespaces", "trials"), ("tunedNamespaces", "rollouts"), ("copiedNamespaces", "copies"), ("quiescedNamespaces", "quiesces")],
+    [
+        ("labNamespaces", "trials"),
+        ("tunedNamespaces", "rollouts"),
+        ("copiedNamespaces", "copies"),
+        ("quiescedNamespaces", "quiesces"),
+    ],
 )
 def test_a_list_of_namespaces_invites_the_operator_into_each(value: str, role: str) -> None:
     release = render("--set", f"{value}={{one,two}}")
