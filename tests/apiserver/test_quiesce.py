@@ -278,7 +278,7 @@ async def the_record_is_deleted(objects: PlayedObjects, _: str, production: str)
     await objects.delete(CONTROLLER_REVISION, production, NAME)
 
 
-async def the_node_is_gone(objects: PlayedObjects, namespace: str, _: str) -> None:
+async def the_experiment_has_failed(objects: PlayedObjects, namespace: str, _: str) -> None:
     patch: Object = {"status": {"phase": "Failed"}}
     await objects.merge(EXPERIMENT, namespace, "voice", patch, subresource="status")
 
@@ -293,7 +293,7 @@ async def the_node_is_gone(objects: PlayedObjects, namespace: str, _: str) -> No
         (the_experiment_is_invalid, "SpecInvalid"),
         (the_spec_is_another, "SpecChanged"),
         (the_record_is_deleted, "RecordGone"),
-        (the_node_is_gone, "ExperimentEnded"),
+        (the_experiment_has_failed, "ExperimentEnded"),
     ],
 )
 def test_whatever_happens_meanwhile_production_comes_back(api_server: ApiServer, happens: Any, reason: str) -> None:
@@ -426,8 +426,12 @@ def test_two_experiments_never_stop_the_same_production_at_once(api_server: ApiS
         first = await create_quiescing(objects, namespace, production)
         other: Object = {key: first[key] for key in ("apiVersion", "kind", "spec")}
         await objects.create(EXPERIMENT, namespace, other | {"metadata": {"name": "other"}})
-        for _ in range(3):
+
+        async def has_begun() -> bool:
             await pass_of_experiment(objects, namespace, name="other")
+            return bool(await quiesce_of(objects, namespace, "other"))
+
+        await eventually(has_begun, "the other one has asked everything")
         assert (await quiesce_of(objects, namespace, "other"))["phase"] == "Stopping"
 
         # It has not put its record there yet: whoever does first has it.

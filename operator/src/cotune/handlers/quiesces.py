@@ -300,11 +300,11 @@ class Quiesces:
         observed = {name: it.observed for name, it in found.items()}
         is_forward = old.phase not in ON_THE_WAY_BACK
         ending = await self._ending(body, status, old, now) if is_forward else None
-        if old.phase is QuiescePhase.STOPPING and is_untouched(old.workloads, observed):
-            if (why := await self._not_begun(body, old, observed, ending, now)) is not None:
+        if old.phase is QuiescePhase.STOPPING:
+            if (why := await self._withdrawal(body, old, observed, ending, now)) is not None:
                 step = QuiesceStep(QuiescePhase.WAITING, why.reason, why.message)
                 return step, _withdrawn(old, why)
-        elif is_forward and ending is None:
+        if is_forward and ending is None:
             holder = await QuiesceRecords(self.objects, old.namespace).holder()
             if holder is None or holder.uid != body["metadata"]["uid"]:
                 ending = Ending("RecordGone", f"somebody has deleted ControllerRevision {NAME} in {old.namespace}")
@@ -349,7 +349,7 @@ class Quiesces:
             return Ending("GrantChanged", f"the grant of namespace {old.namespace} names other workloads now")
         return no_longer(may, old.since or now, _deadline(old), now)
 
-    async def _not_begun(
+    async def _withdrawal(
         self,
         body: Object,
         old: QuiesceStatus,
@@ -357,14 +357,24 @@ class Quiesces:
         ending: Ending | None,
         now: datetime,
     ) -> Ending | None:
-        """Why production is left alone after all, of which nothing was stopped yet; None: the record is there."""
+        """Why production is left alone after all, of which nothing was stopped yet; None: something was, or may be now.
+
+        Only who has the record stops anything: whoever sees another's has stopped nothing.
+        """
+        records, uid = QuiesceRecords(self.objects, old.namespace), str(body["metadata"]["uid"])
+        if not is_untouched(old.workloads, observed):
+            holder = await records.holder()
+            if holder is not None and holder.uid != uid:
+                return Ending("QuiescedByOther", f"{holder.experiment} keeps production in {old.namespace} stopped")
+            if holder is None and is_asked_for(old, observed):
+                return Ending("ScaledByOthers", "somebody has changed a workload before any was stopped")
+            return None
         if ending is not None:
             return ending
         if old.restore_at is None or now >= old.restore_at:
             return Ending("TimeIsOver", "the time for trials is over, before production was stopped")
         if (waiting := await self._claimed(body, old.namespace, observed)) is not None:
             return Ending(waiting.reason, waiting.message)
-        records, uid = QuiesceRecords(self.objects, old.namespace), str(body["metadata"]["uid"])
         holder = await records.take(_key(body), uid, old)
         if holder.uid == uid and holder.since != old.since:
             await records.give_back(uid)  # Of a time before.
