@@ -10,6 +10,7 @@ import pytest
 from apiserver.test_reconcilers import play_trials
 from cotune.cluster.downtimes import Downtimes
 from cotune.cluster.kinds import (
+    CONFIG_MAP,
     CONTROLLER_REVISION,
     DEPLOYMENT,
     EXPERIMENT,
@@ -607,5 +608,22 @@ def test_what_is_left_of_a_budget_is_the_time_for_which_production_may_be_down(a
 
         since, back = (datetime.fromisoformat(quiesce[it]) for it in ("since", "until"))
         assert (back - since).total_seconds() == 400
+
+    within(api_server, scenario)
+
+
+def test_production_is_not_kept_down_for_trials_that_cannot_run(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        production = await new_namespace(objects)
+        await create_production(objects, production, namespace)
+        await create_quiescing(objects, namespace, production)
+        await until(objects, namespace, production, "Quiesced")
+        await objects.delete(CONFIG_MAP, namespace, "speech")
+
+        quiesce = await until(objects, namespace, production, "Restored", with_trials=True)
+
+        assert quiesce["reason"] == "TrialsCannotRun"
+        assert "CorpusNotFound" in quiesce["message"]
+        await is_all_over(objects, namespace, production)
 
     within(api_server, scenario)

@@ -18,7 +18,7 @@ from cotune.api.quiesce import QuiescedWorkload, QuiescePhase, QuiesceStatus
 from cotune.api.trial import TrialPhase
 from cotune.handlers.quiesces import keeps_waiting
 from cotune.rollout.convergence import Scale
-from cotune.rollout.quiesce import IN_PROGRESS, ON_THE_WAY_BACK, Ending, QuiesceStep, decide, is_untouched
+from cotune.rollout.quiesce import IN_PROGRESS, ON_THE_WAY_BACK, Ending, QuiesceStep, decide, is_asked_for, is_untouched
 from cotune.rollout.state import ObservedWorkload, Revision, WorkloadRevision
 from hypothesis import seed, settings
 from hypothesis import strategies as st
@@ -175,6 +175,9 @@ class AnyOrder(RuleBasedStateMachine):
             self.has_record = True
             yield
         elif is_forward and not self.has_record:
+            if status.phase is QuiescePhase.STOPPING and is_asked_for(status, observed):
+                self._write(status, QuiesceStep(QuiescePhase.WAITING, "", ""))
+                return
             ending = ending or Ending("RecordGone", "")
         for pod in self.trial if not is_forward else ():
             pod.is_ending = True
@@ -203,6 +206,8 @@ class AnyOrder(RuleBasedStateMachine):
         if step.phase is not status.phase:
             assert (status.phase, step.phase) in ALLOWED
             self.seen[f"{status.phase} -> {step.phase}"] += 1
+        if step.phase is QuiescePhase.WAITING:
+            assert not self.stretch.stopped, "what was stopped is left alone"
         is_entered = step.phase is not status.phase and status.phase not in ON_THE_WAY_BACK
         started = self.now if is_entered else status.phase_started_at
         self.status = status.model_copy(update={"phase": step.phase, "phase_started_at": started})

@@ -118,7 +118,7 @@ RESOURCES = (
             Column("Profile", ".status.profile"),
             Column("Reason", '.status.conditions[?(@.type=="Progressing")].reason'),
             Column("Production", ".status.quiesce.phase", priority=1),
-            Column("Back by", ".status.quiesce.until", "date", priority=1),
+            Column("Back by", ".status.quiesce.until", priority=1),
         ),
         (NAMED_AS_A_LABEL, IMMUTABLE_AFTER_FIRST_TRIAL),
     ),

@@ -51,6 +51,7 @@ from cotune.rollout.state import ObservedWorkload
 from cotune.rollout.targets import Refusal
 from cotune.trials.interference import longest
 from cotune.trials.lifecycle import measuring_deadline
+from cotune.trials.placement import NO_SUITABLE_NODE
 from cotune.trials.render import LABEL_TRIAL
 
 LABEL_EXPERIMENT = "cotune.dev/experiment"
@@ -59,7 +60,9 @@ QUIESCED, DEGRADED = "Quiesced", "Degraded"
 _POLL, _LATER = timedelta(seconds=0.5), timedelta(seconds=5)
 _GRACE_SECONDS = 2
 """That the processes of a trial get to end: nothing of theirs is worth production's time."""
-_PATIENCE_SECONDS = 30
+_PATIENCE_SECONDS, _PATIENCE_TO_BEGIN_SECONDS = 30, 2
+_CANNOT_RUN = frozenset({NO_SUITABLE_NODE, "NodeQuarantined", "CorpusNotFound"})
+"""Of a trial that waits for something else than its turn."""
 _OVER = frozenset({ExperimentPhase.SUCCEEDED, ExperimentPhase.FAILED})
 _RUN = frozenset({TrialPhase.DRAINING, TrialPhase.STARTING, TrialPhase.MEASURING})
 
@@ -84,7 +87,8 @@ class Gate:
         generation, conditions = int(self.body["metadata"]["generation"]), status.conditions
         if self.waiting is not None:
             reason, message = self.waiting.reason, self.waiting.message
-            conditions = with_condition(conditions, condition(QUIESCED, False, generation, now, reason, message))
+            for kind in (QUIESCED, "Progressing"):
+                conditions = with_condition(conditions, condition(kind, False, generation, now, reason, message))
             if self.waiting.is_stalled:
                 conditions = with_condition(conditions, condition("Stalled", True, generation, now, reason, message))
         return status.model_copy(update={"quiesce": self.quiesce, "conditions": conditions})
@@ -159,14 +163,19 @@ class Quiesces:
         if old is not None and old.phase is QuiescePhase.QUIESCED and old.restore_at is not None:
             new = old.model_copy(update={"trial_seconds": seconds})
             has_time = now + timedelta(seconds=seconds) <= old.restore_at
-            if not has_time and is_wanted and not any(it.phase in _RUN for it in trials):
-                message = f"the next trial takes {seconds} s, and could not end in time"
-                return Gate(body, False, cut_short(new, "NoTimeForATrial", message, now))
+            if is_wanted and not any(it.phase in _RUN for it in trials):
+                if not has_time:
+                    message = f"the next trial takes {seconds} s, and could not end in time"
+                    return Gate(body, False, cut_short(new, "NoTimeForATrial", message, now))
+                if why := _none_can_run(trials):
+                    return Gate(body, False, cut_short(new, "TrialsCannotRun", why, now))
             return Gate(body, has_time, new)
         if not is_wanted:
             return Gate(body, False, old)
         try:
-            async with self.turn:
+            async with self._in_turn(_PATIENCE_TO_BEGIN_SECONDS) as is_mine:
+                if not is_mine:
+                    return Gate(body, False, old)  # Nothing hurries, and others' production must not wait for it.
                 return await self._begin(body, quiesce, old, seconds, now)
         except ApiError as error:
             if error.status not in REFUSALS:
@@ -181,19 +190,19 @@ class Quiesces:
         """
         if status.quiesce is None or status.quiesce.phase not in {QuiescePhase.STOPPING, QuiescePhase.QUIESCED}:
             return await self._go_on(body, status, now)
-        async with self._in_turn():
+        async with self._in_turn(_PATIENCE_SECONDS):
             return await self._go_on(body, status, now)
 
     @asynccontextmanager
-    async def _in_turn(self) -> AsyncGenerator[None]:
-        """Somebody else's pass that hangs does not keep production down."""
+    async def _in_turn(self, patience_seconds: float) -> AsyncGenerator[bool]:
+        """Whether it is: somebody else's pass that hangs does not keep production down."""
         try:
-            await asyncio.wait_for(self.turn.acquire(), _PATIENCE_SECONDS)
+            await asyncio.wait_for(self.turn.acquire(), patience_seconds)
         except TimeoutError:
-            yield
+            yield False
             return
         try:
-            yield
+            yield True
         finally:
             self.turn.release()
 
@@ -300,10 +309,10 @@ class Quiesces:
         observed = {name: it.observed for name, it in found.items()}
         is_forward = old.phase not in ON_THE_WAY_BACK
         ending = await self._ending(body, status, old, now) if is_forward else None
-        if old.phase is QuiescePhase.STOPPING:
-            if (why := await self._withdrawal(body, old, observed, ending, now)) is not None:
-                step = QuiesceStep(QuiescePhase.WAITING, why.reason, why.message)
-                return step, _withdrawn(old, why)
+        is_stopping = old.phase is QuiescePhase.STOPPING
+        why = await self._withdrawal(body, old, observed, ending, now) if is_stopping else None
+        if why is not None:
+            return QuiesceStep(QuiescePhase.WAITING, why.reason, why.message), _withdrawn(old, why)
         if is_forward and ending is None:
             holder = await QuiesceRecords(self.objects, old.namespace).holder()
             if holder is None or holder.uid != body["metadata"]["uid"]:
@@ -512,6 +521,14 @@ class Quiesces:
                 QUIESCES.labels(str(new.phase)).inc()
             if new.phase is QuiescePhase.RESTORED and new.down_seconds:
                 DOWNTIME.labels(new.namespace).inc(new.down_seconds)
+
+
+def _none_can_run(trials: Sequence[ObservedTrial]) -> str:
+    """What the trials that are left wait for, where none of them can do anything with the time; else empty."""
+    left = [it for it in trials if not it.phase.is_finished() and not it.is_skipped]
+    if not left or any(it.reason not in _CANNOT_RUN for it in left):
+        return ""
+    return "; ".join(f"{it.name}: {it.reason}: {it.message}" for it in left)
 
 
 def _begun(
