@@ -8,7 +8,7 @@ from typing import Any
 from cotune.cluster.cards import Cards
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import CONFIG_MAP, EXPERIMENT, GRANT, POD, TRIAL
-from cotune.cluster.objects import ConflictError, Object
+from cotune.cluster.objects import ConflictError, NotFoundError, Object
 from cotune.cluster.stacks import Stacks
 from cotune.handlers.experiment import ExperimentReconciler
 from cotune.handlers.plans import Plans
@@ -34,7 +34,7 @@ MAXIMUM, RESTORATION, TRIAL_SECONDS = 600, 60, 30
 def window() -> dict[str, str]:
     """One that is open now, whatever the time of day is, and will be for three hours."""
     now = datetime.now(UTC)
-    return {f"{name}": (now + timedelta(hours=it)).strftime("%H:%M") for name, it in (("from", -1), ("to", 3))}
+    return {name: (now + timedelta(hours=it)).strftime("%H:%M") for name, it in (("from", -1), ("to", 3))}
 
 
 async def create_production(objects: PlayedObjects, namespace: str, source: str, **grant: Any) -> None:
@@ -105,12 +105,13 @@ async def passes_of_trials(objects: PlayedObjects, namespace: str, later: float 
     for body in await objects.list(TRIAL, namespace):
         try:
             await reconciler.reconcile(body, datetime.now(UTC) + timedelta(seconds=later))
-        except ConflictError:
-            continue
+        except (ConflictError, NotFoundError):
+            continue  # Changed meanwhile, or gone with its experiment.
     for pod in await trial_pods(objects, namespace):
         if "containerStatuses" not in pod.get("status", {}) and "deletionTimestamp" not in pod["metadata"]:
             await play_ready(objects, pod)
 
 
 async def trial_pods(objects: PlayedObjects, namespace: str) -> Sequence[Object]:
+    """Those of all trials of a namespace."""
     return [it for it in await objects.list(POD, namespace) if LABEL_TRIAL in it["metadata"].get("labels", {})]
