@@ -403,7 +403,7 @@ def test_every_stage_that_the_models_allow_is_asked_about(defaults: Rendered) ->
 
     for schema, kind in ((experiment, "experiments"), (profile, "profiles")):
         most = schema["properties"]["rollout"]["properties"]["stages"]["maxItems"]
-        for policy, words in ((f"cotune-{kind}", "check('patch')"), (f"cotune-{kind}-approvals", "'approve'")):
+        for policy, words in ((f"cotune-{kind}", "stages["), (f"cotune-{kind}-approvals", "'approve'")):
             validations = defaults.one("ValidatingAdmissionPolicy", policy)["spec"]["validations"]
             assert len([it for it in validations if words in it["expression"]]) == most
 
@@ -428,7 +428,7 @@ def test_a_policy_can_be_switched_off(defaults: Rendered, setting: str, gone: se
 def test_the_users_roles_can_be_left_out() -> None:
     names = {it["metadata"]["name"] for it in render("--set", "userRoles.create=false").all("ClusterRole")}
 
-    assert names == {"cotune", "cotune-copies", "cotune-rollouts", "cotune-trials"}
+    assert names == {"cotune", "cotune-copies", "cotune-quiesces", "cotune-rollouts", "cotune-trials"}
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ async def create_quiescing(objects: PlayedObjects, namespace: str, production: s
     spec["gpu"]["product"] = PRODUCT
     spec["parameters"] = [{**spec["parameters"][1], "values": ["tiny", "small"]}]
     spec["search"] = {"algorithm": "Grid", "maxTrials": 2, "repeats": 1}
-    spec["evaluation"] = {"repeats": 2, "confidence": "0.9", "baselineEvery": 0}
+    spec["evaluation"] = {"repeats": 2, "confidence": "0.66", "baselineEvery": 0}
     spec["quiesce"] = {
         "namespace": production,
         "startOrder": ["judge", "stt"],
