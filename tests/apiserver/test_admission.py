@@ -255,6 +255,22 @@ def test_an_author_must_be_allowed_to_read_the_deployments_that_are_copied(clust
     assert expected in refused.text, refused.text
 
 
+def test_an_author_must_be_allowed_to_scale_the_deployments_that_are_stopped(cluster: ApiServer) -> None:
+    made = resource(EXPERIMENT, stages=[STAGING])
+    made["spec"]["quiesce"] = {
+        "namespace": PRODUCTION,
+        "window": {"from": "01:00", "to": "05:00"},
+        "maximumSeconds": 7200,
+        "restorationSeconds": 600,
+    }
+
+    allowed, refused = _create(cluster, "everywhere", made), _create(cluster, "not-in-production", made)
+
+    assert allowed.accepted, allowed.text
+    expected = f"spec.quiesce.namespace: not-in-production may not scale deployments in namespace {PRODUCTION}"
+    assert expected in refused.text, refused.text
+
+
 def test_an_author_needs_no_pods_for_a_profile(cluster: ApiServer) -> None:
     answer = _create(cluster, "without-pods", resource(PROFILE))
 

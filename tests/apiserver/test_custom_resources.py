@@ -135,6 +135,13 @@ COPIED: dict[str, Any] = {
     "stack.components.1.template": ABSENT,
 }
 
+QUIESCE: dict[str, Any] = {
+    "namespace": "voice-prod",
+    "window": {"from": "01:00", "to": "05:00", "timeZone": "Europe/Berlin"},
+    "maximumSeconds": 7200,
+    "restorationSeconds": 600,
+}
+
 ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     *((kind, {}) for kind in KINDS),
     (EXPERIMENT, {"gpu": ABSENT, "objectives": CPU_OBJECTIVES, "constraints": []}),
@@ -247,6 +254,10 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     (GRANT, SELECTED | {"targets.0.workloadSelector.matchLabels": {"stack": "", "example.com/a.B_c": "x.Y_z"}}),
     (GRANT, {"targets.1.env": []}),
     (GRANT, {"allow": ["Rollout"]}),
+    (GRANT, {"allow": ["Quiesce"], "quiesce": {"maximumSeconds": 7200}}),
+    (GRANT, {"allow": ["Quiesce"], "quiesce": {"maximumSeconds": 60, "window": {"days": ["Sunday"]}}}),
+    (EXPERIMENT, {"quiesce": QUIESCE}),
+    (EXPERIMENT, {"quiesce": QUIESCE | {"startOrder": ["judge", "stt"], "trialSeconds": 6600}}),
     (GRANT, {"targets.0.ignoredByGitOps": True}),
     (GRANT, {"targets.0.copyEnv": ["SCALE", "HOLD_MIB"], "targets.0.memoryMiB": 0}),
     (TRIAL, {"stackRef": "voice.v1-stack-0123456789"}),
@@ -280,7 +291,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
         "spec.profileTemplate.rollout.stages[0].batches",
         "must be greater than those before",
     ),
-    (GRANT, SELECTED | {"allow": ["CopySpec", "Rollout"]}, "spec.allow", "CopySpec is for one stack"),
+    (GRANT, SELECTED | {"allow": ["CopySpec", "Rollout"]}, "spec.allow", "are for one stack"),
     (GRANT, SELECTED | {"stackLabel": None}, "spec.stackLabel", "give both or neither"),
     (GRANT, SELECTED | {"stackLabel": "-a"}, "spec.stackLabel", "should match"),
     (GRANT, {"stackLabel": "example.com/stack"}, "spec.stackLabel", "give both or neither"),
@@ -308,6 +319,20 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
         "spec.targets[0].workloadSelector.kind",
         "Unsupported",
     ),
+    (
+        EXPERIMENT,
+        {"gpu": ABSENT, "objectives": CPU_OBJECTIVES, "constraints": [], "quiesce": QUIESCE},
+        "spec.quiesce",
+        "the trials take no card",
+    ),
+    (EXPERIMENT, {"quiesce": QUIESCE | {"maximumSeconds": 600}}, "spec.quiesce.maximumSeconds", "do not fit"),
+    (EXPERIMENT, {"quiesce": QUIESCE | {"trialSeconds": 6601}}, "spec.quiesce.maximumSeconds", "do not fit"),
+    (EXPERIMENT, {"quiesce": QUIESCE | {"maximumSeconds": 86401}}, "spec.quiesce.maximumSeconds", "86400"),
+    (EXPERIMENT, {"quiesce": QUIESCE | {"startOrder": ["stt", "stt"]}}, "spec.quiesce.startOrder", "twice"),
+    (EXPERIMENT, {"quiesce": QUIESCE | {"window": {"timeZone": "Berlin"}}}, "spec.quiesce.window.timeZone", "IANA"),
+    (EXPERIMENT, {"quiesce": QUIESCE | {"namespace": "Production"}}, "spec.quiesce.namespace", "should match"),
+    (GRANT, {"allow": ["Quiesce"]}, "spec.quiesce", "give both or neither"),
+    (GRANT, {"quiesce": {"maximumSeconds": 60}}, "spec.quiesce", "give both or neither"),
     (EXPERIMENT, {"stack.components.0.name": "gpu"}, "spec.stack.components[0].name", "reserved"),
     (
         EXPERIMENT,

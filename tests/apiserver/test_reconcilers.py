@@ -80,7 +80,7 @@ RESULT = {
     "gpu.utilization": "0.5",
 }
 
-CALLS_OF_EXPERIMENT, CALLS_OF_TRIAL, CALLS_OF_PROFILE, CALLS_OF_DELETION = 6, 11, 21, 9
+CALLS_OF_EXPERIMENT, CALLS_OF_TRIAL, CALLS_OF_PROFILE, CALLS_OF_DELETION = 6, 11, 22, 9
 """How many calls the longest pass makes."""
 
 Pass = Callable[[Object, datetime], Awaitable[timedelta | None]]

@@ -1,5 +1,7 @@
 """ControllerRevisions of a stage on a real API server."""
 
+from typing import Any
+
 import pytest
 from cotune.api.grant import GrantSpec
 from cotune.cluster.kinds import CONTROLLER_REVISION
@@ -75,7 +77,8 @@ def test_what_is_not_named_after_its_content_is_nobodys_way_back(api_server: Api
     async def scenario(objects: PlayedObjects, namespace: str) -> None:
         revisions = Revisions(objects, namespace)
         first = await revisions.ensure(SMALL, TARGETS, None, "voice-lab/first")
-        for name, data in (("cotune-0000000000", {"workloads": []}), ("mine", {"a": "b"}), ("word", "data")):
+        others: dict[str, Any] = {"cotune-0000000000": {"workloads": []}, "mine": {"a": "b"}, "word": "data"}
+        for name, data in others.items():
             body = {"apiVersion": CONTROLLER_REVISION.api_version, "kind": CONTROLLER_REVISION.name, "revision": 7}
             metadata = {"name": name, "namespace": namespace, "labels": dict(LABELS)}
             await objects.create(CONTROLLER_REVISION, namespace, body | {"metadata": metadata, "data": data})

@@ -11,9 +11,11 @@ from apiserver.test_reconcilers import (
     create_profile,
     create_stage,
     drive,
+    experiment_reconciler,
     experiment_run,
     first_trial,
     play_trial_pods,
+    play_trials,
     play_workloads,
     profile_reconciler,
     templates,
@@ -24,13 +26,15 @@ from cotune.api.grant import GrantSpec
 from cotune.cluster.cards import ANNOTATION_QUARANTINED_UNTIL, Cards
 from cotune.cluster.downtimes import KEPT as RECORDS_KEPT
 from cotune.cluster.downtimes import Downtimes
-from cotune.cluster.kinds import CONTROLLER_REVISION, DEPLOYMENT, GRANT, LEASE, POD, PROFILE, SERVICE, TRIAL
+from cotune.cluster.kinds import CONTROLLER_REVISION, DEPLOYMENT, EXPERIMENT, GRANT, LEASE, POD, PROFILE, SERVICE, TRIAL
 from cotune.cluster.objects import Object
+from cotune.cluster.quiesces import NAME as QUIESCED
 from cotune.cluster.revisions import KEPT, Revisions
 from cotune.rollout.downtime import Outage
 from cotune.rollout.state import Revision, WorkloadRevision
 from support.played_cluster import PlayedObjects, new_namespace
 from support.played_git import KUSTOMIZE, play_values
+from support.played_quiesce import create_production, create_quiescing, passes_of_trials, trial_pods
 from support.played_stacks import create_stacks, play_stacks
 from support.resources import manifest
 
@@ -221,6 +225,68 @@ async def batches(objects: PlayedObjects, namespace: str) -> Object:
     }
 
 
+async def quiesce(objects: PlayedObjects, namespace: str) -> Object:
+    """An experiment from its beginning to its end, for which production is stopped once; the trials are played."""
+    production = await new_namespace(objects)
+    await create_production(objects, production, namespace)
+    before = await templates(objects, production)
+    await create_quiescing(objects, namespace, production)
+
+    async def one_pass(body: Object, now: datetime) -> timedelta | None:
+        return await experiment_reconciler(objects).reconcile(body, now)
+
+    async def play() -> None:
+        await play_trials(objects, namespace)
+        await play_workloads(objects, production, False)
+
+    await drive(objects, EXPERIMENT, namespace, "voice", one_pass, play, None)
+    after = await objects.get(EXPERIMENT, namespace, "voice")
+    return {
+        "phase": after["status"]["phase"],
+        "production": (after["status"]["quiesce"]["phase"], after["status"]["quiesce"]["reason"]),
+        "verdict": after["status"]["verdict"]["outcome"],
+        "finalizers": after["metadata"].get("finalizers", []),
+        **await _production(objects, production, before),
+        **_once(objects),
+    }
+
+
+async def quiesce_that_ends_early(objects: PlayedObjects, namespace: str) -> Object:
+    """An experiment that is deleted while one of its trials measures in production's place."""
+    production = await new_namespace(objects)
+    await create_production(objects, production, namespace)
+    before = await templates(objects, production)
+    await create_quiescing(objects, namespace, production)
+
+    async def one_pass(body: Object, now: datetime) -> timedelta | None:
+        again = await experiment_reconciler(objects).reconcile(body, now)
+        await passes_of_trials(objects, namespace)
+        return again
+
+    async def play() -> None:
+        await play_workloads(objects, production, False)
+        trials = await objects.list(TRIAL, namespace)
+        if any(it.get("status", {}).get("phase") == "Measuring" for it in trials):
+            await objects.delete(EXPERIMENT, namespace, "voice")
+
+    await drive(objects, EXPERIMENT, namespace, "voice", one_pass, play, None)
+    return {
+        "experiment": await objects.find(EXPERIMENT, namespace, "voice"),
+        "pods of trials": await trial_pods(objects, namespace),
+        **await _production(objects, production, before),
+        **_once(objects),
+    }
+
+
+async def _production(objects: PlayedObjects, namespace: str, before: Object) -> Object:
+    return {
+        "is as before": await templates(objects, namespace) == before,
+        "changes": await _changes(objects, namespace),
+        "record": await objects.find(CONTROLLER_REVISION, namespace, QUIESCED),
+        "downtimes": len(await Downtimes(objects, namespace).outages()),
+    }
+
+
 JOBS: Mapping[str, Job] = {
     "rollout": rollout,
     "rollback": rollback,
@@ -232,6 +298,8 @@ JOBS: Mapping[str, Job] = {
     "trial": trial,
     "trial on a failing card": trial_on_a_failing_card,
     "experiment": experiment,
+    "quiesce": quiesce,
+    "quiesce that ends early": quiesce_that_ends_early,
 }
 
 

@@ -62,7 +62,7 @@ def test_cluster_wide_the_operator_reads_its_resources_and_nodes_and_writes_only
     assert binding["subjects"] == [OPERATOR]
 
     assert rules(defaults.one("ClusterRole", "cotune")) == {
-        "cotune.dev/gpuallocationexperiments": READING,
+        "cotune.dev/gpuallocationexperiments": READING | {"patch"},
         "cotune.dev/gpuprofiles": READING | {"patch"},
         "cotune.dev/gputrials": READING,
         "cotune.dev/gputuninggrants": READING,
@@ -95,6 +95,17 @@ def test_in_a_tuned_namespace_it_changes_deployments_and_creates_no_pods(default
         "autoscaling/horizontalpodautoscalers": {"list"},
         "apps/controllerrevisions": {"get", "list", "create", "delete"},
         "/pods": {"list", "watch"},
+        "/pods/log": {"get"},
+    }
+
+
+def test_in_a_quiesced_namespace_it_changes_how_many_pods_run_and_nothing_else(defaults: Rendered) -> None:
+    assert rules(defaults.one("ClusterRole", "cotune-quiesces")) == {
+        "apps/deployments": {"get"},
+        "apps/deployments/scale": {"patch"},
+        "autoscaling/horizontalpodautoscalers": {"list"},
+        "apps/controllerrevisions": {"get", "list", "create", "delete"},
+        "/pods": {"list"},
         "/pods/log": {"get"},
     }
 
@@ -211,7 +222,7 @@ def test_the_fence_covers_every_kind_that_a_role_lets_the_operator_write(default
         resource
         for role in [
             *defaults.all("Role"),
-            *(defaults.one("ClusterRole", f"cotune{it}") for it in ("", "-trials", "-rollouts")),
+            *(defaults.one("ClusterRole", f"cotune{it}") for it in ("", "-trials", "-rollouts", "-quiesces")),
         ]
         for resource, verbs in rules(role).items()
         if verbs & {"create", "update", "patch", "delete"}
@@ -341,7 +352,12 @@ def test_prometheus_is_told_only_when_asked_for(defaults: Rendered) -> None:
 
 @pytest.mark.parametrize(
     ("value", "role"),
-    [("labNamespaces", "trials"), ("tunedNamespaces", "rollouts"), ("copiedNamespaces", "copies")],
+    [
+        ("labNamespaces", "trials"),
+        ("tunedNamespaces", "rollouts"),
+        ("copiedNamespaces", "copies"),
+        ("quiescedNamespaces", "quiesces"),
+    ],
 )
 def test_a_list_of_namespaces_invites_the_operator_into_each(value: str, role: str) -> None:
     release = render("--set", f"{value}={{one,two}}")
@@ -387,7 +403,7 @@ def test_every_stage_that_the_models_allow_is_asked_about(defaults: Rendered) ->
 
     for schema, kind in ((experiment, "experiments"), (profile, "profiles")):
         most = schema["properties"]["rollout"]["properties"]["stages"]["maxItems"]
-        for policy, words in ((f"cotune-{kind}", "check('patch')"), (f"cotune-{kind}-approvals", "'approve'")):
+        for policy, words in ((f"cotune-{kind}", "stages["), (f"cotune-{kind}-approvals", "'approve'")):
             validations = defaults.one("ValidatingAdmissionPolicy", policy)["spec"]["validations"]
             assert len([it for it in validations if words in it["expression"]]) == most
 
@@ -412,7 +428,7 @@ def test_a_policy_can_be_switched_off(defaults: Rendered, setting: str, gone: se
 def test_the_users_roles_can_be_left_out() -> None:
     names = {it["metadata"]["name"] for it in render("--set", "userRoles.create=false").all("ClusterRole")}
 
-    assert names == {"cotune", "cotune-copies", "cotune-rollouts", "cotune-trials"}
+    assert names == {"cotune", "cotune-copies", "cotune-quiesces", "cotune-rollouts", "cotune-trials"}
 
 
 @pytest.mark.parametrize(

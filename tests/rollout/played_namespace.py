@@ -35,10 +35,13 @@ class PlayedWorkload:
     is_seen: bool = True
     """By its controller, as it is now."""
     exists: bool = True
+    generation: int = 1
+    """Goes up with every change of the spec."""
     unbindable: str = ""
 
     def change(self) -> None:
         self.version += 1
+        self.generation += 1
         self.is_seen = False
 
     def controller(self) -> None:
@@ -65,6 +68,7 @@ class PlayedWorkload:
             pods=len(self.pods),
             is_ready=self.is_seen and len(self.pods) == self.replicas and all(it.is_ready for it in living),
             failure=next((it.failure for it in living if it.failure and it.values == self.values), None),
+            generation=self.generation,
             unbindable=self.unbindable,
         )
 

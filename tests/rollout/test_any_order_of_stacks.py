@@ -106,7 +106,9 @@ class AnyOrderOfStacks(RuleBasedStateMachine):
     """Stacks whose card is lost: no pod becomes ready, whatever its values."""
 
     @initialize(
-        breaks_in=st.sampled_from([frozenset(), frozenset(), frozenset("a"), frozenset("c"), frozenset("bd"), frozenset("d")]),
+        breaks_in=st.sampled_from(
+            [frozenset(), frozenset(), frozenset("a"), frozenset("c"), frozenset("bd"), frozenset("d")]
+        ),
         has_others=st.booleans(),
     )
     def begin(self, breaks_in: frozenset[str], has_others: bool) -> None:

@@ -117,6 +117,8 @@ RESOURCES = (
             Column("Fitness", ".status.winner.fitness"),
             Column("Profile", ".status.profile"),
             Column("Reason", '.status.conditions[?(@.type=="Progressing")].reason'),
+            Column("Production", ".status.quiesce.phase", priority=1),
+            Column("Back by", ".status.quiesce.until", priority=1),
         ),
         (NAMED_AS_A_LABEL, IMMUTABLE_AFTER_FIRST_TRIAL),
     ),

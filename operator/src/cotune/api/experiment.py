@@ -24,6 +24,7 @@ from cotune.api.conditions import Condition
 from cotune.api.corpus import CorpusRef
 from cotune.api.profile import Stage
 from cotune.api.quantities import DECIMAL_PATTERN, DecimalString, Value, ValueSet
+from cotune.api.quiesce import Quiesce, QuiesceStatus
 from cotune.api.sharing import Sharing
 
 
@@ -753,6 +754,11 @@ class ExperimentSpec(ApiModel):
             "only what goes into a profile is validated: give profileTemplate",
             ".validation",
         ),
+        Rule(
+            "has(self.gpu) || !has(self.quiesce)",
+            "without spec.gpu the trials take no card, and nothing has to be stopped for them",
+            ".quiesce",
+        ),
     )
 
     gpu: Gpu | None = None
@@ -772,6 +778,8 @@ class ExperimentSpec(ApiModel):
     validation: Validation | None = None
     """Left out: on a copy of what runs in the namespace of the first stage, if a grant there allows it, else on the
     experiment's own stack; the condition TargetCopied says which."""
+    quiesce: Quiesce | None = None
+    """Left out: trials run beside whatever uses the card, or on cards of their own."""
 
     @property
     def validated_in(self) -> str | None:
@@ -1000,6 +1008,8 @@ class ExperimentStatus(ApiModel):
     """Left out: it has not ended, there was no winner, or no profile is wanted."""
     noise: Noise | None = None
     """Left out: nothing was measured twice."""
+    quiesce: QuiesceStatus | None = None
+    """Left out: `spec.quiesce` is, or production was never stopped."""
     profile: Annotated[str, Field(max_length=63)] | None = None
     conditions: Annotated[tuple[Condition, ...], Field(max_length=32, json_schema_extra=map_list("type"))] = ()
 

@@ -20,6 +20,7 @@ from cotune.api.base import (
 )
 from cotune.api.downtime import DowntimeBudget
 from cotune.api.quantities import ValueSet
+from cotune.api.quiesce import QuiesceLimits
 
 
 class Permission(StrEnum):
@@ -28,6 +29,8 @@ class Permission(StrEnum):
     COPY_SPEC = "CopySpec"
     """To run copies of the targets in trials, without what `copyEnv` and `env` do not name."""
     ROLLOUT = "Rollout"
+    QUIESCE = "Quiesce"
+    """To stop the targets while trials run on their card, within the limits of `quiesce`."""
 
 
 class GrantSource(ApiModel):
@@ -123,9 +126,14 @@ class GrantSpec(ApiModel):
             ".stackLabel",
         ),
         Rule(
-            "!('CopySpec' in self.allow) || self.targets.all(t, has(t.workloadRef))",
-            "CopySpec is for one stack: name its workloads by workloadRef, in a grant of its own",
+            "!('CopySpec' in self.allow || 'Quiesce' in self.allow) || self.targets.all(t, has(t.workloadRef))",
+            "CopySpec and Quiesce are for one stack: name its workloads by workloadRef, in a grant of its own",
             ".allow",
+        ),
+        Rule(
+            "has(self.quiesce) == ('Quiesce' in self.allow)",
+            "quiesce says how long Quiesce may keep the targets down: give both or neither",
+            ".quiesce",
         ),
     )
 
@@ -133,11 +141,14 @@ class GrantSpec(ApiModel):
         tuple[GrantSource, ...],
         Field(alias="from", min_length=1, max_length=32, json_schema_extra=map_list("namespace")),
     ]
-    allow: Annotated[tuple[Permission, ...], Field(min_length=1, max_length=2, json_schema_extra=dict(SET_LIST))]
+    allow: Annotated[tuple[Permission, ...], Field(min_length=1, max_length=3, json_schema_extra=dict(SET_LIST))]
     targets: Annotated[
         tuple[GrantTarget, ...], Field(min_length=1, max_length=32, json_schema_extra=map_list("component"))
     ]
     stack_label: LabelKey | None = None
     """The label of the selected Deployments whose value is the name of their stack: each has one of each component."""
     downtime_budget: DowntimeBudget | None = None
-    """How long rollouts may keep the services of this namespace down, whatever budget their stages have themselves."""
+    """How long rollouts and trials may keep the services of this namespace down, whatever budget stages have
+    themselves."""
+    quiesce: QuiesceLimits | None = None
+    """What `Quiesce` in `allow` is limited to."""

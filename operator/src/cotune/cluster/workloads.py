@@ -51,6 +51,11 @@ class Workload:
         return next((it for it in containers if it["name"] == self.target.container), empty)
 
     @property
+    def grace_seconds(self) -> int:
+        """Within which its pods are gone once they are to end."""
+        return int(self.deployment["spec"]["template"]["spec"].get("terminationGracePeriodSeconds", _GRACE_SECONDS))
+
+    @property
     def version(self) -> str:
         """The `resourceVersion` that was read: who writes on the strength of it must not write over a newer one."""
         return str(self.deployment["metadata"]["resourceVersion"])

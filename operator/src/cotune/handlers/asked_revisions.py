@@ -11,6 +11,7 @@ from cotune.cluster.objects import REFUSALS, ApiError, ForbiddenError, Object, O
 from cotune.cluster.revisions import Revisions
 from cotune.cluster.workloads import Workload, Workloads
 from cotune.handlers.from_git import MANAGED, keepers_of, undone
+from cotune.handlers.quiesce_holders import holding
 from cotune.handlers.rivals import rival_of
 from cotune.rollout.batches import all_batches
 from cotune.rollout.beginning import unfit
@@ -79,6 +80,9 @@ class AskedRevisions:
                 "abort it, or wait"
             )
             return answered(state, wanted, AskedOutcome.WAITING, "WaitingForProfile", message, now)
+        if (holder := await holding(self.objects, namespace)) is not None:
+            message = f"experiment {holder.experiment} keeps production in {namespace} stopped for its trials"
+            return answered(state, wanted, AskedOutcome.WAITING, "NamespaceQuiesced", message, now)
         ignored = ignored_by_git_ops(chosen, source, granted.grants, granted.workloads)
         return await self._take(body, stage, state, chosen, stored, ignored, now)
 

@@ -1,7 +1,8 @@
 """One pass over a GpuAllocationExperiment: look at its trials, start what comes next, name the winner."""
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from prometheus_client import Counter
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 from cotune.api.conditions import Condition, looked_at, with_condition
 from cotune.api.experiment import ExperimentPhase, ExperimentSpec, ExperimentStatus, Noise, Outcome, SpaceSummary
 from cotune.api.profile import ProfilePhase, ProfileStatus
+from cotune.api.quiesce import QuiescePhase
 from cotune.api.sharing import Sharing
 from cotune.api.trial import Prediction, Purpose, TrialPhase, TrialSpec, TrialStatus
 from cotune.cluster.events import Events
@@ -24,13 +26,13 @@ from cotune.experiments.samples import too_few_requests
 from cotune.experiments.step import LISTED_SKIPS, NOTHING_FEASIBLE, ExperimentStep, PlannedTrial, decide
 from cotune.handlers.copies import Copies, CopyRefusedError
 from cotune.handlers.plans import MadePlan, PlanningInProgressError, Plans
+from cotune.handlers.quiesce_holders import is_in_progress
+from cotune.handlers.quiesces import LABEL_EXPERIMENT, Gate, Quiesces, cut_short
 from cotune.handlers.statuses import condition, status_of, write_status
 from cotune.profiles.making import NamedProfile, make_profile
 from cotune.search.space import Candidate, Space
 from cotune.trials.placement import NO_SUITABLE_NODE, Placement, SharingModes, placements, sharing_modes
 from cotune.trials.render import ANNOTATION_DIGEST
-
-LABEL_EXPERIMENT = "cotune.dev/experiment"
 
 _SOON, _LATER = timedelta(seconds=1), timedelta(seconds=10)
 _FINISHED = frozenset({ExperimentPhase.SUCCEEDED, ExperimentPhase.FAILED})
@@ -78,10 +80,21 @@ class ExperimentReconciler:
     objects: Objects
     events: Events
     plans: Plans
+    before_measuring: timedelta = timedelta(seconds=660)
+    """How long a trial may take until it measures."""
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Of the trials and rollouts that production must not be stopped or started under."""
+
+    @property
+    def quiesces(self) -> Quiesces:
+        """Stops production for trials that need it out of the way."""
+        return Quiesces(self.objects, self.events, self.before_measuring, self.turn)
 
     async def reconcile(self, body: Object, now: datetime) -> timedelta | None:
-        """One pass over the experiment as it was just read."""
+        """One pass over the experiment as it was just read; production that is stopped for it comes before all else."""
         status = ExperimentStatus.model_validate(status_of(body))
+        if is_in_progress(body, status) and (again := await self.quiesces.go_on(body, status, now)) is not None:
+            return again
         if "deletionTimestamp" in body["metadata"] or status.phase in _FINISHED:
             return None  # The garbage collector takes the trials of a deleted experiment.
         try:
@@ -169,9 +182,17 @@ class ExperimentReconciler:
         step = decide(name, spec, observed, len(cards), made.plan, ground)
         if _begins_to_validate(step, status, observed):
             # What runs in the target now is what the changes must hold on; nothing is started before that is recorded.
+            if (stopped := _read_before_it_was_stopped(status)) is not None:
+                await write_status(self.objects, EXPERIMENT, body, status, stopped)
+                return timedelta()
             again = await Copies(self.objects).read_again(body, spec, status, now)
             await write_status(self.objects, EXPERIMENT, body, status, again)
             return timedelta()
+        gate: Gate | None = None
+        if spec.quiesce is not None:
+            is_wanted = bool(step.start) or any(not it.phase.is_finished() and not it.is_skipped for it in observed)
+            gate = await self.quiesces.gate(body, spec, status, spec.quiesce, is_wanted, observed, now)
+            body, step = gate.body, step if gate.is_open else replace(step, start=())
         for planned in (*step.start, *step.record):
             await self._start(body, planned, status.stack_ref)
         source = _status_of(step.deployable.trial, found) if step.deployable is not None else None
@@ -179,15 +200,17 @@ class ExperimentReconciler:
         planned = _planned(body, spec, made, now)
         new = _status(body, status, step, profile, now, _summary(made, step), planned, _without_node(observed))
         new = new.model_copy(update={"conditions": _with_quarantine(body, new.conditions, observed, now)})
+        if gate is not None:
+            new = gate.told(new, now)
         if not await write_status(self.objects, EXPERIMENT, body, status, new):
-            return _SOON  # Phases differ from the recorded one: a finished experiment never comes here.
+            return _again(gate)  # Phases differ from the recorded one: a finished experiment never comes here.
         _count(status, new)
         if step.phase in _FINISHED:
             failed = step.phase is ExperimentPhase.FAILED
             await self.events.tell(body, step.reason, step.message, "Rank", now, warning=failed)
             if profile is not None:
                 await self.events.tell(body, profile.reason, profile.message, "MakeProfile", now, profile.is_ended)
-        return None if step.phase in _FINISHED else _SOON
+        return None if step.phase in _FINISHED and not is_in_progress(body, new) else _again(gate)
 
     async def _ground(
         self,
@@ -278,10 +301,26 @@ class ExperimentReconciler:
         for type_, holds in (("Progressing", False), ("Ready", False), ("Stalled", True)):
             conditions = with_condition(conditions, condition(type_, holds, generation, now, reason, message))
         conditions = looked_at(conditions, generation)
-        new = status.model_copy(update={"conditions": conditions, "observed_generation": generation})
-        if await write_status(self.objects, EXPERIMENT, body, status, new):
+        quiesce = cut_short(status.quiesce, reason, message, now)
+        update = {"conditions": conditions, "observed_generation": generation, "quiesce": quiesce}
+        if await write_status(self.objects, EXPERIMENT, body, status, status.model_copy(update=update)):
             await self.events.tell(body, reason, message, "Plan", now, warning=True)
-        return _LATER
+        return _LATER if quiesce == status.quiesce else timedelta()
+
+
+def _again(gate: Gate | None) -> timedelta:
+    """When to look again: nothing hurries while trials wait for a window."""
+    return _LATER if gate is not None and gate.waiting is not None else _SOON
+
+
+def _read_before_it_was_stopped(status: ExperimentStatus) -> ExperimentStatus | None:
+    """The status with the copy that was made of the target before its workloads were stopped; None: they run."""
+    target, quiesce = status.target, status.quiesce
+    if target is None or quiesce is None or quiesce.phase is not QuiescePhase.QUIESCED:
+        return None
+    if quiesce.namespace != target.namespace:
+        return None
+    return status.model_copy(update={"target": target.model_copy(update={"read_for_validation": True})})
 
 
 def _first_error(error: ValidationError) -> str:
@@ -511,6 +550,7 @@ def _status(
         verdict=step.verdict,
         validation=step.validation,
         noise=step.noise,
+        quiesce=old.quiesce,
         profile=made.profile.name if made is not None else None,
         conditions=looked_at(conditions, generation),
     )

@@ -147,8 +147,9 @@ def _queues(
     events = Events(objects, reporter="cotune")
     # Who waits for a card looks again when one is free.
     cards = Cards(objects, settings.namespace, released=lambda: queues[TRIAL].hurry())
-    experiment = ExperimentReconciler(objects, events, Plans(objects))
-    trial = TrialReconciler(objects, cards, records.stacks, events, settings, records)
+    turn = asyncio.Lock()
+    experiment = ExperimentReconciler(objects, events, Plans(objects), settings.drain + settings.start, turn)
+    trial = TrialReconciler(objects, cards, records.stacks, events, settings, records, turn)
     profile = ProfileReconciler(objects, events, gates)
 
     def follow_trial(key: Key, _: Object) -> None:
@@ -158,11 +159,15 @@ def _queues(
         for namespace in namespaces_in_work(body):
             watches.follow(namespace, Follower(key, queues[PROFILE].add))
 
+    async def in_turn(body: Object, now: datetime) -> timedelta | None:
+        async with turn:
+            return await profile.reconcile(body, now)
+
     queues = {
         EXPERIMENT: WorkQueue("experiment", _fresh(objects, EXPERIMENT, experiment.reconcile), 2),
         TRIAL: WorkQueue("trial", _fresh(objects, TRIAL, trial.reconcile, follow_trial), 4),
         # One at a time: which profile goes first in a namespace is read and written in one pass.
-        PROFILE: WorkQueue("profile", _fresh(objects, PROFILE, profile.reconcile, follow_profile), 1),
+        PROFILE: WorkQueue("profile", _fresh(objects, PROFILE, in_turn, follow_profile), 1),
     }
     return queues
 

@@ -39,6 +39,7 @@ from cotune.handlers.from_git import (
     with_managed,
 )
 from cotune.handlers.gates import Gates, tell_outcomes
+from cotune.handlers.quiesce_holders import holding
 from cotune.handlers.retries import start_anew
 from cotune.handlers.rivals import rival_of
 from cotune.handlers.statuses import condition, status_of, write_status
@@ -284,7 +285,11 @@ class ProfileReconciler:
         rivals = [rival_of(it) for it in await self.objects.list(PROFILE)]
         first = goes_before(rival_of(body), rivals, stage.namespace, now)
         if first is None:
-            return None
+            holder = await holding(self.objects, stage.namespace)
+            if holder is None:
+                return None
+            message = f"experiment {holder.experiment} keeps production in {stage.namespace} stopped for its trials"
+            return Waiting("NamespaceQuiesced", message)
         message = f"profile {first.namespace}/{first.name} goes first in namespace {stage.namespace}"
         return Waiting("WaitingForProfile", message)
 

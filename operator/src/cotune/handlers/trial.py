@@ -1,7 +1,8 @@
 """One pass over a GpuTrial: hold the card, start the stack in order, keep the result, clean up."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from prometheus_client import Counter
@@ -28,7 +29,8 @@ from cotune.cluster.nodes import nodes, why_lost
 from cotune.cluster.objects import REFUSALS, ApiError, ForbiddenError, Object, Objects
 from cotune.cluster.stacks import NameTakenError, ObservedStack, Stacks
 from cotune.fitness.judgement import Judgement, judge
-from cotune.handlers.experiment import LABEL_EXPERIMENT, spec_digest
+from cotune.handlers.experiment import spec_digest
+from cotune.handlers.quiesces import LABEL_EXPERIMENT, keeps_waiting
 from cotune.handlers.records import Records
 from cotune.handlers.settings import Settings
 from cotune.handlers.statuses import condition, status_of, write_status
@@ -72,6 +74,8 @@ class TrialReconciler:
     events: Events
     settings: Settings
     records: Records
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Of the experiments that stop production for their trials: what one sees of it holds until it has acted."""
 
     async def reconcile(self, body: Object, now: datetime) -> timedelta | None:
         """One pass over the trial as it was just read."""
@@ -105,7 +109,37 @@ class TrialReconciler:
                 step = Step(TrialPhase.INVALID, "StackGone", f"there is no ControllerRevision {spec.stack_ref}")
                 return await self._write(body, status, step, now)
             run = with_stack(run, copied)
-        return await self._advance(body, identity, spec, status, run, now)
+        if run.quiesce is None:
+            return await self._advance(body, identity, spec, status, run, now)
+        async with self.turn:
+            return await self._while_quiesced(body, identity, spec, status, run, now)
+
+    async def _while_quiesced(
+        self,
+        body: Object,
+        identity: TrialIdentity,
+        spec: TrialSpec,
+        status: TrialStatus,
+        run: ExperimentSpec,
+        now: datetime,
+    ) -> timedelta | None:
+        """The next step, if production is out of the way; if not, nothing of the trial is left, and it waits.
+
+        What it has shown so far says nothing of the candidate: it is run again from its beginning.
+        """
+        experiment = await self.objects.find(EXPERIMENT, identity.namespace, spec.experiment)
+        if experiment is None:
+            return _POLL  # As the next pass finds, too.
+        why = keeps_waiting(experiment, status.phase, now)
+        if why is None:
+            return await self._advance(body, identity, spec, status, run, now)
+        if not await self.stacks.clean_up(identity):
+            return _POLL
+        if status.node is not None:
+            await self.cards.release(status.node, identity)
+        again = status.model_copy(update={"node": None, "started_at": None, "phase_started_at": None})
+        await self._write(body, status, Step(TrialPhase.PENDING, why.reason, why.message), now, again)
+        return _LATER
 
     async def _advance(
         self,
@@ -371,7 +405,7 @@ class TrialReconciler:
                 "phase": step.phase,
                 "reason": step.reason,
                 "message": step.message[:4096],
-                "started_at": old.started_at or (now if step.phase is not TrialPhase.PENDING else None),
+                "started_at": (updated or old).started_at or (now if step.phase is not TrialPhase.PENDING else None),
                 "phase_started_at": now if entered else old.phase_started_at,
                 "finished_at": now if finished else None,
                 "conditions": conditions,

@@ -80,13 +80,21 @@ def unbindable(observed: Mapping[str, ObservedWorkload]) -> str:
     return "; ".join(it.unbindable for it in observed.values() if it.unbindable)
 
 
-def _stop_and_write(target: Revision, observed: Mapping[str, ObservedWorkload]) -> Convergence:
+def stop(target: Revision, observed: Mapping[str, ObservedWorkload]) -> Convergence:
+    """The next step towards a stack of which no pod is left, in the reverse order of its start."""
     for workload in reversed(target.workloads):
         now = observed[workload.component]
         if now.replicas > 0:
             return Convergence((Scale(workload.component, 0),), f"{workload.component} to stop")
         if now.pods > 0:
             return Convergence(waiting_for=f"{workload.component} to stop")
+    return Convergence()
+
+
+def _stop_and_write(target: Revision, observed: Mapping[str, ObservedWorkload]) -> Convergence:
+    stopping = stop(target, observed)
+    if not stopping.is_complete:
+        return stopping
     return Convergence(
         tuple(SetValues(it.component, it.values) for it in target.workloads if lacks_values(it, observed)),
         "the values to be written",

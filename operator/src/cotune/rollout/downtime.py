@@ -169,6 +169,11 @@ def _budgets(stage: Stage, granted: Sequence[DowntimeBudget]) -> list[tuple[str,
     return own + [("the downtimeBudget of its grant", it) for it in granted]
 
 
+def left(budgets: Sequence[DowntimeBudget], outages: Sequence[Outage], now: datetime) -> int | None:
+    """What may still be spent now, in seconds; None: nothing limits it."""
+    return min((_left(it, outages, now) for it in budgets), default=None)
+
+
 def _left(budget: DowntimeBudget, outages: Sequence[Outage], now: datetime) -> int:
     return max(budget.seconds_per_day - sum(it.seconds for it in outages if now < it.until + DAY), 0)
 

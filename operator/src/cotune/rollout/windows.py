@@ -15,6 +15,15 @@ def opening(window: BeginWindow, now: datetime) -> datetime:
     Raises:
         ZoneInfoNotFoundError: this Python knows no such time zone.
     """
+    return span(window, now)[0]
+
+
+def span(window: BeginWindow, now: datetime) -> tuple[datetime, datetime]:
+    """When the window that is open has opened and will close, else those of the next one; in UTC.
+
+    Raises:
+        ZoneInfoNotFoundError: this Python knows no such time zone.
+    """
     zone = ZoneInfo(window.time_zone)
     today = now.astimezone(zone).date()
     # From yesterday, for a window over midnight, to the same day of next week.
@@ -25,7 +34,7 @@ def opening(window: BeginWindow, now: datetime) -> datetime:
         is_next_day = window.to != _MIDNIGHT and window.to < window.from_
         closes = _moment(day + timedelta(days=1) if is_next_day else day, window.to, zone, is_end=True)
         if now < closes:
-            return opens
+            return opens, closes
     raise AssertionError("a window opens on one day of the week at least")
 
 
