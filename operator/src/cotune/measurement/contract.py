@@ -12,8 +12,8 @@ from pydantic import Field, model_validator
 
 from cotune.api.base import ApiModel, ComponentName, map_list
 from cotune.api.corpus import Noise, UrlSource
-from cotune.api.experiment import Arrivals, ArrivalType, Protocol
 from cotune.api.trial import MOST_INTERFERENCE_FIGURES, Measurement
+from cotune.api.workload import Arrivals, ArrivalType, Protocol
 from cotune.measurement.agent.contract import NodeReport
 
 CONFIGURATION_VARIABLE = "COTUNE_PROBE"

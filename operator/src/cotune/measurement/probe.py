@@ -12,7 +12,7 @@ from pathlib import Path
 
 import aiohttp
 
-from cotune.api.experiment import ArrivalType, Protocol
+from cotune.api.workload import ArrivalType, Protocol
 from cotune.measurement.agent.client import NodeAgent, UnknownError, find_agent
 from cotune.measurement.agent.contract import NODE_VARIABLE, NodeReport
 from cotune.measurement.arrivals import schedule, stream_seed

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cotune.api.corpus import ClaimSource, CorpusRef, ImageSource
-from cotune.api.experiment import FileRef, Workload
+from cotune.api.experiment import Workload
+from cotune.api.workload import FileRef
 from cotune.trials.render import Manifest
 
 

@@ -3,7 +3,8 @@
 import zlib
 from dataclasses import dataclass
 
-from cotune.api.experiment import Component, ExperimentSpec, Protocol, Stream
+from cotune.api.experiment import Component, ExperimentSpec
+from cotune.api.workload import Protocol, Stream
 from cotune.measurement.agent.contract import NODE_VARIABLE
 from cotune.measurement.contract import (
     CONFIGURATION_VARIABLE,
