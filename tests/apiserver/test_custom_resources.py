@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 import yaml
+from support import probed_stages
 from support.api_server import Answer, ApiServer
 
 RESOURCES = Path(__file__).parents[1] / "data" / "resources"
@@ -210,6 +211,7 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     ),
     (PROFILE, {"changes.0.from": ABSENT, "provenance": ABSENT}),
     (PROFILE, {"provenance.artifact": f"sha256:{'0' * 64}"}),
+    *probed_stages.ACCEPTED,
     (GRANT, {"targets.1.env": []}),
     (GRANT, {"allow": ["Rollout"]}),
     (GRANT, {"targets.0.ignoredByGitOps": True}),
@@ -633,6 +635,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     (PROFILE, {"rollout.stages.1.approval": "Maybe"}, "spec.rollout.stages[1].approval", "Unsupported value"),
     (TRIAL, {"candidate": []}, "spec.candidate", "at least 1 items"),
     (TRIAL, {"repeat": -1}, "spec.repeat", "greater than or equal to 0"),
+    *probed_stages.REFUSED,
     (GRANT, {"allow": []}, "spec.allow", "at least 1 items"),
     (GRANT, {"allow": ["Everything"]}, "spec.allow[0]", "Unsupported value"),
     (GRANT, {"targets.0.workloadRef.kind": "Pod"}, "spec.targets[0].workloadRef.kind", "Unsupported value"),

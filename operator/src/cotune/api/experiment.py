@@ -24,7 +24,7 @@ from cotune.api.conditions import Condition
 from cotune.api.profile import Stage
 from cotune.api.quantities import DECIMAL_PATTERN, DecimalString, Value, ValueSet
 from cotune.api.sharing import Sharing
-from cotune.api.workload import MOST_REQUESTS, Protocol, Stream
+from cotune.api.workload import MOST_REQUESTS, Protocol, Stream, config_maps
 
 
 class Gpu(ApiModel):
@@ -352,13 +352,7 @@ class Workload(ApiModel):
     @property
     def config_maps(self) -> tuple[str, ...]:
         """The ConfigMaps that the streams read, by name."""
-        references = (
-            reference.config_map
-            for it in self.streams
-            for reference in (it.corpus_ref, it.dataset_ref, it.quality_ref, it.arrivals.trace_ref)
-            if reference is not None
-        )
-        return tuple(sorted({it for it in references if it is not None}))
+        return config_maps(self.streams)
 
 
 class Goal(StrEnum):
@@ -624,6 +618,12 @@ class ExperimentSpec(ApiModel):
             f"size(self.stack.components) <= {MOST_IN_PAIRS}",
             f"pairs are measured of at most {MOST_IN_PAIRS} services",
             ".workload.interference.pairs",
+        ),
+        Rule(
+            "!has(self.profileTemplate) || self.profileTemplate.rollout.stages.all(it, !has(it.probe) || "
+            "it.probe.streams.all(s, self.stack.components.exists(c, c.name == s.component)))",
+            "the probe of a stage must name components of the stack",
+            ".profileTemplate.rollout.stages",
         ),
         Rule(
             "!has(self.validation) || has(self.profileTemplate)",

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from cotune.api.base import SET_LIST, ApiModel, ComponentName, DnsLabel, EnvironmentName, Rule, map_list, with_rules
 from cotune.api.downtime import DowntimeBudget
-from cotune.api.quantities import ValueSet
+from cotune.api.quantities import DecimalString, ValueSet
 
 
 class Permission(StrEnum):
@@ -16,6 +16,8 @@ class Permission(StrEnum):
     COPY_SPEC = "CopySpec"
     """To run copies of the targets in trials, without what `copyEnv` and `env` do not name."""
     ROLLOUT = "Rollout"
+    PROBE = "Probe"
+    """To load the `service` of the targets while a stage bakes, and before it begins."""
 
 
 class GrantSource(ApiModel):
@@ -30,6 +32,25 @@ class WorkloadRef(ApiModel):
     api_version: Literal["apps/v1"]
     kind: Literal["Deployment"]
     name: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")]
+
+
+class GrantService(ApiModel):
+    """Where a workload answers: a Service in the grant's own namespace."""
+
+    name: DnsLabel
+    port: Annotated[int, Field(ge=1, le=65535)]
+    """Of the Service."""
+
+
+class GrantProbe(ApiModel):
+    """How much load a probe may send into the namespace."""
+
+    model_config = with_rules(
+        Rule("double(self.maxRatePerSecond) > 0.0", "must be greater than 0", ".maxRatePerSecond"),
+    )
+
+    max_rate_per_second: DecimalString
+    """Requests to all services together, as the mean over time."""
 
 
 class GrantTarget(ApiModel):
@@ -55,18 +76,30 @@ class GrantTarget(ApiModel):
     memory_mib: Annotated[int | None, Field(ge=0, le=10_000_000, alias="memoryMiB")] = None
     """What the workload holds on the card, its CUDA context included, for the planner of whoever copies it. Left out:
     it is learned from the first trial."""
+    service: GrantService | None = None
+    """What a probe of a stage may send requests to; left out: it sends none to this workload."""
 
 
 class GrantSpec(ApiModel):
     """Who may do what to what."""
 
+    model_config = with_rules(
+        Rule(
+            "('Probe' in self.allow) == has(self.probe)",
+            "Probe in allow and the field probe belong together: say how much load may come",
+            ".probe",
+        ),
+    )
+
     from_: Annotated[
         tuple[GrantSource, ...],
         Field(alias="from", min_length=1, max_length=32, json_schema_extra=map_list("namespace")),
     ]
-    allow: Annotated[tuple[Permission, ...], Field(min_length=1, max_length=2, json_schema_extra=dict(SET_LIST))]
+    allow: Annotated[tuple[Permission, ...], Field(min_length=1, max_length=3, json_schema_extra=dict(SET_LIST))]
     targets: Annotated[
         tuple[GrantTarget, ...], Field(min_length=1, max_length=32, json_schema_extra=map_list("component"))
     ]
     downtime_budget: DowntimeBudget | None = None
     """How long rollouts may keep the services of this namespace down, whatever budget their stages have themselves."""
+    probe: GrantProbe | None = None
+    """With `Probe` in `allow`, and only with it."""

@@ -9,9 +9,10 @@ from pydantic import Field
 from cotune.api.base import ApiModel, ComponentName, DnsLabel, EnvironmentName, Rule, map_list, with_rules
 from cotune.api.conditions import Condition
 from cotune.api.downtime import DowntimeBudget, ExpectedDowntime, StageDowntime
-from cotune.api.gate import BeginWindow, Gate, GateStatus
+from cotune.api.gate import LEAST_SAMPLES, BeginWindow, Gate, GateStatus
 from cotune.api.quantities import Value
 from cotune.api.sharing import Sharing
+from cotune.api.stage_probe import PROBED_STAGE_RULES, StageProbe, StageProbeStatus
 
 RevisionName = Annotated[str, Field(max_length=17, pattern=r"^cotune-[0-9a-f]{10}$")]
 
@@ -28,8 +29,8 @@ class Stage(ApiModel):
 
     model_config = with_rules(
         Rule(
-            "self.gates.all(g, "
-            "g.initialDelaySeconds + (g.minimumSamples - 1) * g.promQL.stepSeconds <= self.bakeSeconds)",
+            "self.gates.all(g, !has(g.promQL) || g.initialDelaySeconds + "
+            f"({LEAST_SAMPLES.format('g')} - 1) * g.promQL.stepSeconds <= self.bakeSeconds)",
             "a gate's minimumSamples, stepSeconds apart, do not fit into bakeSeconds",
             ".bakeSeconds",
         ),
@@ -38,6 +39,7 @@ class Stage(ApiModel):
             "the stage is taken back after readinessDeadlineSeconds, before this time is over",
             ".unschedulableGraceSeconds",
         ),
+        *PROBED_STAGE_RULES,
     )
 
     name: DnsLabel
@@ -67,6 +69,8 @@ class Stage(ApiModel):
     """
     gates: Annotated[tuple[Gate, ...], Field(max_length=16, json_schema_extra=map_list("name"))] = ()
     """What the stage must show while it bakes, beyond being ready."""
+    probe: StageProbe | None = None
+    """The load whose figures its gates name; the grant there must allow it."""
     window: BeginWindow | None = None
     """When the stage may begin; left out: at any time."""
     to_revision: RevisionName | None = None
@@ -141,6 +145,12 @@ class Rollout(ApiModel):
             "abort takes a stage back and retries start one anew: not both at once",
             ".abort",
         ),
+        Rule(
+            "self.strategy != 'Git' || self.stages.all(s, s.gates.all(g, !has(g.probe) || !has(g.againstBaseline)))",
+            "under strategy Git nobody knows when the change comes, and no probe can run before it: hold the figure "
+            "against max or min",
+            ".stages",
+        ),
     )
 
     strategy: Strategy = Strategy.DIRECT
@@ -184,6 +194,11 @@ class ProfileSpec(ApiModel):
             "self.expect.startupSeconds.all(it, it.component in self.startOrder)",
             "every component whose start is expected must stand in startOrder",
             ".expect.startupSeconds",
+        ),
+        Rule(
+            "self.rollout.stages.all(it, !has(it.probe) || it.probe.streams.all(s, s.component in self.startOrder))",
+            "every component that a probe loads must stand in startOrder",
+            ".rollout.stages",
         ),
         Rule(
             "self.rollout.stages.all(i, a, "
@@ -329,6 +344,8 @@ class StageStatus(ApiModel):
     """What has become of `toRevision`."""
     downtime: StageDowntime | None = None
     """What it costs; left out: it began before this was measured."""
+    probe: StageProbeStatus | None = None
+    """What its probe has measured, and its pod."""
     message: Annotated[str, Field(max_length=4096)] = ""
 
 

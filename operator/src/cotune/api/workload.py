@@ -1,5 +1,6 @@
 """The load on services: what they speak, when requests are sent, and what is in them."""
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated
 
@@ -44,7 +45,7 @@ MOST_REQUESTS = 1_000_000
 
 
 class FileRef(ApiModel):
-    """A file in a ConfigMap of the experiment's namespace."""
+    """A file in a ConfigMap of the namespace of the experiment, or of the profile."""
 
     config_map: Annotated[str, Field(min_length=1, max_length=253)]
     key: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
@@ -91,21 +92,24 @@ class Arrivals(ApiModel):
     """How many clients; several figures make a sweep, which splits the window into equal parts."""
 
 
+STREAM_RULES = (
+    Rule(
+        "!has(self.lengthSpread) || (double(self.lengthSpread) >= 0.0 && double(self.lengthSpread) <= 2.0)",
+        "lengthSpread must lie between 0 and 2",
+        ".lengthSpread",
+    ),
+    Rule(
+        "!has(self.sharedPrefixTokens) || (has(self.promptTokens) && self.sharedPrefixTokens < self.promptTokens)",
+        "sharedPrefixTokens must be smaller than promptTokens",
+        ".sharedPrefixTokens",
+    ),
+)
+
+
 class Stream(ApiModel):
     """The requests that one component gets."""
 
-    model_config = with_rules(
-        Rule(
-            "!has(self.lengthSpread) || (double(self.lengthSpread) >= 0.0 && double(self.lengthSpread) <= 2.0)",
-            "lengthSpread must lie between 0 and 2",
-            ".lengthSpread",
-        ),
-        Rule(
-            "!has(self.sharedPrefixTokens) || (has(self.promptTokens) && self.sharedPrefixTokens < self.promptTokens)",
-            "sharedPrefixTokens must be smaller than promptTokens",
-            ".sharedPrefixTokens",
-        ),
-    )
+    model_config = with_rules(*STREAM_RULES)
 
     component: ComponentName
     arrivals: Arrivals
@@ -131,3 +135,14 @@ class Stream(ApiModel):
     """An answer that takes longer is an error, and counts in the latencies with the time that it was waited for."""
     warmup_seconds: Annotated[int, Field(ge=0, le=86_400)] | None = None
     """Left out: the workload's."""
+
+
+def config_maps(streams: Iterable[Stream]) -> tuple[str, ...]:
+    """The ConfigMaps that streams read, by name."""
+    references = (
+        reference.config_map
+        for it in streams
+        for reference in (it.corpus_ref, it.dataset_ref, it.quality_ref, it.arrivals.trace_ref)
+        if reference is not None
+    )
+    return tuple(sorted({it for it in references if it is not None}))

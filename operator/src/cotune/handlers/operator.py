@@ -149,7 +149,7 @@ def _queues(
     cards = Cards(objects, settings.namespace, released=lambda: queues[TRIAL].hurry())
     experiment = ExperimentReconciler(objects, events, Plans(objects))
     trial = TrialReconciler(objects, cards, records.stacks, events, settings, records)
-    profile = ProfileReconciler(objects, events, gates)
+    profile = ProfileReconciler(objects, events, gates, settings.probe)
 
     def follow_trial(key: Key, _: Object) -> None:
         watches.follow(key.namespace, Follower(key, queues[TRIAL].add, (LABEL_TRIAL, key.name)))

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from cotune.api.downtime import StageDowntime
 from cotune.api.gate import GateStatus
 from cotune.api.profile import Chance, ProfilePhase, Stage
+from cotune.api.stage_probe import StageProbeStatus
 from cotune.rollout.baking import Standing, standing
 from cotune.rollout.chances import weigh
 from cotune.rollout.convergence import Action, converge, lack_values, unbindable
@@ -43,6 +44,8 @@ class StageStep:
     """At the promotion of a stage with a guard: component to the generation of its workload."""
     downtime: StageDowntime | None = None
     """What the stage costs; None: as it is on record."""
+    probe: StageProbeStatus | None = None
+    """What its probe has measured; None: as it is on record."""
 
 
 def blocked(stage: Stage, phase: ProfilePhase, phase_since: datetime, obstacle: Obstacle, now: datetime) -> StageStep:
