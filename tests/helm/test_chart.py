@@ -83,6 +83,7 @@ def test_in_a_lab_it_runs_pods_and_makes_trials(defaults: Rendered) -> None:
         "cotune.dev/gpuprofiles": {"create"},
         "apps/controllerrevisions": {"get", "create"},
         "cotune.dev/gpuallocationexperiments/finalizers": {"update"},
+        "cotune.dev/gpuprofiles/finalizers": {"update"},
         "cotune.dev/gputrials/finalizers": {"update"},
         "/events": {"create"},
     }

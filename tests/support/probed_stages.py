@@ -1,4 +1,4 @@
-"""Stages with a probe, as profiles and grants say them: what the API server takes, and what it refuses where and why."""
+"""Stages with a probe, in profiles and grants: what the API server takes, and what it refuses where and why."""
 
 from typing import Any
 
