@@ -25,7 +25,7 @@ from support.played_probes import (
     gate,
     probe_pods,
 )
-from support.played_stage import profile_reconciler, stage_of, templates
+from support.played_stage import SIZE, profile_reconciler, stage_of, templates
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(180)]
 
@@ -337,6 +337,26 @@ def test_an_owner_who_takes_back_the_consent_to_load_gets_none_from_the_next_pas
     within(api_server, scenario)
 
 
+def test_a_pod_that_somebody_deletes_is_made_again_for_the_same_run(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        kubelet = PlayedKubelet(objects, namespace, is_slow=True)
+        await create_probed_stage(objects, namespace, [gate(deadlineSeconds=600)])
+        await passes(objects, namespace, kubelet, is_measuring)
+        await profile_reconciler(objects).reconcile(await objects.get(PROFILE, namespace, "p"), datetime.now(UTC))
+        [pod] = await probe_pods(objects, namespace)
+        await objects.delete(POD, namespace, pod)
+        kubelet.is_slow = False
+
+        body = await passes(objects, namespace, kubelet, never)
+
+        (stage,) = stages(body)
+        assert stage["phase"] == "Promoted"
+        assert [it["number"] for it in stage["probe"]["runs"]] == list(range(1, RUNS + 1))
+        assert made_pods(objects).count(f"Pod/{namespace}/{pod}") == 2
+
+    within(api_server, scenario)
+
+
 def test_an_edit_of_the_load_makes_all_runs_anew(api_server: ApiServer) -> None:
     async def scenario(objects: PlayedObjects, namespace: str) -> None:
         kubelet = PlayedKubelet(objects, namespace)
@@ -358,6 +378,65 @@ def test_an_edit_of_the_load_makes_all_runs_anew(api_server: ApiServer) -> None:
         assert await probe_pods(objects, namespace) == []
         # Its bounds may be edited: the runs are the same.
         assert PROBE["runs"] == len(stage["probe"]["runs"])
+
+    within(api_server, scenario)
+
+
+def test_a_stage_that_comes_through_git_is_probed_once_its_values_are_there(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        kubelet = PlayedKubelet(objects, namespace)
+        await create_probed_stage(objects, namespace, [gate()])
+        await objects.merge(PROFILE, namespace, "p", {"spec": {"rollout": {"strategy": "Git"}}})
+
+        def awaits(body: Object) -> bool:
+            return bool(stages(body)) and condition(body, "Progressing")[1] == "AwaitingCommit"
+
+        await passes(objects, namespace, kubelet, awaits)
+        assert made_pods(objects) == []
+        container: Object = {"name": "asr", "image": "example/server:1", "env": [{"name": SIZE, "value": "tiny"}]}
+        committed: Object = {"spec": {"template": {"spec": {"containers": [container]}}}}
+        await objects.merge(DEPLOYMENT, namespace, "whisper", committed)
+
+        body = await passes(objects, namespace, kubelet, never)
+
+        (stage,) = stages(body)
+        assert (stage["phase"], stage["gates"][0]["outcome"]) == ("Promoted", "Passed")
+        assert len(made_pods(objects)) == len(stage["probe"]["runs"]) == RUNS
+        assert await probe_pods(objects, namespace) == []
+
+    within(api_server, scenario)
+
+
+def test_a_baseline_that_cannot_be_measured_leaves_the_stage_untouched_and_is_tried_again(
+    api_server: ApiServer,
+) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        kubelet = PlayedKubelet(objects, namespace, error="error: no such host")
+        await create_probed_stage(objects, namespace, [gate(againstBaseline=AGAINST)])
+        before = await templates(objects, namespace)
+
+        def is_given_up(body: Object) -> bool:
+            return is_stalled(body) and condition(body, "Stalled")[1] == "BaselineNotMeasured"
+
+        body = await passes(objects, namespace, kubelet, is_given_up, leap=timedelta(seconds=10))
+
+        assert "error: no such host" in condition(body, "Stalled")[2]
+        assert len(made_pods(objects)) == RUNS + 3
+        assert await templates(objects, namespace) == before
+        kubelet.error = ""
+        ended = datetime.fromisoformat(stages(body)[0]["probe"]["baseline"][-1]["endedAt"])
+        early, late = ended + timedelta(minutes=9), ended + timedelta(minutes=11)
+        for _ in range(5):
+            body = await objects.get(PROFILE, namespace, "p")
+            await profile_reconciler(objects).reconcile(body, early)
+        assert len(made_pods(objects)) == RUNS + 3
+        assert await probe_pods(objects, namespace) == []
+        for _ in range(5):
+            body = await objects.get(PROFILE, namespace, "p")
+            await profile_reconciler(objects).reconcile(body, late)
+            await kubelet.play()
+        assert len(made_pods(objects)) > RUNS + 3
+        assert stages(await objects.get(PROFILE, namespace, "p"))[0]["probe"]["baseline"][0].get("error", "") == ""
 
     within(api_server, scenario)
 

@@ -37,8 +37,6 @@ from cotune.trials.probe_pod import ProbeImage
 from cotune.trials.stage_probe_pod import StageIdentity, run_deadline_seconds, stage_probe_pod
 from cotune.trials.truth import sent_late
 
-MEASURING = "MeasuringBaseline"
-
 _AGAIN = timedelta(minutes=10)
 """After a baseline that came to nothing."""
 
@@ -108,14 +106,17 @@ class StageProbes:
         last = record.baseline[-1] if record.baseline else None
         why = f"; run {last.number}: {last.error}" if last is not None and last.error else ""
         message = f"stage {stage.name}: {len(record.baseline)} of {probe.runs} runs of its probe before it begins{why}"
-        is_stalled = is_given_up(stage, probe, record.baseline)
-        waiting = Waiting("BaselineNotMeasured" if is_stalled else MEASURING, message, is_stalled=is_stalled)
+        if is_given_up(stage, probe, record.baseline):
+            waiting = Waiting("BaselineNotMeasured", message, is_stalled=True)
+        else:
+            waiting = Waiting("MeasuringBaseline", message)
         return waiting, _with_record(status, stage, record, message)
 
     async def interrupted(self, body: Object, stage: Stage, waiting: Waiting, status: ProfileStatus) -> ProfileStatus:
         """The status of a stage that waits for something else: it measures nothing meanwhile."""
         known = by_name(status).get(stage.name)
-        if waiting.reason == MEASURING or known is None or known.probe is None or known.probe.pod is None:
+        is_measuring = waiting.reason in {"MeasuringBaseline", "BaselineNotMeasured"}
+        if is_measuring or known is None or known.probe is None or known.probe.pod is None:
             return status
         record = await self._without_pod(body, known.probe)
         return status.model_copy(
