@@ -66,9 +66,15 @@ def stages(body: Object) -> list[Object]:
     return body.get("status", {}).get("stages", [])
 
 
+def record_of(stage: Object) -> Object:
+    """What a stage's probe has on record."""
+    found: Object = stage.get("probe") or Object()
+    return found
+
+
 def is_measuring(body: Object) -> bool:
     """Whether a run is under way while the stage bakes."""
-    return any(it["phase"] == "Baking" and (it.get("probe") or {}).get("pod") for it in stages(body))
+    return any(it["phase"] == "Baking" and record_of(it).get("pod") for it in stages(body))
 
 
 def is_stalled(body: Object) -> bool:
@@ -126,7 +132,7 @@ def test_nothing_is_stopped_before_the_baseline_is_measured(api_server: ApiServe
         before = await templates(objects, namespace)
 
         def is_measured(body: Object) -> bool:
-            return any(len((it.get("probe") or {}).get("baseline", [])) == RUNS - 1 for it in stages(body))
+            return any(len(record_of(it).get("baseline", [])) == RUNS - 1 for it in stages(body))
 
         body = await passes(objects, namespace, kubelet, is_measured)
 
@@ -363,7 +369,7 @@ def test_an_edit_of_the_load_makes_all_runs_anew(api_server: ApiServer) -> None:
         await create_probed_stage(objects, namespace, [gate(deadlineSeconds=600)], bakeSeconds=6)
 
         def has_run(body: Object) -> bool:
-            return any(len((it.get("probe") or {}).get("runs", [])) == 2 for it in stages(body))
+            return any(len(record_of(it).get("runs", [])) == 2 for it in stages(body))
 
         body = await passes(objects, namespace, kubelet, has_run)
         edited = body["spec"]["rollout"]["stages"]

@@ -56,7 +56,8 @@ def test_it_lies_in_the_profiles_namespace_goes_with_the_profile_and_ends_withou
 
 def test_each_run_of_each_attempt_has_a_name_of_its_own_that_is_always_the_same() -> None:
     long = StageIdentity("voice-lab", "a." * 120 + "z", "uid-2", "b" * 63, "voice-prod", 1)
-    names = {STAGE.pod_name(1), STAGE.pod_name(2), StageIdentity(*("x",) * 5, 0).pod_name(1), long.pod_name(1)}
+    other = StageIdentity("voice-lab", "voice-5f3c9a", "uid-3", "production", "voice-prod", 0)
+    names = {STAGE.pod_name(1), STAGE.pod_name(2), other.pod_name(1), long.pod_name(1)}
     retried = StageIdentity("voice-lab", "voice-5f3c9a", "uid-1", "production", "voice-prod", 1)
 
     assert len(names | {retried.pod_name(1)}) == 5
