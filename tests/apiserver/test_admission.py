@@ -9,6 +9,7 @@ import pytest
 import yaml
 from support.api_server import Answer, ApiServer, running_api_server
 from support.helm import CRDS, render
+from support.probed_stages import PROBE, gate
 from support.resources import manifest
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.helm]
@@ -239,6 +240,17 @@ def test_an_author_must_be_allowed_to_create_pods_where_the_trials_run(cluster: 
 
     assert not answer.accepted
     assert f"metadata.namespace: without-pods may not create pods in namespace {LAB}" in answer.text, answer.text
+
+
+def test_the_author_of_a_profile_with_a_probe_must_be_allowed_to_create_pods_where_it_runs(cluster: ApiServer) -> None:
+    without, probed = resource(PROFILE, stages=[STAGING]), resource(PROFILE, stages=[STAGING])
+    probed["spec"]["rollout"]["stages"][0] |= {"bakeSeconds": 120, "gates": [gate()], "probe": PROBE}
+
+    refused = _create(cluster, "without-pods", probed)
+
+    assert _create(cluster, "without-pods", without).accepted
+    assert f"metadata.namespace: without-pods may not create pods in namespace {LAB}" in refused.text, refused.text
+    assert _create(cluster, "everywhere", probed).accepted
 
 
 @pytest.mark.parametrize("field", ["stack", "validation"])

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 import yaml
+from support import probed_stages
 from support.api_server import Answer, ApiServer
 
 RESOURCES = Path(__file__).parents[1] / "data" / "resources"
@@ -252,6 +253,7 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     (PROFILE, {"rollout.strategy": "Git", "rollout.stages.0.batches": ["100%"]}),
     (GRANT, SELECTED),
     (GRANT, SELECTED | {"targets.0.workloadSelector.matchLabels": {"stack": "", "example.com/a.B_c": "x.Y_z"}}),
+    *probed_stages.ACCEPTED,
     (GRANT, {"targets.1.env": []}),
     (GRANT, {"allow": ["Rollout"]}),
     (GRANT, {"allow": ["Quiesce"], "quiesce": {"maximumSeconds": 7200}}),
@@ -748,6 +750,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     (PROFILE, {"rollout.stages.1.approval": "Maybe"}, "spec.rollout.stages[1].approval", "Unsupported value"),
     (TRIAL, {"candidate": []}, "spec.candidate", "at least 1 items"),
     (TRIAL, {"repeat": -1}, "spec.repeat", "greater than or equal to 0"),
+    *probed_stages.REFUSED,
     (GRANT, {"allow": []}, "spec.allow", "at least 1 items"),
     (GRANT, {"allow": ["Everything"]}, "spec.allow[0]", "Unsupported value"),
     (GRANT, {"targets.0.workloadRef.kind": "Pod"}, "spec.targets[0].workloadRef.kind", "Unsupported value"),

@@ -34,6 +34,7 @@ from cotune.rollout.downtime import Outage
 from cotune.rollout.state import Revision, WorkloadRevision
 from support.played_cluster import PlayedObjects, new_namespace
 from support.played_git import KUSTOMIZE, play_values
+from support.played_probes import AGAINST, PlayedKubelet, create_probed_stage, gate, probe_pods
 from support.played_quiesce import create_production, create_quiescing, passes_of_trials, trial_pods
 from support.played_stacks import create_stacks, play_stacks
 from support.resources import manifest
@@ -199,6 +200,30 @@ async def stage_through_git(objects: PlayedObjects, namespace: str) -> Object:
     }
 
 
+async def stage_with_a_probe(objects: PlayedObjects, namespace: str) -> Object:
+    """A stage that measures itself before it begins, and while it bakes."""
+    await create_probed_stage(objects, namespace, [gate(againstBaseline=AGAINST, deadlineSeconds=600)])
+    kubelet = PlayedKubelet(objects, namespace)
+
+    async def one_pass(body: Object, now: datetime) -> timedelta | None:
+        return await profile_reconciler(objects).reconcile(body, now)
+
+    await drive(objects, PROFILE, namespace, "p", one_pass, kubelet.play, None)
+    [state] = (await objects.get(PROFILE, namespace, "p"))["status"]["stages"]
+    measured = {
+        series: [(it["number"], it.get("error", ""), it["measurements"]) for it in state["probe"][series]]
+        for series in ("baseline", "runs")
+    }
+    return {
+        "stages": await _phases(objects, namespace),
+        "measured": measured,
+        "gate": state["gates"][0]["outcome"],
+        "pods of probes": await probe_pods(objects, namespace),
+        "changes": await _changes(objects, namespace),
+        **_once(objects),
+    }
+
+
 async def batches(objects: PlayedObjects, namespace: str) -> Object:
     """Four stacks in three batches; in the second one a stack does not come up: what was changed goes back."""
     await create_stacks(objects, namespace, "abcd", ["1", "75%", "100%"])
@@ -294,6 +319,7 @@ JOBS: Mapping[str, Job] = {
     "deletion in the middle": deletion,
     "rollout over old revisions": rollout_over_old_revisions,
     "stage through Git": stage_through_git,
+    "stage with a probe": stage_with_a_probe,
     "batches": batches,
     "trial": trial,
     "trial on a failing card": trial_on_a_failing_card,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cotune.api.experiment import Arrivals, Protocol
+from cotune.api.workload import Arrivals, Protocol
 from cotune.measurement.contract import ProbeConfiguration, ProbeStream
 
 _LLM_PORT = 8000

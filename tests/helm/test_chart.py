@@ -83,6 +83,7 @@ def test_in_a_lab_it_runs_pods_and_makes_trials(defaults: Rendered) -> None:
         "cotune.dev/gpuprofiles": {"create"},
         "apps/controllerrevisions": {"get", "create"},
         "cotune.dev/gpuallocationexperiments/finalizers": {"update"},
+        "cotune.dev/gpuprofiles/finalizers": {"update"},
         "cotune.dev/gputrials/finalizers": {"update"},
         "/events": {"create"},
     }
@@ -229,7 +230,8 @@ def test_the_fence_covers_every_kind_that_a_role_lets_the_operator_write(default
     }
 
     # Nobody writes these: the right is asked for where a child holds back the deletion of its owner.
-    finalizers = {"cotune.dev/gpuallocationexperiments/finalizers", "cotune.dev/gputrials/finalizers"}
+    kinds = ("gpuallocationexperiments", "gpuprofiles", "gputrials")
+    finalizers = {f"cotune.dev/{it}/finalizers" for it in kinds}
     assert written - fenced == {"/events"} | finalizers
     assert fenced <= written
 

@@ -1,7 +1,7 @@
 import itertools
 
 import pytest
-from cotune.api.experiment import Arrivals, ArrivalType
+from cotune.api.workload import Arrivals, ArrivalType
 from cotune.measurement.arrivals import schedule
 from hypothesis import given
 from hypothesis import strategies as st

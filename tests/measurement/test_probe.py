@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 from cotune.api.corpus import Noise, UrlSource
-from cotune.api.experiment import Arrivals, ArrivalType, ExperimentSpec, Protocol
+from cotune.api.experiment import ExperimentSpec
+from cotune.api.workload import Arrivals, ArrivalType, Protocol
 from cotune.artifacts.figures import Recomputed
 from cotune.artifacts.making import make_record
 from cotune.experiments.predictions import plan_experiment

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cotune.api.experiment import Arrivals, ArrivalType, FileRef
+from cotune.api.workload import Arrivals, ArrivalType, FileRef
 from cotune.measurement.arrivals import schedule
 from cotune.measurement.requests import (
     Lengths,

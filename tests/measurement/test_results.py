@@ -2,7 +2,7 @@ import itertools
 from dataclasses import replace
 
 import pytest
-from cotune.api.experiment import ArrivalType
+from cotune.api.workload import ArrivalType
 from cotune.measurement.card import Reading, card_conduct, card_samples
 from cotune.measurement.clients import Answer, AnswerError, ErrorKind
 from cotune.measurement.contract import CardSamples, ErrorCount, Steadiness

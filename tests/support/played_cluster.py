@@ -73,7 +73,7 @@ class PlayedObjects(Objects):
             played = self.previous_logs if ("previous", "true") in query else self.logs
             return played.get(path.split("/")[-2], "").encode()
         answer = await super()._request(method, path, body, query, content_type)
-        if method == "POST":
+        if method == "POST" and ("dryRun", "All") not in query:
             made = json.loads(answer)
             self.created.append(f"{made['kind']}/{made['metadata'].get('namespace', '')}/{made['metadata']['name']}")
         return answer

@@ -19,9 +19,10 @@ from typing import Any
 
 import yaml
 from cotune.api.conditions import Condition, ConditionStatus
-from cotune.api.experiment import ArrivalType, ExperimentPhase, ExperimentSpec, ExperimentStatus
+from cotune.api.experiment import ExperimentPhase, ExperimentSpec, ExperimentStatus
 from cotune.api.profile import ProfilePhase, ProfileStatus, StageStatus
 from cotune.api.trial import Assignment, Measurement, Purpose, TrialPhase, TrialSpec, TrialStatus
+from cotune.api.workload import ArrivalType
 from cotune.experiments.observed import ObservedTrial
 from cotune.experiments.predictions import SpacePlan, plan_experiment
 from cotune.experiments.step import ExperimentStep, PlannedTrial, decide

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any
 
-from cotune.api.experiment import ArrivalType
 from cotune.api.trial import Artifact, Measurement, TrialPhase, TrialSpec, TrialStatus
+from cotune.api.workload import ArrivalType
 from cotune.artifacts.making import Ended, make_record
 from cotune.artifacts.record import NodeFacts, Parent, TrialRecord, canonical_bytes, digest_of
 from cotune.measurement.card import Reading, card_conduct, card_samples

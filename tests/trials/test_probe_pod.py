@@ -1,6 +1,7 @@
 from typing import Any
 
-from cotune.api.experiment import Arrivals, ArrivalType, Constraint, ExperimentSpec, FileRef
+from cotune.api.experiment import Constraint, ExperimentSpec
+from cotune.api.workload import Arrivals, ArrivalType, FileRef
 from cotune.measurement.contract import ProbeConfiguration
 from cotune.trials.probe_pod import ProbeImage, probe_pod
 from cotune.trials.render import TrialIdentity, component_service

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from cotune.api.experiment import Arrivals, ArrivalType, Protocol
+from cotune.api.workload import Arrivals, ArrivalType, Protocol
 from cotune.measurement.contract import CONFIGURATION_VARIABLE, ProbeConfiguration, ProbeResult, ProbeStream
 
 from cotune_bench import load_server

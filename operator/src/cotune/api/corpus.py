@@ -19,7 +19,7 @@ ObjectName = Annotated[
 
 
 class ClaimSource(ApiModel):
-    """A volume of the experiment's namespace; the probe mounts it to read only."""
+    """A volume of the namespace of the experiment, or of the profile; the probe mounts it to read only."""
 
     claim_name: ObjectName
     path: FolderPath | None = None
@@ -104,7 +104,7 @@ class CorpusRef(ApiModel):
     )
 
     config_map: Annotated[str, Field(min_length=1, max_length=253)] | None = None
-    """In the experiment's namespace; it holds 1 MiB."""
+    """In the namespace of the experiment, or of the profile; it holds 1 MiB."""
     persistent_volume_claim: ClaimSource | None = None
     image: ImageSource | None = None
     url: UrlSource | None = None

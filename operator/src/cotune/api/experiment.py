@@ -21,25 +21,11 @@ from cotune.api.base import (
     with_rules,
 )
 from cotune.api.conditions import Condition
-from cotune.api.corpus import CorpusRef
 from cotune.api.profile import Stage
 from cotune.api.quantities import DECIMAL_PATTERN, DecimalString, Value, ValueSet
 from cotune.api.quiesce import Quiesce, QuiesceStatus
 from cotune.api.sharing import Sharing
-
-
-class Protocol(StrEnum):
-    """What a component speaks, and so which load the probe sends to it."""
-
-    OPENAI_COMPLETIONS = "OpenAICompletions"
-    OPENAI_CHAT = "OpenAIChat"
-    OPENAI_TRANSCRIPTIONS = "OpenAITranscriptions"
-    HTTP = "HTTP"
-
-    @property
-    def is_language_model(self) -> bool:
-        """Whether it streams tokens, and its server may be vLLM."""
-        return self in {Protocol.OPENAI_COMPLETIONS, Protocol.OPENAI_CHAT}
+from cotune.api.workload import MOST_REQUESTS, Protocol, Stream, config_maps
 
 
 class Gpu(ApiModel):
@@ -301,115 +287,6 @@ class Parameter(ApiModel):
     """The value in use today; every gain is stated against it."""
 
 
-class ArrivalType(StrEnum):
-    """How the requests of a stream are spaced."""
-
-    POISSON = "Poisson"
-    CONSTANT = "Constant"
-    BURST = "Burst"
-    """Several requests at the same moment; the bursts themselves come as a Poisson process."""
-    TRACE = "Trace"
-    """As they were recorded."""
-    CLOSED_LOOP = "ClosedLoop"
-    """Each client sends its next request when its last was answered. It slows down with the server and so cannot see
-    what the server's users see: for capacity, not for latency."""
-
-
-MOST_REQUESTS_A_SECOND = 1_000
-MOST_REQUESTS = 1_000_000
-"""Of one stream in warm-up, window and cool-down: the probe keeps something of each of them in memory."""
-
-
-class FileRef(ApiModel):
-    """A file in a ConfigMap of the experiment's namespace."""
-
-    config_map: Annotated[str, Field(min_length=1, max_length=253)]
-    key: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
-
-
-class Arrivals(ApiModel):
-    """When requests are sent, whatever the answers take: an open loop, but for `ClosedLoop`."""
-
-    model_config = with_rules(
-        Rule(
-            "(self.type in ['Poisson', 'Constant', 'Burst']) == has(self.ratePerSecond)",
-            "ratePerSecond belongs to types Poisson, Constant and Burst, and only to them",
-            ".ratePerSecond",
-        ),
-        Rule("(self.type == 'Burst') == has(self.burstSize)", "burstSize belongs to type Burst, and only to it"),
-        Rule("(self.type == 'Trace') == has(self.traceRef)", "traceRef belongs to type Trace, and only to it"),
-        Rule(
-            "(self.type == 'ClosedLoop') == has(self.concurrency)",
-            "concurrency belongs to type ClosedLoop, and only to it",
-        ),
-        Rule(
-            "!has(self.ratePerSecond) || double(self.ratePerSecond) > 0.0",
-            "ratePerSecond must be greater than 0",
-            ".ratePerSecond",
-        ),
-        Rule(
-            f"!has(self.ratePerSecond) || double(self.ratePerSecond) <= {MOST_REQUESTS_A_SECOND}.0",
-            f"ratePerSecond must be at most {MOST_REQUESTS_A_SECOND}: one probe sends no more in time",
-            ".ratePerSecond",
-        ),
-    )
-
-    type: ArrivalType = ArrivalType.POISSON
-    rate_per_second: DecimalString | None = None
-    """The mean over time. Greater than 0 and at most 1000."""
-    burst_size: Annotated[int, Field(ge=2, le=1000)] | None = None
-    """Requests that come at the same moment."""
-    trace_ref: FileRef | None = None
-    """JSON lines, each with `at` (seconds from the start, ascending) and, where they are known, `promptTokens` and
-    `outputTokens`. Warm-up and cool-down replay its beginning; after its end nothing is sent."""
-    concurrency: (
-        Annotated[tuple[Annotated[int, Field(ge=1, le=1024)], ...], Field(min_length=1, max_length=16)] | None
-    ) = None
-    """How many clients; several figures make a sweep, which splits the window into equal parts."""
-
-
-class Stream(ApiModel):
-    """The requests that one component gets."""
-
-    model_config = with_rules(
-        Rule(
-            "!has(self.lengthSpread) || (double(self.lengthSpread) >= 0.0 && double(self.lengthSpread) <= 2.0)",
-            "lengthSpread must lie between 0 and 2",
-            ".lengthSpread",
-        ),
-        Rule(
-            "!has(self.sharedPrefixTokens) || (has(self.promptTokens) && self.sharedPrefixTokens < self.promptTokens)",
-            "sharedPrefixTokens must be smaller than promptTokens",
-            ".sharedPrefixTokens",
-        ),
-    )
-
-    component: ComponentName
-    arrivals: Arrivals
-    prompt_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    """The mean length of made-up prompts."""
-    output_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    """The mean length of answers."""
-    length_spread: DecimalString | None = None
-    """The standard deviation of both lengths as a share of their mean, log-normal, cut at eight times the mean; left
-    out: all are of the same length."""
-    shared_prefix_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    """So many tokens at the beginning are the same in all made-up prompts, for prefix caches; left out: none."""
-    dataset_ref: FileRef | None = None
-    """Prompts to be sent instead of made-up ones, in a seeded order: JSON lines, each with `prompt` or (chat)
-    `messages`, and, where it is known, `outputTokens`."""
-    corpus_ref: CorpusRef | None = None
-    quality_ref: FileRef | None = None
-    """Questions whose answers are known, asked once each within the window, under the load: JSON lines, each with
-    `prompt` or (chat) `messages`, and with `expect` or recorded `logprobs`. They make `<c>.quality`."""
-    path: Annotated[str, Field(max_length=253, pattern=r"^/")] | None = None
-    """For HTTP: the path that is asked for."""
-    timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = 300
-    """An answer that takes longer is an error, and counts in the latencies with the time that it was waited for."""
-    warmup_seconds: Annotated[int, Field(ge=0, le=86_400)] | None = None
-    """Left out: the workload's."""
-
-
 class InterferenceTrials(StrEnum):
     """In which trials interference is measured: it costs time on the card."""
 
@@ -476,13 +353,7 @@ class Workload(ApiModel):
     @property
     def config_maps(self) -> tuple[str, ...]:
         """The ConfigMaps that the streams read, by name."""
-        references = (
-            reference.config_map
-            for it in self.streams
-            for reference in (it.corpus_ref, it.dataset_ref, it.quality_ref, it.arrivals.trace_ref)
-            if reference is not None
-        )
-        return tuple(sorted({it for it in references if it is not None}))
+        return config_maps(self.streams)
 
 
 class Goal(StrEnum):
@@ -748,6 +619,12 @@ class ExperimentSpec(ApiModel):
             f"size(self.stack.components) <= {MOST_IN_PAIRS}",
             f"pairs are measured of at most {MOST_IN_PAIRS} services",
             ".workload.interference.pairs",
+        ),
+        Rule(
+            "!has(self.profileTemplate) || self.profileTemplate.rollout.stages.all(it, !has(it.probe) || "
+            "it.probe.streams.all(s, self.stack.components.exists(c, c.name == s.component)))",
+            "the probe of a stage must name components of the stack",
+            ".profileTemplate.rollout.stages",
         ),
         Rule(
             "!has(self.validation) || has(self.profileTemplate)",

@@ -19,7 +19,7 @@ from cotune.api.base import (
     with_rules,
 )
 from cotune.api.downtime import DowntimeBudget
-from cotune.api.quantities import ValueSet
+from cotune.api.quantities import DecimalString, ValueSet
 from cotune.api.quiesce import QuiesceLimits
 
 
@@ -31,6 +31,8 @@ class Permission(StrEnum):
     ROLLOUT = "Rollout"
     QUIESCE = "Quiesce"
     """To stop the targets while trials run on their card, within the limits of `quiesce`."""
+    PROBE = "Probe"
+    """To load the `service` of the targets while a stage bakes, and before it begins."""
 
 
 class GrantSource(ApiModel):
@@ -69,6 +71,25 @@ class WorkloadSelector(ApiModel):
     """Labels of the Deployments, not of their pods; all of them must be there."""
 
 
+class GrantService(ApiModel):
+    """Where a workload answers: a Service in the grant's own namespace."""
+
+    name: DnsLabel
+    port: Annotated[int, Field(ge=1, le=65535)]
+    """Of the Service."""
+
+
+class GrantProbe(ApiModel):
+    """How much load a probe may send into the namespace."""
+
+    model_config = with_rules(
+        Rule("double(self.maxRatePerSecond) > 0.0", "must be greater than 0", ".maxRatePerSecond"),
+    )
+
+    max_rate_per_second: DecimalString
+    """Requests to all services together, as the mean over time."""
+
+
 class GrantTarget(ApiModel):
     """Which variables of which container may be set, and to what."""
 
@@ -98,6 +119,8 @@ class GrantTarget(ApiModel):
     memory_mib: Annotated[int | None, Field(ge=0, le=10_000_000, alias="memoryMiB")] = None
     """What the workload holds on the card, its CUDA context included, for the planner of whoever copies it. Left out:
     it is learned from the first trial."""
+    service: GrantService | None = None
+    """What a probe of a stage may send requests to; left out: it sends none to this workload."""
 
     @property
     def workload(self) -> WorkloadRef:
@@ -135,6 +158,11 @@ class GrantSpec(ApiModel):
             "quiesce says how long Quiesce may keep the targets down: give both or neither",
             ".quiesce",
         ),
+        Rule(
+            "('Probe' in self.allow) == has(self.probe)",
+            "Probe in allow and the field probe belong together: say how much load may come",
+            ".probe",
+        ),
     )
 
     from_: Annotated[
@@ -152,3 +180,5 @@ class GrantSpec(ApiModel):
     themselves."""
     quiesce: QuiesceLimits | None = None
     """What `Quiesce` in `allow` is limited to."""
+    probe: GrantProbe | None = None
+    """With `Probe` in `allow`, and only with it."""

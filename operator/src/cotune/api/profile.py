@@ -19,9 +19,10 @@ from cotune.api.batches import (
 )
 from cotune.api.conditions import Condition
 from cotune.api.downtime import DowntimeBudget, ExpectedDowntime, StageDowntime
-from cotune.api.gate import BeginWindow, Gate, GateStatus
+from cotune.api.gate import LEAST_SAMPLES, BeginWindow, Gate, GateStatus
 from cotune.api.quantities import Value
 from cotune.api.sharing import Sharing
+from cotune.api.stage_probe import PROBED_STAGE_RULES, StageProbe, StageProbeStatus
 
 RevisionName = Annotated[str, Field(max_length=17, pattern=r"^cotune-[0-9a-f]{10}$")]
 
@@ -38,8 +39,8 @@ class Stage(ApiModel):
 
     model_config = with_rules(
         Rule(
-            "self.gates.all(g, "
-            "g.initialDelaySeconds + (g.minimumSamples - 1) * g.promQL.stepSeconds <= self.bakeSeconds)",
+            "self.gates.all(g, !has(g.promQL) || g.initialDelaySeconds + "
+            f"({LEAST_SAMPLES.format('g')} - 1) * g.promQL.stepSeconds <= self.bakeSeconds)",
             "a gate's minimumSamples, stepSeconds apart, do not fit into bakeSeconds",
             ".bakeSeconds",
         ),
@@ -50,6 +51,7 @@ class Stage(ApiModel):
         ),
         BATCHES_GROW,
         THE_WHOLE_IS_LAST,
+        *PROBED_STAGE_RULES,
     )
 
     name: DnsLabel
@@ -90,6 +92,8 @@ class Stage(ApiModel):
     """
     batches_by: BatchesBy = BatchesBy.STACK
     """What `batches` counts, and what is never split."""
+    probe: StageProbe | None = None
+    """The load whose figures its gates name; the grant there must allow it."""
     window: BeginWindow | None = None
     """When the stage may begin; left out: at any time."""
     to_revision: RevisionName | None = None
@@ -165,6 +169,12 @@ class Rollout(ApiModel):
             ".abort",
         ),
         GIT_HAS_NO_BATCHES,
+        Rule(
+            "self.strategy != 'Git' || self.stages.all(s, s.gates.all(g, !has(g.probe) || !has(g.againstBaseline)))",
+            "under strategy Git nobody knows when the change comes, and no probe can run before it: hold the figure "
+            "against max or min",
+            ".stages",
+        ),
     )
 
     strategy: Strategy = Strategy.DIRECT
@@ -208,6 +218,11 @@ class ProfileSpec(ApiModel):
             "self.expect.startupSeconds.all(it, it.component in self.startOrder)",
             "every component whose start is expected must stand in startOrder",
             ".expect.startupSeconds",
+        ),
+        Rule(
+            "self.rollout.stages.all(it, !has(it.probe) || it.probe.streams.all(s, s.component in self.startOrder))",
+            "every component that a probe loads must stand in startOrder",
+            ".rollout.stages",
         ),
         Rule(
             "self.rollout.stages.all(i, a, "
@@ -368,6 +383,8 @@ class StageStatus(ApiModel):
     """
     downtime: StageDowntime | None = None
     """What it costs; left out: it began before this was measured."""
+    probe: StageProbeStatus | None = None
+    """What its probe has measured, and its pod."""
     message: Annotated[str, Field(max_length=4096)] = ""
 
 

@@ -108,7 +108,8 @@ async def recorded(
         tuple(WorkloadRevision(it, found[it].observed.values, found[it].observed.replicas) for it in spec.start_order)
     )
     observed = {name: it.observed for name, it in found.items()}
-    if state is not None and state.phase is ProfilePhase.PENDING:
+    # Without a revision it has only measured: under strategy Direct, before that was edited.
+    if state is not None and state.phase is ProfilePhase.PENDING and state.revision is not None:
         before = await revisions.find(state.last_good_revision or "")
         target = await revisions.find(state.revision or "")
         is_known = before is not None and target is not None

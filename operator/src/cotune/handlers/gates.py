@@ -11,9 +11,11 @@ from prometheus_client import Counter
 
 from cotune.api.gate import Gate, GateOutcome, GateStatus
 from cotune.api.profile import ProfilePhase, Stage, StageStatus
+from cotune.api.stage_probe import StageProbeStatus
 from cotune.cluster.events import Events
 from cotune.cluster.objects import Object
 from cotune.cluster.prometheus import Prometheus, PrometheusError
+from cotune.rollout import probe_gates
 from cotune.rollout.gates import Baking, Look, Reading, Span, evaluate, gated, is_due, spans
 from cotune.rollout.progress import Waiting
 from cotune.rollout.stage import StageStep
@@ -37,7 +39,7 @@ class Gates:
 
     def hindrance(self, stage: Stage) -> Waiting | None:
         """Why a stage with gates must not begin."""
-        if self.prometheus is not None or all(it.dry_run for it in stage.gates):
+        if self.prometheus is not None or all(it.dry_run or it.prom_ql is None for it in stage.gates):
             return None
         message = f"stage {stage.name} has gates, and the operator was given no Prometheus to ask"
         return Waiting("NoPrometheus", message, is_stalled=True)
@@ -51,7 +53,7 @@ class Gates:
         since = state.phase_started_at or now
         baking = Baking(state.started_at or since, since, body["metadata"]["generation"])
         last = {it.name: it for it in state.gates}
-        states = [self._looked(body, stage, gate, last.get(gate.name), baking, now) for gate in stage.gates]
+        states = [self._looked(body, stage, it, last.get(it.name), state.probe, baking, now) for it in stage.gates]
         step = gated(stage, step, [it for it in states if it is not None], baking, now)
         if step.phase is not ProfilePhase.BAKING:
             self._forget(uid)
@@ -66,8 +68,17 @@ class Gates:
         self._under_way.clear()
 
     def _looked(
-        self, body: Object, stage: Stage, gate: Gate, last: GateStatus | None, baking: Baking, now: datetime
+        self,
+        body: Object,
+        stage: Stage,
+        gate: Gate,
+        last: GateStatus | None,
+        record: StageProbeStatus | None,
+        baking: Baking,
+        now: datetime,
     ) -> GateStatus | None:
+        if gate.prom_ql is None:
+            return self._probed(stage, gate, record, last, baking, now)
         key = (str(body["metadata"]["uid"]), stage.name, gate.name, baking.generation)
         task = self._under_way.get(key)
         if task is not None and task.done():
@@ -79,6 +90,23 @@ class Gates:
             self._under_way[key] = asyncio.create_task(self._look(gate, of_stage, of_baseline))
         return last
 
+    def _probed(
+        self,
+        stage: Stage,
+        gate: Gate,
+        record: StageProbeStatus | None,
+        last: GateStatus | None,
+        baking: Baking,
+        now: datetime,
+    ) -> GateStatus | None:
+        """What the runs on record say: nothing is asked of anybody."""
+        if stage.probe is None or record is None:
+            return last
+        found = probe_gates.judged(stage, stage.probe, gate, record, baking, now)
+        if found != last:
+            LOOKS.labels(str(found.outcome)).inc()
+        return found
+
     async def _look(self, gate: Gate, of_stage: Span, of_baseline: Span | None) -> Look:
         async with self._turns:
             reading = await self._read(gate, of_stage)
@@ -88,6 +116,7 @@ class Gates:
     async def _read(self, gate: Gate, span: Span) -> Reading:
         if self.prometheus is None:
             return Reading(error="the operator was given no Prometheus to ask")
+        assert gate.prom_ql is not None  # What a probe shows is on record.
         try:
             return Reading(await self.prometheus.samples(gate.prom_ql.query, span.start, span.end, span.step))
         except PrometheusError as error:

@@ -150,7 +150,7 @@ def _queues(
     turn = asyncio.Lock()
     experiment = ExperimentReconciler(objects, events, Plans(objects), settings.drain + settings.start, turn)
     trial = TrialReconciler(objects, cards, records.stacks, events, settings, records, turn)
-    profile = ProfileReconciler(objects, events, gates)
+    profile = ProfileReconciler(objects, events, gates, settings.probe)
 
     def follow_trial(key: Key, _: Object) -> None:
         watches.follow(key.namespace, Follower(key, queues[TRIAL].add, (LABEL_TRIAL, key.name)))

@@ -42,6 +42,7 @@ from cotune.handlers.gates import Gates, tell_outcomes
 from cotune.handlers.quiesce_holders import holding
 from cotune.handlers.retries import start_anew
 from cotune.handlers.rivals import rival_of
+from cotune.handlers.stage_probes import StageProbes
 from cotune.handlers.statuses import condition, status_of, write_status
 from cotune.rollout.batches import Course, decide_in_batches, first_batch, next_batch, with_appeared, with_begun
 from cotune.rollout.beginning import unfit
@@ -71,6 +72,7 @@ from cotune.rollout.startup_budget import too_small
 from cotune.rollout.state import ObservedWorkload, Revision, StoredRevision, WorkloadRevision
 from cotune.rollout.targets import Refusal, Targets, resolve, still_granted
 from cotune.rollout.to_revision import refused, unanswered
+from cotune.trials.probe_pod import ProbeImage
 
 FINALIZER = "cotune.dev/rollout"
 _SERVER_ERROR = 500
@@ -93,11 +95,18 @@ class ProfileReconciler:
     objects: Objects
     events: Events
     gates: Gates = field(default_factory=Gates)
+    probe_image: ProbeImage = field(default_factory=lambda: ProbeImage("localhost/cotune/probe:dev", "IfNotPresent"))
+    """Of the probes of stages."""
 
     @property
     def downtimes(self) -> StageDowntimes:
         """What stages cost."""
         return StageDowntimes(self.objects)
+
+    @property
+    def probes(self) -> StageProbes:
+        """What stages measure themselves."""
+        return StageProbes(self.objects, self.probe_image)
 
     async def reconcile(self, body: Object, now: datetime) -> timedelta | None:
         """One pass over the profile as it was just read."""
@@ -313,6 +322,8 @@ class ProfileReconciler:
         metadata = body["metadata"]
         kept_by = keepers(spec, found)
         seen = with_managed(status, stage, found, kept_by, metadata["generation"], now)
+        if (refused_probe := await self.probes.hindrance(body, stage)) is not None:
+            return await self._wait(body, spec, status, stage, refused_probe, expected, now, seen)
         if spec.rollout.strategy is Strategy.GIT:
             return await self._begin_from_git(body, spec, status, seen, stage, targets, found, now)
         workloads = Workloads(self.objects, stage.namespace)
@@ -322,6 +333,8 @@ class ProfileReconciler:
         if waiting is None:
             assert expected is not None  # Only Git's stages have none.
             waiting = await self.downtimes.hindrance(stage, targets, expected, now)
+        if waiting is None:
+            waiting, seen = await self.probes.baseline(body, stage, found, seen, now)
         if waiting is not None:
             return await self._wait(body, spec, status, stage, waiting, expected, now, seen)
         profile = f"{metadata['namespace']}/{metadata['name']}"
@@ -353,6 +366,7 @@ class ProfileReconciler:
             downtime=StageDowntime(expected_seconds=expected.seconds if expected is not None else None),
             batch=1 if batches else None,
             batches=batches,
+            probe=measured.probe if (measured := by_name(seen).get(stage.name)) is not None else None,
             message=f"from revision {last_good.name} to {target.name}",
         )
         return await self._write(body, spec, seen, [state], now)
@@ -429,6 +443,7 @@ class ProfileReconciler:
                     raise
                 is_refused = True
                 step = blocked(stage, state.phase, state.phase_started_at or now, _obstacle(error), now)
+            step = await self.probes.tidied(body, stage, state, step)
             states.append(_stepped(state, step, now))
             obstacle = obstacle or step.obstacle
         again = await self._write(body, spec, status, states, now, obstacle)
@@ -469,7 +484,7 @@ class ProfileReconciler:
             step = self._step_from_git(
                 spec, stage, state, last_good.revision, (target or last_good).revision, found, now
             )
-            return self.gates.judged(body, stage, state, step, now)
+            return await self._judged(body, stage, state, step, now)
         else:
             goal, way_back = (target or last_good).revision, last_good.revision
             if state.phase is not ProfilePhase.BAKING:
@@ -482,7 +497,7 @@ class ProfileReconciler:
                 step = decide_in_batches(
                     stage, course, state.phase, since, goal, way_back, observed, now, unready, chances
                 )
-            step = self.gates.judged(body, stage, state, step, now)
+            step = await self._judged(body, stage, state, step, now)
             if course is not None:
                 step = next_batch(course, step, spec.rollout.paused)
         if isinstance(targets, Targets):
@@ -490,6 +505,13 @@ class ProfileReconciler:
         wanted = last_good if step.phase in ON_THE_WAY_BACK or target is None else target
         await self._apply(stage, step, found, wanted)
         return await self.downtimes.measured(body, stage, state, step, last_good.revision, observed, now)
+
+    async def _judged(
+        self, body: Object, stage: Stage, state: StageStatus, step: StageStep, now: datetime
+    ) -> StageStep:
+        """The step with what its probe and its gates have to say about it."""
+        probed = await self.probes.gone_on(body, stage, state, step, now)
+        return replace(self.gates.judged(body, stage, probed, step, now), probe=probed.probe)
 
     def _step_from_git(
         self,
@@ -587,7 +609,7 @@ class ProfileReconciler:
     ) -> timedelta:
         """Write why the next stage has not begun, on top of what was seen of it beside."""
         generation = body["metadata"]["generation"]
-        seen = seen or status
+        seen = await self.probes.interrupted(body, stage, waiting, seen or status)
         conditions = seen.conditions
         stalled = condition("Stalled", waiting.is_stalled, generation, now, waiting.reason, waiting.message)
         if not waiting.is_stalled and (asked := refused(seen.stages)) is not None:
@@ -728,6 +750,7 @@ def _stepped(state: StageStatus, step: StageStep, now: datetime) -> StageStatus:
             "gates": state.gates if step.gates is None else step.gates,
             "chances": step.chances if step.chances is not None else state.chances,
             "downtime": step.downtime or state.downtime,
+            "probe": step.probe or state.probe,
             "guarded": tuple(
                 GuardedWorkload(component=name, generation=it) for name, it in (step.guarded or {}).items()
             ),

@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator, Sequence
 from itertools import count, islice, repeat, takewhile
 
-from cotune.api.experiment import Arrivals, ArrivalType
+from cotune.api.workload import Arrivals, ArrivalType
 from cotune.measurement.requests import Phase, Recorded
 
 _SEED_STEP = 10_007

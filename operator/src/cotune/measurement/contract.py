@@ -12,8 +12,8 @@ from pydantic import Field, model_validator
 
 from cotune.api.base import ApiModel, ComponentName, map_list
 from cotune.api.corpus import Noise, UrlSource
-from cotune.api.experiment import Arrivals, ArrivalType, Protocol
 from cotune.api.trial import MOST_INTERFERENCE_FIGURES, Measurement
+from cotune.api.workload import Arrivals, ArrivalType, Protocol
 from cotune.measurement.agent.contract import NodeReport
 
 CONFIGURATION_VARIABLE = "COTUNE_PROBE"
@@ -86,6 +86,8 @@ class ProbeConfiguration(ApiModel):
     grace_seconds: Annotated[float, Field(ge=0)] = GRACE_SECONDS
     """How long after the window its answers are waited for."""
     streams: Annotated[tuple[ProbeStream, ...], Field(min_length=1)]
+    paces_first_requests: bool | None = None
+    """Whether those before the warm-up are sent no faster than the stream's rate, too: others use the services."""
     interference: ProbeInterference | None = None
     """What is measured after the window; left out: nothing."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cotune.api.corpus import Noise
-from cotune.api.experiment import ArrivalType, Protocol
+from cotune.api.workload import ArrivalType, Protocol
 from cotune.measurement.archive import fetch, shown, unpacked
 from cotune.measurement.arrivals import schedule
 from cotune.measurement.contract import ProbeConfiguration, ProbeStream

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import aiohttp
 
-from cotune.api.experiment import ArrivalType, Protocol
+from cotune.api.workload import ArrivalType, Protocol
 from cotune.measurement.agent.client import NodeAgent, UnknownError, find_agent
 from cotune.measurement.agent.contract import NODE_VARIABLE, NodeReport
 from cotune.measurement.arrivals import schedule, stream_seed
@@ -152,7 +152,8 @@ async def run_probe(
         sources = _sources(configuration, session, inputs)
         warm_up = max(it.warmup_seconds for it in sources)
         say(f"warming up for {warm_up:g} s")
-        await asyncio.gather(*(_first_requests(it, inputs) for it in sources))
+        is_paced = bool(configuration.paces_first_requests)
+        await asyncio.gather(*(_first_requests(it, inputs, is_paced) for it in sources))
         agent = await _agent(configuration, session, card, say)
         # A collection of garbage over all that was read would hold back requests for milliseconds.
         gc.collect()
@@ -197,15 +198,17 @@ async def _accepts(host: str, port: int) -> bool:
     return True
 
 
-async def _first_requests(source: _Source, inputs: Inputs) -> None:
+async def _first_requests(source: _Source, inputs: Inputs, is_paced: bool) -> None:
     """Every clip once, for the first of a length is slow; of any other service one answer. All is thrown away."""
+    rate = source.stream.arrivals.rate_per_second
+    apart = 1 / float(rate) if is_paced and rate is not None else 0.0
     clips = inputs.corpora.get(source.number, ())
     # With noise in it, a clip is as long as before.
     numbers = {clip.name: number for number, clip in reversed(list(enumerate(clips)))}.values()
     for number in sorted(numbers) or [0]:
         prepared = source.target.client.prepare(source.lengths.request(source.seed, Phase.FIRST, number))
         sending = asyncio.wait_for(source.target.client.send(prepared, Answer()), source.target.timeout_seconds)
-        await asyncio.gather(sending, return_exceptions=True)
+        await asyncio.gather(sending, asyncio.sleep(apart), return_exceptions=True)
 
 
 async def _load(source: _Source, record: StreamRecord) -> tuple[Step, ...]:

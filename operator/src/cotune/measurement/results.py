@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator, Sequence
 from statistics import fmean
 
-from cotune.api.experiment import ArrivalType
 from cotune.api.trial import Measurement
+from cotune.api.workload import ArrivalType
 from cotune.measurement.card import Reading
 from cotune.measurement.contract import (
     LARGEST_ALLOCATION,

@@ -5,17 +5,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from cotune.api.base import ApiModel
-from cotune.api.experiment import (
-    ArrivalType,
-    Component,
-    Constraint,
-    Goal,
-    Memory,
-    MemoryModel,
-    Objective,
-    Stack,
-    Stream,
-)
+from cotune.api.experiment import Component, Constraint, Goal, Memory, MemoryModel, Objective, Stack
+from cotune.api.workload import ArrivalType, Stream
 from cotune.report.resources import Experiment
 from cotune.report.units import figure, percent
 from cotune.search.space import Space, domain

@@ -45,7 +45,7 @@ class Baking:
 
 @dataclass(frozen=True)
 class Reading:
-    """What Prometheus gave for one span."""
+    """What Prometheus gave for one span, or a probe in its runs."""
 
     samples: Sequence[float] = ()
     error: str = ""
@@ -72,15 +72,20 @@ def spans(gate: Gate, baking: Baking, now: datetime) -> tuple[Span, Span | None]
 
 
 def _span(gate: Gate, start: datetime, end: datetime) -> Span:
-    step = max(gate.prom_ql.step_seconds, math.ceil((end - start).total_seconds() / _MOST_SAMPLES))
+    step = max(_step_seconds(gate), math.ceil((end - start).total_seconds() / _MOST_SAMPLES))
     return Span(start, end, timedelta(seconds=step))
+
+
+def _step_seconds(gate: Gate) -> int:
+    assert gate.prom_ql is not None  # What a probe shows is not asked for here.
+    return gate.prom_ql.step_seconds
 
 
 def is_due(stage: Stage, gate: Gate, last: GateStatus | None, baking: Baking, now: datetime) -> bool:
     """Whether it is time to look again: as often as there is a new sample, and at the end of the bake time."""
     if last is None or last.observed_generation != baking.generation:
         return True
-    if now - last.at >= timedelta(seconds=gate.prom_ql.step_seconds):
+    if now - last.at >= timedelta(seconds=_step_seconds(gate)):
         return True
     return now >= baking.since + timedelta(seconds=stage.bake_seconds) and not _decides(stage, last, baking)
 
@@ -130,7 +135,7 @@ def _unusable(gate: Gate, reading: Reading) -> tuple[GateOutcome, str] | None:
         return GateOutcome.NO_DATA, "the query gives no samples"
     if any(math.isinf(it) for it in reading.samples):
         return GateOutcome.NAN, "a sample is infinite"
-    numbers, least = len(_numbers(reading)), gate.minimum_samples
+    numbers, least = len(_numbers(reading)), gate.least_samples
     if numbers >= least:
         return None
     if numbers < len(reading.samples):

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from cotune.api.downtime import StageDowntime
 from cotune.api.gate import GateStatus
 from cotune.api.profile import Chance, ProfilePhase, Stage
+from cotune.api.stage_probe import StageProbeStatus
 from cotune.rollout.baking import Standing, standing
 from cotune.rollout.chances import weigh
 from cotune.rollout.convergence import Action, converge, lack_values, unbindable
@@ -45,6 +46,8 @@ class StageStep:
     """What the stage costs; None: as it is on record."""
     batch: int | None = None
     """Of a stage of several stacks: the batch that is under way from now on; None: the one that is on record."""
+    probe: StageProbeStatus | None = None
+    """What its probe has measured; None: as it is on record."""
 
 
 def blocked(stage: Stage, phase: ProfilePhase, phase_since: datetime, obstacle: Obstacle, now: datetime) -> StageStep:

@@ -11,9 +11,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from cotune.api.experiment import Component, ExperimentSpec, Memory, MemoryModel, Protocol
+from cotune.api.experiment import Component, ExperimentSpec, Memory, MemoryModel
 from cotune.api.grant import GrantSpec, GrantTarget, Permission
 from cotune.api.quantities import canonical
+from cotune.api.workload import Protocol
 from cotune.trials.placement import card_shares
 from cotune.trials.render import Manifest
 

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from cotune.api.experiment import Component, Workload
+from cotune.api.stage_probe import StageProbe
 from cotune.api.trial import TrialPhase
 from cotune.measurement.contract import GRACE_SECONDS
 from cotune.trials.pod_failure import PodFailure
@@ -67,7 +68,7 @@ class Deadlines:
 _LEAST_SLACK, _MOST_SLACK = timedelta(seconds=60), timedelta(minutes=15)
 
 
-def measuring_deadline(workload: Workload, rounds: timedelta = timedelta()) -> timedelta:
+def measuring_deadline(workload: Workload | StageProbe, rounds: timedelta = timedelta()) -> timedelta:
     """How long a probe may take for a workload.
 
     The load, with the answers that are waited for before and after it; and for its own start and the first request

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cotune.api.corpus import ClaimSource, CorpusRef, ImageSource
-from cotune.api.experiment import FileRef, Workload
+from cotune.api.experiment import Workload
+from cotune.api.stage_probe import StageProbe
+from cotune.api.workload import FileRef
 from cotune.trials.render import Manifest
 
 
@@ -18,7 +20,7 @@ class ProbeFiles:
     """Reference and pull policy."""
 
     @classmethod
-    def of(cls, workload: Workload) -> "ProbeFiles":
+    def of(cls, workload: Workload | StageProbe) -> "ProbeFiles":
         """All that the streams of a workload read."""
         corpora = [it.corpus_ref for it in workload.streams if it.corpus_ref is not None]
         claims = {it.persistent_volume_claim.claim_name for it in corpora if it.persistent_volume_claim is not None}

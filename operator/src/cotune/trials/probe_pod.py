@@ -1,9 +1,11 @@
 """The probe's pod: the first of a trial. It sees the card drained, holds its share of it, and loads the stack."""
 
 import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from cotune.api.experiment import Component, ExperimentSpec, Protocol, Stream
+from cotune.api.experiment import Component, ExperimentSpec
+from cotune.api.workload import Protocol, Stream
 from cotune.measurement.agent.contract import NODE_VARIABLE
 from cotune.measurement.contract import (
     CONFIGURATION_VARIABLE,
@@ -60,24 +62,46 @@ def probe_pod(
     capabilities = "compute,utility" if _asks_for_largest(spec) else "utility" if card else ""
     driver = [{"name": "NVIDIA_DRIVER_CAPABILITIES", "value": capabilities}] if capabilities else []
     node_name = {"name": NODE_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}
-    container: Manifest = {
+    variables = [*card, *([node_name] if node_agent else []), *driver]
+    container = probe_container(image, configuration(trial, spec, node_agent, interference), files, variables, share)
+    return with_digest(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": child_metadata(trial, PROBE) | {"annotations": {}},
+            "spec": on_node(confined(container, files), node),
+        }
+    )
+
+
+def probe_container(
+    image: ProbeImage,
+    asked: ProbeConfiguration,
+    files: ProbeFiles,
+    variables: Sequence[Manifest] = (),
+    share: Mapping[str, str] | None = None,
+) -> Manifest:
+    """The probe's only container.
+
+    Args:
+        image: of the probe.
+        asked: what it does.
+        files: what it reads.
+        variables: further ones of its environment.
+        share: of a card, as a container asks for it; None: it has none.
+    """
+    share = share or {}
+    return {
         "name": PROBE,
         "image": image.name,
         "imagePullPolicy": image.pull_policy,
         "env": [
-            {
-                "name": CONFIGURATION_VARIABLE,
-                "value": configuration(trial, spec, node_agent, interference).model_dump_json(
-                    by_alias=True, exclude_none=True
-                ),
-            },
-            *card,
-            *([node_name] if node_agent else []),
-            *driver,
+            {"name": CONFIGURATION_VARIABLE, "value": asked.model_dump_json(by_alias=True, exclude_none=True)},
+            *variables,
         ],
         "ports": [{"name": "health", "containerPort": HEALTH_PORT}],
         "readinessProbe": {"httpGet": {"path": DRAINED_PATH, "port": HEALTH_PORT}, "periodSeconds": 1},
-        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"} | share, "limits": share},
+        "resources": {"requests": {"cpu": "100m", "memory": "128Mi", **share}, "limits": dict(share)},
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -85,22 +109,16 @@ def probe_pod(
         },
         "volumeMounts": files.mounts(),
     }
-    return with_digest(
-        {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": child_metadata(trial, PROBE) | {"annotations": {}},
-            "spec": on_node(
-                {
-                    "containers": [container],
-                    "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-                    "volumes": files.volumes(),
-                    "terminationGracePeriodSeconds": 5,
-                },
-                node,
-            ),
-        }
-    )
+
+
+def confined(container: Manifest, files: ProbeFiles) -> Manifest:
+    """The specification of a probe's pod, wherever it runs: Pod Security `restricted`."""
+    return {
+        "containers": [container],
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "volumes": files.volumes(),
+        "terminationGracePeriodSeconds": 5,
+    }
 
 
 def seed_of(experiment: str) -> int:
@@ -138,13 +156,19 @@ def _asks_for_largest(spec: ExperimentSpec) -> bool:
 
 
 def _stream(trial: TrialIdentity, stream: Stream, component: Component, files: ProbeFiles) -> ProbeStream:
-    is_language_model = component.protocol.is_language_model
-    corpus = stream.corpus_ref if component.protocol is Protocol.OPENAI_TRANSCRIPTIONS else None
+    host = child_metadata(trial, component.name)["name"]
+    return probe_stream(stream, component.protocol, host, component.port, files)
+
+
+def probe_stream(stream: Stream, protocol: Protocol, host: str, port: int, files: ProbeFiles) -> ProbeStream:
+    """A stream as the probe is told of it, with the address of the service."""
+    is_language_model = protocol.is_language_model
+    corpus = stream.corpus_ref if protocol is Protocol.OPENAI_TRANSCRIPTIONS else None
     return ProbeStream(
-        component=component.name,
-        protocol=component.protocol,
-        host=child_metadata(trial, component.name)["name"],
-        port=component.port,
+        component=stream.component,
+        protocol=protocol,
+        host=host,
+        port=port,
         arrivals=stream.arrivals,
         prompt_tokens=stream.prompt_tokens,
         output_tokens=stream.output_tokens,

@@ -244,15 +244,27 @@ def component_restarted(evidence: Evidence) -> Breach | None:
 def probe_starved(evidence: Evidence) -> Breach | None:
     """The probe sends in time: what it sends late, it measures of itself."""
     for watched in _watched(evidence):
-        for it in watched.punctuality:
-            least = _LATE_MS if it.requests >= _FEW_REQUESTS else _LATE_MS_OF_FEW
-            bound = max(least, _LATE_SHARE * watched.p95.get(it.component, 0.0))
-            if it.late_p99_ms > bound:
-                return Breach(
-                    "ProbeStarved",
-                    f"requests to {it.component} were sent up to {it.late_p99_ms:.1f} ms late (p99){watched.words}, "
-                    f"and at most {bound:.1f} ms count as in time",
-                )
+        if (late := sent_late(watched.punctuality, watched.p95, watched.words)) is not None:
+            return Breach("ProbeStarved", late)
+    return None
+
+
+def sent_late(punctuality: Sequence[Punctuality], p95: Mapping[str, float], words: str = "") -> str | None:
+    """Which requests a probe has sent too late for its figures to count; None: all of them in time.
+
+    Args:
+        punctuality: of each component.
+        p95: its latency in ms, where it is known.
+        words: when that was, after a comma.
+    """
+    for it in punctuality:
+        least = _LATE_MS if it.requests >= _FEW_REQUESTS else _LATE_MS_OF_FEW
+        bound = max(least, _LATE_SHARE * p95.get(it.component, 0.0))
+        if it.late_p99_ms > bound:
+            return (
+                f"requests to {it.component} were sent up to {it.late_p99_ms:.1f} ms late (p99){words}, "
+                f"and at most {bound:.1f} ms count as in time"
+            )
     return None
 
 
