@@ -16,6 +16,8 @@ class Permission(StrEnum):
     COPY_SPEC = "CopySpec"
     """To run copies of the targets in trials, without what `copyEnv` and `env` do not name."""
     ROLLOUT = "Rollout"
+    SURGE = "Surge"
+    """To run copies of the targets beside them, on another card, while a rollout changes these."""
 
 
 class GrantSource(ApiModel):
@@ -60,11 +62,15 @@ class GrantTarget(ApiModel):
 class GrantSpec(ApiModel):
     """Who may do what to what."""
 
+    model_config = with_rules(
+        Rule("!('Surge' in self.allow) || 'Rollout' in self.allow", "Surge is a part of Rollout: allow both", ".allow"),
+    )
+
     from_: Annotated[
         tuple[GrantSource, ...],
         Field(alias="from", min_length=1, max_length=32, json_schema_extra=map_list("namespace")),
     ]
-    allow: Annotated[tuple[Permission, ...], Field(min_length=1, max_length=2, json_schema_extra=dict(SET_LIST))]
+    allow: Annotated[tuple[Permission, ...], Field(min_length=1, max_length=3, json_schema_extra=dict(SET_LIST))]
     targets: Annotated[
         tuple[GrantTarget, ...], Field(min_length=1, max_length=32, json_schema_extra=map_list("component"))
     ]

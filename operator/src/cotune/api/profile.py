@@ -12,6 +12,7 @@ from cotune.api.downtime import DowntimeBudget, ExpectedDowntime, StageDowntime
 from cotune.api.gate import BeginWindow, Gate, GateStatus
 from cotune.api.quantities import Value
 from cotune.api.sharing import Sharing
+from cotune.api.surge import StageSurge, Surge
 
 RevisionName = Annotated[str, Field(max_length=17, pattern=r"^cotune-[0-9a-f]{10}$")]
 
@@ -76,6 +77,9 @@ class Stage(ApiModel):
     """
     downtime_budget: DowntimeBudget | None = None
     """How long its services may be down; left out: as long as it takes."""
+    surge: Surge | None = None
+    """Whether a copy of the stack serves from another card meanwhile. Left out: `IfRoom` where the grant allows
+    `Surge`, else `Never`. Once the copy serves, or could not be had, an edit changes nothing any more."""
 
 
 class Change(ApiModel):
@@ -140,6 +144,11 @@ class Rollout(ApiModel):
             "!self.abort || self.retries == oldSelf.retries",
             "abort takes a stage back and retries start one anew: not both at once",
             ".abort",
+        ),
+        Rule(
+            "self.strategy != 'Git' || self.stages.all(s, !has(s.surge) || s.surge == 'Never')",
+            "with strategy Git it is not cotune that stops the stack: a stage cannot surge",
+            ".stages",
         ),
     )
 
@@ -329,6 +338,8 @@ class StageStatus(ApiModel):
     """What has become of `toRevision`."""
     downtime: StageDowntime | None = None
     """What it costs; left out: it began before this was measured."""
+    surge: StageSurge | None = None
+    """What has become of its bridge on another card; left out: it has none."""
     message: Annotated[str, Field(max_length=4096)] = ""
 
 

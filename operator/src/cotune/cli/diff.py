@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from cotune.api.grant import GrantTarget
-from cotune.api.profile import ProfileSpec
+from cotune.api.profile import ProfileSpec, Strategy
 from cotune.cli.session import (
     DONE,
     CommandError,
@@ -18,6 +18,7 @@ from cotune.cluster.downtimes import Downtimes
 from cotune.cluster.kinds import DEPLOYMENT
 from cotune.cluster.objects import ForbiddenError, Object
 from cotune.rollout.downtime import balance
+from cotune.rollout.surge import with_surge
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +46,10 @@ async def _diff(session: Session, options: argparse.Namespace) -> int:
     print("all of them are stopped and started again" if is_changed else "none of them is stopped")
     try:
         downtimes = Downtimes(session.objects, stage.namespace)
-        print(f"expected downtime: {(await downtimes.estimate(found.spec, found.status, targets.by_component)).said}")
+        expected = await downtimes.estimate(found.spec, found.status, targets.by_component)
+        if found.spec.rollout.strategy is Strategy.DIRECT:
+            expected = with_surge(stage, targets, expected)
+        print(f"expected downtime: {expected.said}")
         if left := balance(stage, targets.budgets, await downtimes.outages(), datetime.now(UTC)):
             print(left)
     except ForbiddenError as error:

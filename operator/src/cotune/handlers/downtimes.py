@@ -10,10 +10,11 @@ from cotune.api.downtime import ExpectedDowntime, StageDowntime
 from cotune.api.profile import ProfileSpec, ProfileStatus, Stage, StageStatus
 from cotune.cluster.downtimes import Downtimes
 from cotune.cluster.objects import REFUSALS, ApiError, NotFoundError, Object, Objects
-from cotune.rollout.downtime import Estimate, Outage, balance, follow, held, told
+from cotune.rollout.downtime import Estimate, Outage, balance, corrected, follow, held
 from cotune.rollout.progress import Waiting
 from cotune.rollout.stage import StageStep
 from cotune.rollout.state import ObservedWorkload, Revision
+from cotune.rollout.surge import follow_bridged
 from cotune.rollout.targets import Targets
 
 DOWNTIME = Counter("cotune_downtime_seconds_total", "For how long stages have kept services down.", ["namespace"])
@@ -66,6 +67,7 @@ class StageDowntimes:
         step: StageStep,
         last_good: Revision,
         observed: Mapping[str, ObservedWorkload],
+        is_served: bool,
         now: datetime,
     ) -> StageStep:
         """The step with what is known of the stage's downtime after it.
@@ -77,15 +79,19 @@ class StageDowntimes:
             step: of this pass.
             last_good: what the stage was before.
             observed: what it was at the beginning of this pass, by component.
+            is_served: whether all of its bridge was ready then.
             now: the time.
         """
         before, since = state.downtime or StageDowntime(), state.phase_started_at or now
-        found = follow(_key(body), stage.name, before, state.phase, since, step, last_good, observed, now)
+        if state.surge is not None:
+            found = follow_bridged(_key(body), stage.name, before, state, step, last_good, observed, is_served, now)
+        else:
+            found = follow(_key(body), stage.name, before, state.phase, since, step, last_good, observed, now)
         if found.outage is None:
             return replace(step, downtime=found.record)
         # A pass that died after this has written down what it goes by now.
         recorded = await self._recorded(body, stage, found.outage, now)
-        return replace(step, downtime=told(before, recorded, step.phase))
+        return replace(step, downtime=corrected(found.record, found.outage, recorded, step.phase))
 
     async def given_up(self, body: Object, stage: Stage, state: StageStatus, now: datetime) -> None:
         """Put on record what a stage has cost that is left to a person while its services are down."""

@@ -26,6 +26,7 @@ from cotune.cluster.objects import REFUSALS, ApiError, ForbiddenError, Object, O
 from cotune.cluster.revisions import Revisions, as_stored
 from cotune.cluster.workloads import Workload, Workloads
 from cotune.handlers.asked_revisions import AskedRevisions
+from cotune.handlers.bridges import StageBridges, tell_bridge
 from cotune.handlers.downtimes import StageDowntimes, as_status, count
 from cotune.handlers.from_git import (
     awaiting,
@@ -64,6 +65,7 @@ from cotune.rollout.progress import (
 from cotune.rollout.stage import Obstacle, StageStep, blocked, decide
 from cotune.rollout.startup_budget import too_small
 from cotune.rollout.state import ObservedWorkload, Revision, StoredRevision, WorkloadRevision
+from cotune.rollout.surge import restarts_clock, with_surge
 from cotune.rollout.targets import Refusal, Targets, resolve
 from cotune.rollout.to_revision import refused, unanswered
 
@@ -88,6 +90,11 @@ class ProfileReconciler:
     objects: Objects
     events: Events
     gates: Gates = field(default_factory=Gates)
+
+    @property
+    def bridges(self) -> StageBridges:
+        """What serves while a stack is stopped."""
+        return StageBridges(self.objects)
 
     @property
     def downtimes(self) -> StageDowntimes:
@@ -150,6 +157,7 @@ class ProfileReconciler:
         if stage is None or is_deleted:
             for it, state in begun(spec, status):
                 if state.phase in over:
+                    await self.bridges.given_up(body, it, state)
                     await self.downtimes.given_up(body, it, state, now)
             body = await self._set_finalizer(body, wanted=False)
             if not is_deleted:
@@ -163,7 +171,7 @@ class ProfileReconciler:
             else:
                 # What comes through Git is taken up by whoever runs the namespace, at a time and in a way of theirs.
                 if spec.rollout.strategy is not Strategy.GIT:
-                    expected = await self.downtimes.expected(spec, status, stage, targets)
+                    expected = with_surge(stage, targets, await self.downtimes.expected(spec, status, stage, targets))
                 waiting = self._hindrance(spec, stage, now) or await self._rival(body, stage, now)
                 if waiting is None:
                     return await self._begin(body, spec, status, stage, targets, expected, now)
@@ -317,6 +325,9 @@ class ProfileReconciler:
         marker = as_stored(after, by_component, None).name
         for it in after.workloads:
             await workloads.rehearse(found[it.component], it.values, marker)
+        surge = await self.bridges.planned(body, stage, targets, found, after, marker, now)
+        if isinstance(surge, Waiting):
+            return await self._wait(body, spec, status, stage, surge, expected, now, seen)
         revisions = Revisions(self.objects, stage.namespace)
         markers = {it: found[it].marker for it in spec.start_order}
         last_good = await revisions.ensure(before, by_component, markers, profile)
@@ -333,6 +344,7 @@ class ProfileReconciler:
             revision=target.name,
             last_good_revision=last_good.name,
             downtime=StageDowntime(expected_seconds=expected.seconds if expected is not None else None),
+            surge=surge,
             message=f"from revision {last_good.name} to {target.name}",
         )
         return await self._write(body, spec, seen, [state], now)
@@ -432,6 +444,7 @@ class ProfileReconciler:
             return StageStep(ProfilePhase.DEGRADED, message, obstacle=Obstacle("RevisionGone", message))
         found = await self._observe(spec, stage, last_good.targets, last_good.revision)
         observed = {name: it.observed for name, it in found.items()}
+        bridge = await self.bridges.look(body, stage, state, last_good, target, found)
         why = _no_longer(body, spec, state, targets, last_good, target)
         if not why and state.phase not in ON_THE_WAY_BACK:
             # The pods that have started since may run elsewhere.
@@ -447,6 +460,8 @@ class ProfileReconciler:
                 spec, stage, state, last_good.revision, (target or last_good).revision, found, now
             )
             return self.gates.judged(body, stage, state, step, now)
+        elif bridge is not None and bridge.comes_first:
+            step = bridge.start(targets, await self._sharing_mismatch(spec, bridge.copies), now)
         else:
             goal, way_back = (target or last_good).revision, last_good.revision
             if state.phase is not ProfilePhase.BAKING:
@@ -454,9 +469,12 @@ class ProfileReconciler:
             since = state.phase_started_at or now
             step = decide(stage, state.phase, since, goal, way_back, observed, now, state.unready_since, state.chances)
             step = self.gates.judged(body, stage, state, step, now)
+        if bridge is not None:
+            step = await bridge.go_on(step, now)
         wanted = last_good if step.phase in ON_THE_WAY_BACK or target is None else target
         await self._apply(stage, step, found, wanted)
-        return await self.downtimes.measured(body, stage, state, step, last_good.revision, observed, now)
+        is_served = bridge is not None and bridge.is_served
+        return await self.downtimes.measured(body, stage, state, step, last_good.revision, observed, is_served, now)
 
     def _step_from_git(
         self,
@@ -613,6 +631,7 @@ class ProfileReconciler:
             before = by_name(status)
             for it in states:
                 await tell_outcomes(self.events, body, before.get(it.name), it, now)
+                await tell_bridge(self.events, body, before.get(it.name), it, now)
                 count(_stage(spec, it.name), before.get(it.name), it)
             for it in entered:
                 bad = it.phase is ProfilePhase.ROLLED_BACK or it.phase in ON_THE_WAY_BACK
@@ -687,11 +706,12 @@ def _stepped(state: StageStatus, step: StageStep, now: datetime) -> StageStatus:
     return state.model_copy(
         update={
             "phase": step.phase,
-            "phase_started_at": now if entered else state.phase_started_at,
+            "phase_started_at": now if entered or restarts_clock(state.surge, step.surge) else state.phase_started_at,
             "unready_since": step.unready_since,
             "gates": state.gates if step.gates is None else step.gates,
             "chances": step.chances if step.chances is not None else state.chances,
             "downtime": step.downtime or state.downtime,
+            "surge": step.surge or state.surge,
             "guarded": tuple(
                 GuardedWorkload(component=name, generation=it) for name, it in (step.guarded or {}).items()
             ),

@@ -10,7 +10,9 @@ from datetime import datetime, timedelta
 from cotune.api.downtime import StageDowntime
 from cotune.api.gate import GateStatus
 from cotune.api.profile import Chance, ProfilePhase, Stage
+from cotune.api.surge import StageSurge
 from cotune.rollout.baking import Standing, standing
+from cotune.rollout.bridge import BridgeAction
 from cotune.rollout.chances import weigh
 from cotune.rollout.convergence import Action, converge, lack_values, unbindable
 from cotune.rollout.state import ObservedWorkload, Revision
@@ -43,6 +45,10 @@ class StageStep:
     """At the promotion of a stage with a guard: component to the generation of its workload."""
     downtime: StageDowntime | None = None
     """What the stage costs; None: as it is on record."""
+    bridging: tuple[BridgeAction, ...] = ()
+    """What to do about the stage's bridge."""
+    surge: StageSurge | None = None
+    """What has become of the bridge; None: as it is on record."""
 
 
 def blocked(stage: Stage, phase: ProfilePhase, phase_since: datetime, obstacle: Obstacle, now: datetime) -> StageStep:

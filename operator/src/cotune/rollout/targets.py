@@ -17,6 +17,8 @@ class Targets:
     by_component: Mapping[str, GrantTarget]
     budgets: tuple[DowntimeBudget, ...] = ()
     """What the namespace's owner lets a stage cost: all of them hold."""
+    may_surge: bool = False
+    """Whether the owner lets copies of all of them run beside them."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ def resolve(spec: ProfileSpec, source: str, namespace: str, grants: Sequence[Gra
             wanted = ", ".join(f"{it.env}={it.to}" for it in needed)
             return Refusal("ChangeNotGranted", f"no grant in namespace {namespace} lets {component} have {wanted}")
         found[component] = granted[0]
-    return Targets(found, tuple(it.downtime_budget for it in inviting if it.downtime_budget is not None))
+    budgets = tuple(it.downtime_budget for it in inviting if it.downtime_budget is not None)
+    return Targets(found, budgets, _may_surge(spec, found, inviting))
 
 
 def not_granted(stored: StoredRevision, source: str, namespace: str, grants: Sequence[GrantSpec]) -> Refusal | None:
@@ -87,6 +90,19 @@ def ignored_by_git_ops(stored: StoredRevision, source: str, grants: Sequence[Gra
             (it.component, it.workload_ref, it.container) == (name, meant.workload_ref, meant.container)
             for it in theirs
         )
+    )
+
+
+def _may_surge(spec: ProfileSpec, found: Mapping[str, GrantTarget], inviting: Sequence[GrantSpec]) -> bool:
+    """Whether grants with that permission name each workload, with the values that its copy would have."""
+    theirs = [target for it in inviting if Permission.SURGE in it.allow for target in it.targets]
+    return all(
+        any(
+            (it.component, it.workload_ref, it.container) == (name, meant.workload_ref, meant.container)
+            and all(_allows(it, change) for change in spec.changes if change.component == name)
+            for it in theirs
+        )
+        for name, meant in found.items()
     )
 
 
