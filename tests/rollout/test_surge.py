@@ -140,6 +140,21 @@ def test_one_that_is_not_ready_in_time_has_failed() -> None:
     )
 
 
+def test_one_whose_original_is_gone_is_not_waited_for_for_ever() -> None:
+    assert begin({}, seconds(60)).bridging == (CreateBridge("judge"),)
+    assert begin({}, seconds(61)).phase is BACK
+
+
+def test_one_that_still_has_no_node_at_the_deadline_had_no_room() -> None:
+    patient = STAGE.model_copy(update={"unschedulable_grace_seconds": 60})
+    bridge = {"judge": workload(is_ready=False, failure=NO_NODE)}
+    first = begin(bridge, seconds(5), patient)
+
+    late = begin(bridge, seconds(61), patient, before=first)
+
+    assert (late.phase, *phase_of(late)) == (FORWARD, SurgePhase.REMOVING, "NoRoom")
+
+
 def test_a_stage_that_requires_room_waits_and_has_its_whole_deadline_from_when_there_is_some() -> None:
     bridge = {"judge": workload(is_ready=False, failure=NO_NODE)}
     first = begin(bridge, stage=REQUIRING)

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from cotune.api.downtime import ExpectedDowntime
 from cotune.api.gate import GateStatus
 from cotune.api.profile import ProfilePhase, ProfileSpec, ProfileStatus, Stage, StageStatus
+from cotune.api.surge import SurgePhase
 from cotune.rollout.progress import by_name, current_stage, hindrance
 
 
@@ -62,6 +63,9 @@ def _time(stage: Stage, state: StageStatus, now: datetime) -> str:
     since = state.phase_started_at or now
     deadline = timedelta(seconds=stage.readiness_deadline_seconds)
     match state.phase:
+        case ProfilePhase.PROGRESSING if state.surge is not None and state.surge.phase is SurgePhase.STARTING:
+            left = _duration(state.surge.since + deadline - now)
+            told = "waits for room" if state.surge.reason else f"at most {left} until its bridge serves"
         case ProfilePhase.PROGRESSING:
             told = f"at most {_duration(since + deadline - now)} until it is ready"
         case ProfilePhase.BAKING:

@@ -124,17 +124,16 @@ def start(
         serving = _to(surge, SurgePhase.SERVING, now).model_copy(update={"served_until": now})
         return StageStep(phase, "the bridge serves", surge=serving, chances=())
     name = waiting_for.component
-    if name not in bridge:
-        made = (CreateBridge(name),)
-        return StageStep(
-            phase, f"waiting for {name} of the bridge to start", bridging=made, surge=surge, chances=weighed.chances
-        )
-    doing = weighed.observed[name].unready
+    doing = weighed.observed[name].unready if name in bridge else ""
     said = f"{name} of the bridge to be ready{f' ({doing})' if doing else ''}"
     if now - surge.since > timedelta(seconds=stage.readiness_deadline_seconds):
-        return _failed(
-            surge, f"not ready within {stage.readiness_deadline_seconds} s, waiting for {said}", weighed.chances, now
-        )
+        late = f"not ready within {stage.readiness_deadline_seconds} s, waiting for {said}"
+        if (sign := _failure(bridge, name)) is not None and sign.reason in _OF_THE_NODE:
+            return _not_to_be_had(stage, surge, NoBridge(NO_ROOM, late), weighed.chances, now)
+        return _failed(surge, late, weighed.chances, now)
+    if name not in bridge:
+        made = (CreateBridge(name),)
+        return StageStep(phase, f"waiting for {said}", bridging=made, surge=surge, chances=weighed.chances)
     return StageStep(phase, f"waiting for {said}", surge=surge, chances=weighed.chances)
 
 
