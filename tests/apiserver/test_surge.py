@@ -14,9 +14,19 @@ from cotune.cluster.downtimes import Downtimes
 from cotune.cluster.kinds import DEPLOYMENT, GRANT, PERSISTENT_VOLUME_CLAIM, POD, PROFILE
 from cotune.cluster.objects import ApiError, ConflictError, ForbiddenError, Object
 from cotune.cluster.workloads import ANNOTATION_REVISION
-from cotune.rollout.bridge import LABEL_BRIDGE
+from cotune.rollout.bridge import LABEL_BRIDGE, bridge_id, bridge_name
 from support.api_server import ApiServer
-from support.played_cluster import Call, DiedError, PlayedObjects, eventually, play_crashing, play_ready, within
+from support.played_cluster import (
+    Call,
+    DiedError,
+    PlayedObjects,
+    deployment,
+    eventually,
+    new_namespace,
+    play_crashing,
+    play_ready,
+    within,
+)
 from support.played_stage import SIZE, create_profile, create_stage, profile_reconciler, stage_of, templates
 
 pytestmark = pytest.mark.apiserver
@@ -364,6 +374,47 @@ def test_a_right_that_is_missing_is_found_out_by_a_rehearsal(api_server: ApiServ
         assert state.surge is not None
         assert (state.surge.phase, state.surge.reason) == ("NoRoom", "Forbidden")
         assert state.surge.message == "may not create deployments"
+
+    within(api_server, scenario)
+
+
+def test_a_deployment_of_the_bridges_name_that_is_somebody_elses_is_left_alone(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await create(objects, namespace)
+        uid = (await objects.get(PROFILE, namespace, "p"))["metadata"]["uid"]
+        name = bridge_name("judge", bridge_id(uid, "only"))
+        await objects.create(DEPLOYMENT, namespace, deployment(namespace, name, "theirs", []))
+
+        state = await until_phase(objects, namespace, "Promoted")
+
+        assert state.surge is not None
+        assert (state.surge.phase, state.surge.reason) == ("NoRoom", "ChangeRefused")
+        assert state.surge.message.endswith("and it is somebody else's")
+        assert (await objects.get(DEPLOYMENT, namespace, name))["spec"]["selector"] == {"matchLabels": {"app": name}}
+
+    within(api_server, scenario)
+
+
+def test_a_bridge_keeps_off_the_nodes_of_every_stack_that_a_grant_names(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        other = await new_namespace(objects)
+        await create_stage(objects, other)
+        await create(objects, namespace)
+        (grant,) = await objects.list(GRANT, namespace)
+        target = {"component": "other", "workloadRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "x"}}
+        targets = [*grant["spec"]["targets"], target | {"container": "x"}]
+        await objects.merge(GRANT, namespace, "from-the-lab", {"spec": {"targets": targets}})
+        await objects.create(DEPLOYMENT, namespace, deployment(namespace, "x", "x", []))
+        await until_bridge(objects, namespace, "Starting", bridge="nothing")
+        await one_pass(objects, namespace)
+
+        affinity = (await copies(objects, namespace))["judge"]["spec"]["template"]["spec"]["affinity"]
+        terms = affinity["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        own, (elsewhere,) = [it for it in terms if "namespaces" not in it], [it for it in terms if "namespaces" in it]
+        assert {it["labelSelector"]["matchLabels"]["app"] for it in own} == {"judge", "whisper", "x"}
+        assert elsewhere["labelSelector"] == {}
+        assert other in elsewhere["namespaces"]
+        assert namespace not in elsewhere["namespaces"]
 
     within(api_server, scenario)
 
