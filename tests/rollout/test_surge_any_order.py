@@ -312,6 +312,8 @@ class SurgeInAnyOrder(RuleBasedStateMachine):
             if surge.phase is not SurgePhase.STARTING:
                 self.pass_in_work = None
                 self.a_pod_of_the_bridge_is_evicted(name, True)
+                self.kubelets_get_on()
+                self.the_operator_makes_calls(10)
                 return
 
     @rule(is_meant=st.sampled_from([True, *[False] * 9]))
