@@ -38,6 +38,8 @@ USERS: dict[str, dict[str, str]] = {
     # May do everything by hand, but not let a stage begin.
     "without-approval": dict.fromkeys([LAB, STAGING, PRODUCTION], "edit"),
     "approver-of-staging": dict.fromkeys([LAB, STAGING, PRODUCTION], "edit"),
+    # May change Deployments in staging, and make none.
+    "patcher-of-staging": {LAB: "edit", STAGING: "patcher"},
 }
 
 # Who may let stages begin, and where.
@@ -47,6 +49,7 @@ APPROVERS: dict[str, list[str]] = {
     "without-pods": [STAGING],
     "lab-only": [STAGING],
     "approver-of-staging": [STAGING],
+    "patcher-of-staging": [STAGING],
 }
 
 
@@ -55,7 +58,12 @@ def cluster() -> Iterator[ApiServer]:
     """The chart installed, the operator invited to run trials in the lab and to change the workloads of staging."""
     with running_api_server("admission", CRDS) as server:
         _must(server.run("apply", "-f", "-", text=yaml.safe_dump_all(_surroundings())))
-        invitations = {"labNamespaces": LAB, "tunedNamespaces": STAGING, "copiedNamespaces": COPIED}
+        invitations = {
+            "labNamespaces": LAB,
+            "tunedNamespaces": STAGING,
+            "surgedNamespaces": STAGING,
+            "copiedNamespaces": COPIED,
+        }
         release = render(*(it for name, at in invitations.items() for it in ("--set", f"{name}={{{at}}}")))
         installed = yaml.safe_dump_all(release.objects)
         _must(server.run("apply", "--server-side", "--force-conflicts", "-f", "-", text=installed))
@@ -105,6 +113,49 @@ def test_an_author_must_be_allowed_to_patch_the_deployments_of_each_stage(
         f"denied request: {PATHS[kind]}[{index}].namespace: {user} may not patch deployments in namespace {namespace}"
     )
     assert expected in answer.text, answer.text
+
+
+@pytest.mark.parametrize("kind", [EXPERIMENT, PROFILE])
+def test_an_author_who_asks_for_a_surge_must_be_allowed_to_create_deployments_there(
+    cluster: ApiServer, kind: str
+) -> None:
+    def create(user: str, surge: str | None) -> Answer:
+        made = resource(kind, stages=[STAGING])
+        rollout = (made["spec"] if kind == PROFILE else made["spec"]["profileTemplate"])["rollout"]
+        rollout["stages"][0] |= {} if surge is None else {"surge": surge}
+        return _create(cluster, user, made)
+
+    refused = f"{PATHS[kind]}[0].surge: patcher-of-staging may not create deployments in namespace {STAGING}"
+    for surge in ("IfRoom", "Require"):
+        assert refused in create("patcher-of-staging", surge).text
+        assert create("everywhere", surge).accepted
+    for surge in ("Never", None):
+        assert create("patcher-of-staging", surge).accepted
+
+
+def test_the_operator_creates_and_deletes_no_deployments_but_bridges(cluster: ApiServer) -> None:
+    _must(cluster.run("create", "deployment", "whisper", "--image=whisper", "--replicas=0", "-n", STAGING))
+    original = yaml.safe_load(cluster.run("get", "deployment", "whisper", "-n", STAGING, "-o", "yaml").text)
+    copied = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "whisper-bridge", "namespace": STAGING, "labels": {"cotune.dev/bridge": "x"}},
+        "spec": {name: original["spec"][name] for name in ("replicas", "selector", "template")},
+    }
+    owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "whisper", "uid": original["metadata"]["uid"]}
+    bridge = copy.deepcopy(copied)
+    bridge["metadata"]["ownerReferences"] = [owner]
+    unmarked = copy.deepcopy(bridge)
+    del unmarked["metadata"]["labels"]
+
+    assert "without the label cotune.dev/bridge" in _create(cluster, OPERATOR, unmarked).text
+    assert "that are not owned by another one" in _create(cluster, OPERATOR, copied).text
+    _must(_create(cluster, OPERATOR, bridge, dry_run=False))
+    delete = ("delete", "deployment", "-n", STAGING, *AS_OPERATOR)
+    assert "without the label cotune.dev/bridge" in cluster.run(*delete, "whisper").text
+    _must(cluster.run(*delete, "whisper-bridge"))
+    assert _create(cluster, "everywhere", unmarked).accepted
+    _must(cluster.run("delete", "deployment", "whisper", "-n", STAGING))
 
 
 @pytest.mark.parametrize("kind", [EXPERIMENT, PROFILE])
@@ -417,7 +468,7 @@ def test_another_service_account_of_that_name_is_not_the_operator(cluster: ApiSe
         (STRANGE, ["cotune"]),
         (PRODUCTION, ["cotune"]),
         (LAB, ["cotune", "cotune-trials"]),
-        (STAGING, ["cotune", "cotune-rollouts"]),
+        (STAGING, ["cotune", "cotune-rollouts", "cotune-surges"]),
         (COPIED, ["cotune", "cotune-copies"]),
     ],
 )
@@ -459,7 +510,7 @@ def test_who_administers_a_namespace_may_invite_the_operator_to_it(cluster: ApiS
     invite = ("create", "rolebinding", "tuning", f"--serviceaccount={OPERATOR.split(':', 2)[2]}", "--dry-run=server")
     owner = "--as=owner-of-production"
 
-    for role in ("cotune-copies", "cotune-trials", "cotune-rollouts"):
+    for role in ("cotune-copies", "cotune-trials", "cotune-rollouts", "cotune-surges"):
         answer = cluster.run(*invite, f"--clusterrole={role}", "-n", PRODUCTION, owner)
         assert answer.accepted, answer.text
     for role in ("cotune", "cluster-admin"):
@@ -522,6 +573,12 @@ def _surroundings() -> Iterator[dict[str, Any]]:
                 "verbs": ["get", "create", "patch"],
             }
         ],
+    }
+    yield {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": "patcher"},
+        "rules": [{"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get", "patch"]}],
     }
     for user, roles in USERS.items():
         for namespace, role in roles.items():

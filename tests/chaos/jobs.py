@@ -175,6 +175,15 @@ async def deletion(objects: PlayedObjects, namespace: str) -> Object:
     }
 
 
+async def surge(objects: PlayedObjects, namespace: str) -> Object:
+    """A stage whose stack is changed behind a bridge: the bridge comes and goes, and is made once."""
+    await create_stage(objects, namespace)
+    await objects.merge(GRANT, namespace, "from-the-lab", {"spec": {"allow": ["Rollout", "Surge"]}})
+    end = await roll_out(objects, namespace, {"only": namespace}, broken=False, is_made=True)
+    [stage] = (await objects.get(PROFILE, namespace, "p"))["status"]["stages"]
+    return end | {"surge": (stage["surge"]["phase"], stage["surge"]["reason"])}
+
+
 async def stage_through_git(objects: PlayedObjects, namespace: str) -> Object:
     """A stage whose values are committed once it waits for them: no workload is written to."""
     await kept_stage(objects, namespace, KUSTOMIZE, "Git")
@@ -318,6 +327,7 @@ JOBS: Mapping[str, Job] = {
     "rollback to a revision": rollback_to_a_revision,
     "deletion in the middle": deletion,
     "rollout over old revisions": rollout_over_old_revisions,
+    "surge": surge,
     "stage through Git": stage_through_git,
     "stage with a probe": stage_with_a_probe,
     "batches": batches,

@@ -79,6 +79,17 @@ def test_a_stage_in_batches_on_its_way_and_back() -> None:
     assert [it.split()[4] for it in waits[3:6]] == ["WaitsForItsTurn", "RollingBack", "-"]
 
 
+def test_a_stage_whose_bridge_starts_or_waits_for_room() -> None:
+    def told(**surge: str) -> str:
+        bridge = {"phase": "Starting", "since": ago(30), **surge}
+        stage = {"name": "staging", "phase": "Progressing", "phaseStartedAt": ago(600), "surge": bridge}
+        return drawn({"phase": "Progressing", "stages": [stage | {"message": "so"}]})[2]
+
+    assert told().endswith("Progressing  at most 4 min until its bridge serves; so")
+    assert told(reason="NoRoom").endswith("Progressing  waits for room; so")
+    assert told(phase="Serving").endswith("Progressing  at most 0 s until it is ready; so")
+
+
 def test_what_the_next_stage_will_cost_and_what_the_others_have_cost() -> None:
     def downtime(**fields: Any) -> dict[str, Any]:
         return {"name": "staging", "phase": "Promoted", "downtime": fields}

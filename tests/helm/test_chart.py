@@ -16,6 +16,7 @@ OPERATOR = {"kind": "ServiceAccount", "name": "cotune", "namespace": "cotune-sys
 READING = {"get", "list", "watch"}
 AUTHORS = {"cotune-experiments", "cotune-profiles"}
 APPROVALS = {f"{it}-approvals" for it in AUTHORS}
+SURGES = {f"{it}-surges" for it in AUTHORS}
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +114,13 @@ def test_in_a_quiesced_namespace_it_changes_how_many_pods_run_and_nothing_else(d
 
 def test_in_a_copied_namespace_it_reads_deployments_that_it_knows_by_name(defaults: Rendered) -> None:
     assert rules(defaults.one("ClusterRole", "cotune-copies")) == {"apps/deployments": {"get"}}
+
+
+def test_where_it_may_surge_it_makes_and_removes_deployments_too(defaults: Rendered) -> None:
+    assert rules(defaults.one("ClusterRole", "cotune-surges")) == {
+        "apps/deployments": {"create", "delete"},
+        "/persistentvolumeclaims": {"get"},
+    }
 
 
 def test_at_home_it_keeps_leases(defaults: Rendered) -> None:
@@ -223,7 +231,10 @@ def test_the_fence_covers_every_kind_that_a_role_lets_the_operator_write(default
         resource
         for role in [
             *defaults.all("Role"),
-            *(defaults.one("ClusterRole", f"cotune{it}") for it in ("", "-trials", "-rollouts", "-quiesces")),
+            *(
+                defaults.one("ClusterRole", f"cotune{it}")
+                for it in ("", "-trials", "-rollouts", "-quiesces", "-surges")
+            ),
         ]
         for resource, verbs in rules(role).items()
         if verbs & {"create", "update", "patch", "delete"}
@@ -359,6 +370,7 @@ def test_prometheus_is_told_only_when_asked_for(defaults: Rendered) -> None:
         ("tunedNamespaces", "rollouts"),
         ("copiedNamespaces", "copies"),
         ("quiescedNamespaces", "quiesces"),
+        ("surgedNamespaces", "surges"),
     ],
 )
 def test_a_list_of_namespaces_invites_the_operator_into_each(value: str, role: str) -> None:
@@ -393,7 +405,8 @@ def test_every_policy_is_bound_and_denies(defaults: Rendered) -> None:
     policies = {it["metadata"]["name"] for it in defaults.all("ValidatingAdmissionPolicy")}
     bindings = defaults.all("ValidatingAdmissionPolicyBinding")
 
-    assert policies == {*AUTHORS, *APPROVALS, "cotune-trials", "cotune-fence", "cotune-fence-shared"}
+    others = {"cotune-trials", "cotune-bridges", "cotune-fence", "cotune-fence-shared"}
+    assert policies == {*AUTHORS, *APPROVALS, *SURGES, *others}
     assert {it["spec"]["policyName"] for it in bindings} == policies
     assert all(it["spec"]["validationActions"] == ["Deny"] for it in bindings)
 
@@ -405,7 +418,11 @@ def test_every_stage_that_the_models_allow_is_asked_about(defaults: Rendered) ->
 
     for schema, kind in ((experiment, "experiments"), (profile, "profiles")):
         most = schema["properties"]["rollout"]["properties"]["stages"]["maxItems"]
-        for policy, words in ((f"cotune-{kind}", "stages["), (f"cotune-{kind}-approvals", "'approve'")):
+        for policy, words in (
+            (f"cotune-{kind}", "check('patch')"),
+            (f"cotune-{kind}-approvals", "'approve'"),
+            (f"cotune-{kind}-surges", "check('create')"),
+        ):
             validations = defaults.one("ValidatingAdmissionPolicy", policy)["spec"]["validations"]
             assert len([it for it in validations if words in it["expression"]]) == most
 
@@ -413,7 +430,8 @@ def test_every_stage_that_the_models_allow_is_asked_about(defaults: Rendered) ->
 @pytest.mark.parametrize(
     ("setting", "gone"),
     [
-        ("admission.authors=false", AUTHORS),
+        ("admission.authors=false", AUTHORS | SURGES),
+        ("admission.bridges=false", {"cotune-bridges"}),
         ("admission.approvals=false", APPROVALS),
         ("admission.trials=false", {"cotune-trials"}),
         ("leaderElection.fence=false", {"cotune-fence", "cotune-fence-shared"}),
@@ -430,7 +448,7 @@ def test_a_policy_can_be_switched_off(defaults: Rendered, setting: str, gone: se
 def test_the_users_roles_can_be_left_out() -> None:
     names = {it["metadata"]["name"] for it in render("--set", "userRoles.create=false").all("ClusterRole")}
 
-    assert names == {"cotune", "cotune-copies", "cotune-quiesces", "cotune-rollouts", "cotune-trials"}
+    assert names == {"cotune", "cotune-copies", "cotune-quiesces", "cotune-rollouts", "cotune-surges", "cotune-trials"}
 
 
 @pytest.mark.parametrize(
@@ -456,6 +474,8 @@ def test_the_users_roles_can_be_left_out() -> None:
         ("tunedNamespaces={*}", "/tunedNamespaces/0"),
         ("tunedNamespaces={a,a}", "/tunedNamespaces"),
         ("copiedNamespaces={*}", "/copiedNamespaces/0"),
+        ("surgedNamespaces={*}", "/surgedNamespaces/0"),
+        ("admission.bridges=maybe", "/admission/bridges"),
         ("admission.trials=maybe", "/admission/trials"),
         ("serviceMonitor.interval=0s", "/serviceMonitor/interval"),
         ("replicas=2", "replicas"),

@@ -23,8 +23,8 @@ TROUBLESHOOTING = REPOSITORY / "docs" / "how-to" / "troubleshoot.md"
 SPECS = {it.kind: it.spec for it in RESOURCES}
 
 _SAYS_A_REASON = {
-    "Breach", "Ending", "ExperimentStep", "Judgement", "Obstacle", "PodFailure", "QuiesceStep", "Refusal", "Step",
-    "Waiting", "_failed", "_invalid", "_stalled", "condition", "tell",
+    "Breach", "Ending", "ExperimentStep", "Judgement", "NoBridge", "Obstacle", "PodFailure", "QuiesceStep", "Refusal",
+    "Step", "Waiting", "_failed", "_invalid", "_stalled", "condition", "tell",
 }  # fmt: skip
 _REASON = re.compile(r"[A-Z][a-z]+([A-Z][a-z]+)+|Forbidden|Paused")
 _CONDITIONS_AND_ACTIONS = {"MakeProfile"}

@@ -44,6 +44,11 @@ BATCHES_GROW = Rule(
     "batches count the earlier ones in: each number must be greater than those before, and each percentage",
     ".batches",
 )
+BATCHES_DO_NOT_SURGE = Rule(
+    "!has(self.surge) || self.surge == 'Never' || size(self.batches) == 1 && self.batches[0] == '100%'",
+    "a bridge is for one stack: with batches the others serve meanwhile",
+    ".surge",
+)
 THE_WHOLE_IS_LAST = Rule(
     "self.batches.all(i, a, a != '100%' || i == size(self.batches) - 1)",
     "nothing is left for a batch after 100%",

@@ -33,6 +33,8 @@ class Permission(StrEnum):
     """To stop the targets while trials run on their card, within the limits of `quiesce`."""
     PROBE = "Probe"
     """To load the `service` of the targets while a stage bakes, and before it begins."""
+    SURGE = "Surge"
+    """To run copies of the targets beside them, on another card, while a rollout changes these."""
 
 
 class GrantSource(ApiModel):
@@ -163,6 +165,7 @@ class GrantSpec(ApiModel):
             "Probe in allow and the field probe belong together: say how much load may come",
             ".probe",
         ),
+        Rule("!('Surge' in self.allow) || 'Rollout' in self.allow", "Surge is a part of Rollout: allow both", ".allow"),
     )
 
     from_: Annotated[

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from cotune.api.base import ApiModel, ComponentName, DnsLabel, EnvironmentName, Rule, WorkloadKey, map_list, with_rules
 from cotune.api.batches import (
+    BATCHES_DO_NOT_SURGE,
     BATCHES_GROW,
     GIT_HAS_NO_BATCHES,
     MOST_BATCHES,
@@ -23,6 +24,7 @@ from cotune.api.gate import LEAST_SAMPLES, BeginWindow, Gate, GateStatus
 from cotune.api.quantities import Value
 from cotune.api.sharing import Sharing
 from cotune.api.stage_probe import PROBED_STAGE_RULES, StageProbe, StageProbeStatus
+from cotune.api.surge import StageSurge, Surge
 
 RevisionName = Annotated[str, Field(max_length=17, pattern=r"^cotune-[0-9a-f]{10}$")]
 
@@ -50,6 +52,7 @@ class Stage(ApiModel):
             ".unschedulableGraceSeconds",
         ),
         BATCHES_GROW,
+        BATCHES_DO_NOT_SURGE,
         THE_WHOLE_IS_LAST,
         *PROBED_STAGE_RULES,
     )
@@ -103,6 +106,9 @@ class Stage(ApiModel):
     """
     downtime_budget: DowntimeBudget | None = None
     """How long its services may be down; left out: as long as it takes."""
+    surge: Surge | None = None
+    """Whether a copy of the stack serves from another card meanwhile. Left out: `IfRoom` where the grant allows
+    `Surge`, else `Never`. Once the copy serves, or could not be had, an edit changes nothing any more."""
 
 
 class Change(ApiModel):
@@ -173,6 +179,11 @@ class Rollout(ApiModel):
             "self.strategy != 'Git' || self.stages.all(s, s.gates.all(g, !has(g.probe) || !has(g.againstBaseline)))",
             "under strategy Git nobody knows when the change comes, and no probe can run before it: hold the figure "
             "against max or min",
+            ".stages",
+        ),
+        Rule(
+            "self.strategy != 'Git' || self.stages.all(s, !has(s.surge) || s.surge == 'Never')",
+            "with strategy Git it is not cotune that stops the stack: a stage cannot surge",
             ".stages",
         ),
     )
@@ -385,6 +396,8 @@ class StageStatus(ApiModel):
     """What it costs; left out: it began before this was measured."""
     probe: StageProbeStatus | None = None
     """What its probe has measured, and its pod."""
+    surge: StageSurge | None = None
+    """What has become of its bridge on another card; left out: it has none."""
     message: Annotated[str, Field(max_length=4096)] = ""
 
 

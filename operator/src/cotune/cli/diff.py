@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from cotune.api.grant import GrantTarget
-from cotune.api.profile import ProfileSpec, Stage
+from cotune.api.profile import ProfileSpec, Stage, Strategy
 from cotune.cli.session import (
     DONE,
     CommandError,
@@ -22,6 +22,7 @@ from cotune.cluster.objects import ForbiddenError, Object
 from cotune.rollout.downtime import balance
 from cotune.rollout.progress import by_name
 from cotune.rollout.stacks import spread, stack_of
+from cotune.rollout.surge import with_surge
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,8 +56,10 @@ async def _diff(session: Session, options: argparse.Namespace) -> int:
         print(f"batch {number} of {len(batches)}: {', '.join(f'stack {it} ({_effect(it, changed)})' for it in stacks)}")
     try:
         downtimes = Downtimes(session.objects, stage.namespace)
-        estimate = await downtimes.estimate(found.spec, found.status, targets.by_component, batches)
-        print(f"expected downtime: {estimate.said}")
+        expected = await downtimes.estimate(found.spec, found.status, targets.by_component, batches)
+        if found.spec.rollout.strategy is Strategy.DIRECT:
+            expected = with_surge(stage, targets, expected)
+        print(f"expected downtime: {expected.said}")
         if left := balance(stage, targets.budgets, await downtimes.outages(), datetime.now(UTC)):
             print(left)
     except ForbiddenError as error:

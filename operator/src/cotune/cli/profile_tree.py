@@ -8,6 +8,7 @@ from cotune.api.batches import StageBatch
 from cotune.api.downtime import ExpectedDowntime
 from cotune.api.gate import GateStatus
 from cotune.api.profile import ProfilePhase, ProfileSpec, ProfileStatus, Stage, StageStatus
+from cotune.api.surge import SurgePhase
 from cotune.rollout.batches import Course
 from cotune.rollout.progress import ON_THE_WAY_BACK, by_name, current_stage, hindrance
 
@@ -90,6 +91,9 @@ def _time(stage: Stage, state: StageStatus, now: datetime) -> str:
     since = state.phase_started_at or now
     deadline = timedelta(seconds=stage.readiness_deadline_seconds)
     match state.phase:
+        case ProfilePhase.PROGRESSING if state.surge is not None and state.surge.phase is SurgePhase.STARTING:
+            left = _duration(state.surge.since + deadline - now)
+            told = "waits for room" if state.surge.reason else f"at most {left} until its bridge serves"
         case ProfilePhase.PROGRESSING:
             told = f"at most {_duration(since + deadline - now)} until it is ready"
         case ProfilePhase.BAKING:

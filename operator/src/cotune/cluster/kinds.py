@@ -30,6 +30,7 @@ PROFILE = Kind("cotune.dev/v1alpha1", "GpuProfile", "gpuprofiles")
 GRANT = Kind("cotune.dev/v1alpha1", "GpuTuningGrant", "gputuninggrants")
 
 POD = Kind("v1", "Pod", "pods")
+PERSISTENT_VOLUME_CLAIM = Kind("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
 CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps")
 SERVICE = Kind("v1", "Service", "services")
 NODE = Kind("v1", "Node", "nodes", namespaced=False)

@@ -13,6 +13,7 @@ from cotune.api.grant import GrantTarget
 from cotune.api.profile import Mend
 from cotune.cluster.kinds import DEPLOYMENT, HORIZONTAL_POD_AUTOSCALER, POD
 from cotune.cluster.objects import FIELD_MANAGER, ApiError, ForbiddenError, Object, Objects
+from cotune.rollout.bridge import LABEL_BRIDGE
 from cotune.rollout.downtime import Stop
 from cotune.rollout.stacks import stack_of
 from cotune.rollout.state import ObservedWorkload
@@ -195,9 +196,15 @@ class Workloads:
     async def _workload(self, target: GrantTarget, deployment: Object, variables: frozenset[str]) -> Workload:
         template = deployment["spec"]["template"]
         marker = template["metadata"].get("annotations", {}).get(ANNOTATION_REVISION)
-        found = await self._objects.list(POD, self._namespace, deployment["spec"]["selector"]["matchLabels"])
-        # An evicted pod stays for ever, and holds nothing any more.
-        pods = [it for it in found if it.get("status", {}).get("phase") not in {"Succeeded", "Failed"}]
+        selector = deployment["spec"]["selector"]["matchLabels"]
+        found = await self._objects.list(POD, self._namespace, selector)
+        # An evicted pod stays for ever, and holds nothing any more; a bridge's pods have one label more.
+        pods = [
+            it
+            for it in found
+            if it.get("status", {}).get("phase") not in {"Succeeded", "Failed"}
+            and it["metadata"].get("labels", {}).get(LABEL_BRIDGE) == selector.get(LABEL_BRIDGE)
+        ]
         replicas = int(deployment["spec"].get("replicas", 1))
         unbindable = _unbindable(target, deployment, variables)
         present = [it for it in pods if _marker(it) == marker and "deletionTimestamp" not in it["metadata"]]

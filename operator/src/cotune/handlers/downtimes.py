@@ -11,11 +11,12 @@ from cotune.api.profile import ProfilePhase, ProfileSpec, ProfileStatus, Stage, 
 from cotune.cluster.downtimes import Downtimes
 from cotune.cluster.objects import REFUSALS, ApiError, NotFoundError, Object, Objects
 from cotune.rollout.batches import Course, part
-from cotune.rollout.downtime import Estimate, Outage, balance, follow, held, told
+from cotune.rollout.downtime import Estimate, Outage, balance, corrected, follow, held, told
 from cotune.rollout.progress import Waiting
 from cotune.rollout.stacks import of_stacks
 from cotune.rollout.stage import StageStep
 from cotune.rollout.state import ObservedWorkload, Revision
+from cotune.rollout.surge import follow_bridged
 from cotune.rollout.targets import Targets
 
 DOWNTIME = Counter("cotune_downtime_seconds_total", "For how long stages have kept services down.", ["namespace"])
@@ -75,6 +76,7 @@ class StageDowntimes:
         step: StageStep,
         last_good: Revision,
         observed: Mapping[str, ObservedWorkload],
+        is_served: bool,
         now: datetime,
     ) -> StageStep:
         """The step with what is known of the stage's downtime after it.
@@ -86,6 +88,7 @@ class StageDowntimes:
             step: of this pass.
             last_good: what the stage was before.
             observed: what it was at the beginning of this pass, by component.
+            is_served: whether all of its bridge was ready then.
             now: the time.
         """
         before, since = state.downtime or StageDowntime(), state.phase_started_at or now
@@ -95,11 +98,16 @@ class StageDowntimes:
             # Stacks of earlier batches serve, or their being down is not this batch's doing; later ones are untouched.
             concerned = course.current if state.phase is ProfilePhase.PROGRESSING else course.begun
             last_good, observed = part(last_good, concerned), of_stacks(observed, concerned)
-        found = follow(_key(body), stage.name, before, state.phase, since, step, last_good, observed, now, is_last)
+        if state.surge is not None:
+            found = follow_bridged(_key(body), stage.name, before, state, step, last_good, observed, is_served, now)
+        else:
+            found = follow(_key(body), stage.name, before, state.phase, since, step, last_good, observed, now, is_last)
         if found.outage is None:
             return replace(step, downtime=found.record)
         # A pass that died after this has written down what it goes by now.
         recorded = await self._recorded(body, stage, found.outage, now)
+        if state.surge is not None:
+            return replace(step, downtime=corrected(found.record, found.outage, recorded, step.phase))
         return replace(step, downtime=told(before, recorded, step.phase, is_last))
 
     async def given_up(self, body: Object, stage: Stage, state: StageStatus, now: datetime) -> None:

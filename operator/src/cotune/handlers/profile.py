@@ -28,6 +28,7 @@ from cotune.cluster.objects import REFUSALS, ApiError, ForbiddenError, Object, O
 from cotune.cluster.revisions import Revisions, as_stored
 from cotune.cluster.workloads import Workload, Workloads
 from cotune.handlers.asked_revisions import AskedRevisions
+from cotune.handlers.bridges import StageBridges, tell_bridge
 from cotune.handlers.downtimes import StageDowntimes, as_status, count
 from cotune.handlers.from_git import (
     awaiting,
@@ -70,6 +71,7 @@ from cotune.rollout.stacks import of_stacks, spread, stacks_in
 from cotune.rollout.stage import Obstacle, StageStep, blocked, decide
 from cotune.rollout.startup_budget import too_small
 from cotune.rollout.state import ObservedWorkload, Revision, StoredRevision, WorkloadRevision
+from cotune.rollout.surge import restarts_clock, with_surge
 from cotune.rollout.targets import Refusal, Targets, resolve, still_granted
 from cotune.rollout.to_revision import refused, unanswered
 from cotune.trials.probe_pod import ProbeImage
@@ -97,6 +99,11 @@ class ProfileReconciler:
     gates: Gates = field(default_factory=Gates)
     probe_image: ProbeImage = field(default_factory=lambda: ProbeImage("localhost/cotune/probe:dev", "IfNotPresent"))
     """Of the probes of stages."""
+
+    @property
+    def bridges(self) -> StageBridges:
+        """What serves while a stack is stopped."""
+        return StageBridges(self.objects)
 
     @property
     def downtimes(self) -> StageDowntimes:
@@ -164,6 +171,7 @@ class ProfileReconciler:
         if stage is None or is_deleted:
             for it, state in begun(spec, status):
                 if state.phase in over:
+                    await self.bridges.given_up(body, it, state)
                     await self.downtimes.given_up(body, it, state, now)
             body = await self._set_finalizer(body, wanted=False)
             if not is_deleted:
@@ -178,7 +186,8 @@ class ProfileReconciler:
                 # What comes through Git is taken up by whoever runs the namespace, at a time and in a way of theirs.
                 if spec.rollout.strategy is not Strategy.GIT:
                     batches = await planned(self.objects, stage, targets)
-                    expected = await self.downtimes.expected(spec, status, stage, targets, batches)
+                    found_out = await self.downtimes.expected(spec, status, stage, targets, batches)
+                    expected = with_surge(stage, targets, found_out)
                 waiting = self._hindrance(spec, stage, now) or await self._rival(body, stage, now)
                 if waiting is None:
                     return await self._begin(body, spec, status, stage, targets, expected, now)
@@ -347,6 +356,9 @@ class ProfileReconciler:
         marker = as_stored(after, by_component, None).name
         for it in after.workloads:
             await workloads.rehearse(found[it.component], it.values, marker)
+        surge = await self.bridges.planned(body, stage, targets, found, after, marker, now)
+        if isinstance(surge, Waiting):
+            return await self._wait(body, spec, status, stage, surge, expected, now, seen)
         revisions = Revisions(self.objects, stage.namespace)
         markers = {it: found[it].marker for it in spec.start_order}
         last_good = await revisions.ensure(before, by_component, markers, profile)
@@ -367,6 +379,7 @@ class ProfileReconciler:
             batch=1 if batches else None,
             batches=batches,
             probe=measured.probe if (measured := by_name(seen).get(stage.name)) is not None else None,
+            surge=surge,
             message=f"from revision {last_good.name} to {target.name}",
         )
         return await self._write(body, spec, seen, [state], now)
@@ -470,6 +483,7 @@ class ProfileReconciler:
         own = last_good.targets if course is None else of_stacks(last_good.targets, course.begun)
         found = await self._observe(spec, stage, own, last_good.revision)
         observed = {name: it.observed for name, it in found.items()}
+        bridge = await self.bridges.look(body, stage, state, last_good, target, found)
         why = _no_longer(body, spec, state, targets, last_good, target)
         if not why and state.phase not in ON_THE_WAY_BACK:
             # The pods that have started since may run elsewhere.
@@ -485,6 +499,8 @@ class ProfileReconciler:
                 spec, stage, state, last_good.revision, (target or last_good).revision, found, now
             )
             return await self._judged(body, stage, state, step, now)
+        elif bridge is not None and bridge.comes_first:
+            step = bridge.start(targets, await self._sharing_mismatch(spec, bridge.copies), now)
         else:
             goal, way_back = (target or last_good).revision, last_good.revision
             if state.phase is not ProfilePhase.BAKING:
@@ -502,9 +518,12 @@ class ProfileReconciler:
                 step = next_batch(course, step, spec.rollout.paused)
         if isinstance(targets, Targets):
             step = with_appeared(step, targets)
+        if bridge is not None:
+            step = await bridge.go_on(step, now)
         wanted = last_good if step.phase in ON_THE_WAY_BACK or target is None else target
         await self._apply(stage, step, found, wanted)
-        return await self.downtimes.measured(body, stage, state, step, last_good.revision, observed, now)
+        is_served = bridge is not None and bridge.is_served
+        return await self.downtimes.measured(body, stage, state, step, last_good.revision, observed, is_served, now)
 
     async def _judged(
         self, body: Object, stage: Stage, state: StageStatus, step: StageStep, now: datetime
@@ -668,6 +687,7 @@ class ProfileReconciler:
             before = by_name(status)
             for it in states:
                 await tell_outcomes(self.events, body, before.get(it.name), it, now)
+                await tell_bridge(self.events, body, before.get(it.name), it, now)
                 count(_stage(spec, it.name), before.get(it.name), it)
             for it in entered:
                 bad = it.phase is ProfilePhase.ROLLED_BACK or it.phase in ON_THE_WAY_BACK
@@ -740,10 +760,11 @@ def _stepped(state: StageStatus, step: StageStep, now: datetime) -> StageStatus:
         message = (
             f"{state.message}; {step.message}" if entered and step.phase is ProfilePhase.DEGRADED else state.message
         )
+    begins_anew = batch != state.batch or restarts_clock(state.surge, step.surge)
     return state.model_copy(
         update={
             "phase": step.phase,
-            "phase_started_at": now if entered or batch != state.batch else state.phase_started_at,
+            "phase_started_at": now if entered or begins_anew else state.phase_started_at,
             "batch": batch,
             "batches": with_begun(state.batches, batch or 0, now),
             "unready_since": step.unready_since,
@@ -751,6 +772,7 @@ def _stepped(state: StageStatus, step: StageStep, now: datetime) -> StageStatus:
             "chances": step.chances if step.chances is not None else state.chances,
             "downtime": step.downtime or state.downtime,
             "probe": step.probe or state.probe,
+            "surge": step.surge or state.surge,
             "guarded": tuple(
                 GuardedWorkload(component=name, generation=it) for name, it in (step.guarded or {}).items()
             ),

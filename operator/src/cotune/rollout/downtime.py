@@ -324,6 +324,17 @@ def told(record: StageDowntime, outage: Outage, phase: ProfilePhase, is_last: bo
     return ended_record.model_copy(update={"starts": starts, "error_seconds": error})
 
 
+def corrected(record: StageDowntime, outage: Outage, recorded: Outage, phase: ProfilePhase) -> StageDowntime:
+    """The stage's record with an outage as it was written down first, by a pass that died before it could say so."""
+    more = recorded.seconds - outage.seconds
+    update: dict[str, object] = {"measured_seconds": (record.measured_seconds or 0) + more}
+    if phase is ProfilePhase.BAKING:
+        starts = tuple(MeasuredStart(component=it, seconds=seconds) for it, seconds in recorded.start_seconds.items())
+        error = record.error_seconds + more if record.error_seconds is not None else None
+        update |= {"error_seconds": error, "starts": starts}
+    return record.model_copy(update=update)
+
+
 @dataclass(frozen=True)
 class _Start:
     component: str

@@ -11,7 +11,9 @@ from cotune.api.downtime import StageDowntime
 from cotune.api.gate import GateStatus
 from cotune.api.profile import Chance, ProfilePhase, Stage
 from cotune.api.stage_probe import StageProbeStatus
+from cotune.api.surge import StageSurge
 from cotune.rollout.baking import Standing, standing
+from cotune.rollout.bridge import BridgeAction
 from cotune.rollout.chances import weigh
 from cotune.rollout.convergence import Action, converge, lack_values, unbindable
 from cotune.rollout.state import ObservedWorkload, Revision
@@ -48,6 +50,10 @@ class StageStep:
     """Of a stage of several stacks: the batch that is under way from now on; None: the one that is on record."""
     probe: StageProbeStatus | None = None
     """What its probe has measured; None: as it is on record."""
+    bridging: tuple[BridgeAction, ...] = ()
+    """What to do about the stage's bridge."""
+    surge: StageSurge | None = None
+    """What has become of the bridge; None: as it is on record."""
 
 
 def blocked(stage: Stage, phase: ProfilePhase, phase_since: datetime, obstacle: Obstacle, now: datetime) -> StageStep:

@@ -32,6 +32,8 @@ class Targets:
     """What the namespace's owner lets a stage cost: all of them hold."""
     appeared: tuple[str, ...] = ()
     """Stacks that were not there when the stage began."""
+    may_surge: bool = False
+    """Whether the owner lets copies of all of them run beside them; never of several stacks."""
 
     @property
     def stacks(self) -> tuple[str, ...]:
@@ -82,7 +84,8 @@ def resolve(
             if isinstance(target, Refusal):
                 return target
             found[key_of(stack, component)] = target
-    return Targets(found, _budgets(invited))
+    may_surge = not stacks_in(found) and _may_surge(spec, found, invited)
+    return Targets(found, _budgets(invited), may_surge=may_surge)
 
 
 def _stacks(spec: ProfileSpec, namespace: str, bindings: Sequence[Bound]) -> Sequence[str] | Refusal:
@@ -245,6 +248,19 @@ def ignored_by_git_ops(
         name
         for name, meant in stored.targets.items()
         if any(it.ignored_by_git_ops for grant in invited for it in _meaning(grant, workloads, name, meant))
+    )
+
+
+def _may_surge(spec: ProfileSpec, found: Mapping[str, GrantTarget], inviting: Sequence[GrantSpec]) -> bool:
+    """Whether grants with that permission name each workload, with the values that its copy would have."""
+    theirs = [target for it in inviting if Permission.SURGE in it.allow for target in it.targets]
+    return all(
+        any(
+            (it.component, it.workload_ref, it.container) == (name, meant.workload, meant.container)
+            and all(_allows(it, change) for change in spec.changes if change.component == name)
+            for it in theirs
+        )
+        for name, meant in found.items()
     )
 
 
