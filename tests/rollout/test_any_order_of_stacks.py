@@ -106,7 +106,9 @@ class AnyOrderOfStacks(RuleBasedStateMachine):
     """Stacks whose card is lost: no pod becomes ready, whatever its values."""
 
     @initialize(
-        breaks_in=st.sampled_from([frozenset(), frozenset(), frozenset("a"), frozenset("c"), frozenset("bd"), frozenset("d")]),
+        breaks_in=st.sampled_from(
+            [frozenset(), frozenset(), frozenset("a"), frozenset("c"), frozenset("bd"), frozenset("d")]
+        ),
         has_others=st.booleans(),
     )
     def begin(self, breaks_in: frozenset[str], has_others: bool) -> None:
@@ -412,16 +414,16 @@ def test_a_stage_of_several_stacks_ends_well_in_whatever_order_things_happen() -
     print(f"COTUNE_SEED={SEED}")
     AnyOrderOfStacks.seen.clear()
     run_state_machine_as_test(  # pyright: ignore[reportUnknownMemberType]
-        seed(SEED)(AnyOrderOfStacks), settings=settings(max_examples=150, stateful_step_count=50, deadline=None)
+        seed(SEED)(AnyOrderOfStacks), settings=settings(max_examples=100, stateful_step_count=50, deadline=None)
     )
 
     print("; ".join(f"{what}: {times}" for what, times in sorted(AnyOrderOfStacks.seen.items())))
     seen = AnyOrderOfStacks.seen
     assert seen["calls"] > 5_000
-    assert seen["died in a pass"] > 30
-    assert seen["died with an action untold"] > 20
+    assert seen["died in a pass"] > 20
+    assert seen["died with an action untold"] > 10
     assert not {f"{before} -> {after}" for before, after in ALLOWED} - seen.keys()
-    assert seen["one batch was down, and no other"] > 1_000
+    assert seen["one batch was down, and no other"] > 300
     assert seen["batch 3 begins"]
     assert seen["a batch goes back in its turn"]
     assert seen["degraded, and the others serve"]
