@@ -61,6 +61,7 @@ GOOD = Revision(
 TARGET = GOOD.with_values({(key_of(it, "stt"), "ASR_WHISPER_SIZE"): "tiny" for it in STACKS})
 EARLIER = GOOD.with_values({(key_of(it, "stt"), "ASR_WHISPER_SIZE"): "base" for it in STACKS})
 KEYS = [it.component for it in GOOD.workloads]
+NO_STACK: frozenset[str] = frozenset()
 CRASH = PodFailure("ComponentEnded", "exit code 1")
 ENDED = {ProfilePhase.PROMOTED, ProfilePhase.ROLLED_BACK}
 ALLOWED = {
@@ -98,16 +99,16 @@ class AnyOrderOfStacks(RuleBasedStateMachine):
     """One stage of four stacks in three batches."""
 
     seen: ClassVar[Counter[str]] = Counter()
-    breaks_in: frozenset[str] = frozenset()
+    breaks_in = NO_STACK
     """Stacks in which the profile's values let no pod start."""
     has_others = True
     """Somebody else has a hand in it, or pods fail: else a batch is all that is ever down."""
-    lost: frozenset[str] = frozenset()
+    lost = NO_STACK
     """Stacks whose card is lost: no pod becomes ready, whatever its values."""
 
     @initialize(
         breaks_in=st.sampled_from(
-            [frozenset(), frozenset(), frozenset("a"), frozenset("c"), frozenset("bd"), frozenset("d")]
+            [NO_STACK, NO_STACK, frozenset("a"), frozenset("c"), frozenset("bd"), frozenset("d")]
         ),
         has_others=st.booleans(),
     )
@@ -295,7 +296,7 @@ class AnyOrderOfStacks(RuleBasedStateMachine):
         self.now += timedelta(seconds=seconds)
 
     @precondition(lambda self: self.has_others)
-    @rule(stacks=st.sampled_from([frozenset(), frozenset("a"), frozenset("c"), frozenset("bd")]))
+    @rule(stacks=st.sampled_from([NO_STACK, frozenset("a"), frozenset("c"), frozenset("bd")]))
     def cards_are_lost_or_mended(self, stacks: frozenset[str]) -> None:
         self.is_disturbed = True
         self.lost = stacks
@@ -378,7 +379,7 @@ class AnyOrderOfStacks(RuleBasedStateMachine):
         if self.lost and self.status.phase not in ENDED and self.status.phase is not ProfilePhase.BAKING:
             assert self.status.phase is ProfilePhase.DEGRADED, self.status
             self.seen["degraded, and the others serve"] += 1
-        self.lost, self.is_paused = frozenset(), False
+        self.lost, self.is_paused = NO_STACK, False
         for _ in range(4):
             self._left_alone()
             if self.status.phase in ENDED:
@@ -414,16 +415,16 @@ def test_a_stage_of_several_stacks_ends_well_in_whatever_order_things_happen() -
     print(f"COTUNE_SEED={SEED}")
     AnyOrderOfStacks.seen.clear()
     run_state_machine_as_test(  # pyright: ignore[reportUnknownMemberType]
-        seed(SEED)(AnyOrderOfStacks), settings=settings(max_examples=150, stateful_step_count=50, deadline=None)
+        seed(SEED)(AnyOrderOfStacks), settings=settings(max_examples=100, stateful_step_count=50, deadline=None)
     )
 
     print("; ".join(f"{what}: {times}" for what, times in sorted(AnyOrderOfStacks.seen.items())))
     seen = AnyOrderOfStacks.seen
     assert seen["calls"] > 5_000
-    assert seen["died in a pass"] > 30
-    assert seen["died with an action untold"] > 20
+    assert seen["died in a pass"] > 20
+    assert seen["died with an action untold"] > 10
     assert not {f"{before} -> {after}" for before, after in ALLOWED} - seen.keys()
-    assert seen["one batch was down, and no other"] > 1_000
+    assert seen["one batch was down, and no other"] > 300
     assert seen["batch 3 begins"]
     assert seen["a batch goes back in its turn"]
     assert seen["degraded, and the others serve"]
