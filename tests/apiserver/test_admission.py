@@ -143,9 +143,9 @@ def test_the_operator_creates_and_deletes_no_deployments_but_bridges(cluster: Ap
         "spec": {name: original["spec"][name] for name in ("replicas", "selector", "template")},
     }
     owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "whisper", "uid": original["metadata"]["uid"]}
-    bridge = copy.deepcopy(copied)
+    bridge: dict[str, Any] = copy.deepcopy(copied)
     bridge["metadata"]["ownerReferences"] = [owner]
-    unmarked = copy.deepcopy(bridge)
+    unmarked: dict[str, Any] = copy.deepcopy(bridge)
     del unmarked["metadata"]["labels"]
 
     assert "without the label cotune.dev/bridge" in _create(cluster, OPERATOR, unmarked).text

@@ -313,8 +313,8 @@ def test_whatever_happens_meanwhile_production_comes_back(api_server: ApiServer,
             await pass_of_experiment(objects, namespace)
             await play_workloads(objects, production, broken=False)
             body = await objects.find(EXPERIMENT, namespace, "voice")
-            quiesce = (body or {}).get("status", {}).get("quiesce") or {}
-            reasons.add(quiesce.get("reason", ""))
+            if body is not None:
+                reasons.add(body.get("status", {}).get("quiesce", {}).get("reason", ""))
             return body is None or FINALIZER not in body["metadata"].get("finalizers", [])
 
         await eventually(is_back, "production is back")

@@ -137,7 +137,7 @@ def test_a_grant_names_deployments_containers_and_variables_that_exist(file: str
     assert components <= {it.component for it in grant.targets}
     assert components == {it.component for it in grant.targets} or Permission.COPY_SPEC in grant.allow
     for target in grant.targets:
-        deployment = deployments[target.workload_ref.name]
+        deployment = deployments[target.workload.name]
         assert deployment["spec"]["strategy"] == {"type": "Recreate"}
         containers: list[dict[str, Any]] = deployment["spec"]["template"]["spec"]["containers"]
         container = next(it for it in containers if it["name"] == target.container)
@@ -167,8 +167,8 @@ def test_beside_what_runs_in_staging_there_is_no_room_for_most_of_the_card() -> 
     services = [
         CopiedService(
             it.component,
-            it.workload_ref.name,
-            sanitized(templates[it.workload_ref.name], it.container, {*it.env, *it.copy_env}).template,
+            it.workload.name,
+            sanitized(templates[it.workload.name], it.container, {*it.env, *it.copy_env}).template,
             memory_mib=it.memory_mib,
         )
         for it in targets

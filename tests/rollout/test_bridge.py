@@ -70,7 +70,10 @@ def test_a_source_of_a_variable_gives_way_to_the_value() -> None:
 
 
 def test_it_is_on_one_node_and_on_none_of_the_stack_or_of_other_namespaces() -> None:
-    own = {"podAntiAffinity": {REQUIRED: [{"topologyKey": "zone", "labelSelector": {}}]}, "nodeAffinity": {"x": 1}}
+    own: dict[str, Any] = {
+        "podAntiAffinity": {REQUIRED: [{"topologyKey": "zone", "labelSelector": {}}]},
+        "nodeAffinity": {"x": 1},
+    }
 
     affinity = made(deployment(affinity=own))["spec"]["template"]["spec"]["affinity"]
 
@@ -136,7 +139,7 @@ def test_what_ties_a_pod_to_its_node_is_said(pod: dict[str, Any], said: str) -> 
 
 
 def test_what_many_nodes_may_have_ties_nobody() -> None:
-    volumes = [
+    volumes: list[dict[str, Any]] = [
         {"name": "a", "persistentVolumeClaim": {"claimName": "many"}},
         {"name": "b", "emptyDir": {}},
         {"name": "c", "configMap": {"name": "x"}},

@@ -67,7 +67,12 @@ def may(maximum: int = 7200, budgets: tuple[DowntimeBudget, ...] = (), window: B
 
 
 def status(phase: QuiescePhase = QuiescePhase.QUIESCED, **fields: Any) -> QuiesceStatus:
-    given = {"namespace": "prod", "since": AT_TEN, "until": AT_TEN + timedelta(hours=1), "phase_started_at": AT_TEN}
+    given: dict[str, Any] = {
+        "namespace": "prod",
+        "since": AT_TEN,
+        "until": AT_TEN + timedelta(hours=1),
+        "phase_started_at": AT_TEN,
+    }
     restore_at = AT_TEN + timedelta(hours=1) - DEADLINE
     return QuiesceStatus(phase=phase, workloads=WORKLOADS, restore_at=restore_at, **(given | fields))
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from cotune.api.quiesce import QuiescedWorkload, QuiescePhase, QuiesceStatus
@@ -227,7 +227,7 @@ class AnyOrder(RuleBasedStateMachine):
     def the_trial_has_its_pass(self) -> None:
         if self.is_turn_taken:
             return
-        body = {"metadata": {"deletionTimestamp": ""} if self.is_deleted else {}}
+        body: dict[str, Any] = {"metadata": {"deletionTimestamp": ""} if self.is_deleted else {}}
         body["status"] = {"quiesce": self.status.model_dump(mode="json", by_alias=True)}
         phase = TrialPhase.MEASURING if self.trial else TrialPhase.PENDING
         if keeps_waiting(body, phase, self.now) is not None:

@@ -22,7 +22,7 @@ def test_the_grant_names_the_workload_of_every_component() -> None:
     targets = resolved(GRANT)
 
     assert isinstance(targets, Targets)
-    assert {name: it.workload_ref.name for name, it in targets.by_component.items()} == {
+    assert {name: it.workload.name for name, it in targets.by_component.items()} == {
         "judge": "judge",
         "stt": "whisper",
     }

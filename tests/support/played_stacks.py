@@ -123,7 +123,8 @@ async def until(
         nonlocal found
         await one_pass(objects, namespace, later)
         await play_stacks(objects, namespace, broken_in)
-        found = next(iter((await status_of(objects, namespace)).get("stages", ())), {})
+        stages: list[Object] = (await status_of(objects, namespace)).get("stages", [])
+        found = stages[0] if stages else {}
         return found.get("phase") == phase and batch in {None, found.get("batch")}
 
     await eventually(is_there, f"the stage is {phase} in batch {batch}")
