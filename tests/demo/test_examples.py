@@ -22,6 +22,7 @@ REAL = "real-cpu/experiment.yaml"
 LOADS = "load-shapes.yaml"
 SHARING = "sharing.yaml"
 QUALITY = "quality.yaml"
+ONE_CARD = "one-card.yaml"
 SIMPLER, COPIED = "target/simpler.yaml", "target/copied.yaml"
 STAGES = {
     "simulated/voice-staging.yaml": "voice-stack.yaml",
@@ -43,7 +44,9 @@ def experiment(file: str) -> ExperimentSpec:
 
 def test_no_example_is_forgotten_here() -> None:
     assert (
-        sorted([*STACKS, NOTHING_FITS, REAL, LOADS, SHARING, QUALITY, SIMPLER, COPIED, BATCHES, *STAGES, *BROKEN])
+        sorted(
+            [*STACKS, NOTHING_FITS, REAL, LOADS, SHARING, QUALITY, SIMPLER, COPIED, BATCHES, ONE_CARD, *STAGES, *BROKEN]
+        )
         == FILES
     )
 

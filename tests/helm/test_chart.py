@@ -419,12 +419,12 @@ def test_every_stage_that_the_models_allow_is_asked_about(defaults: Rendered) ->
     for schema, kind in ((experiment, "experiments"), (profile, "profiles")):
         most = schema["properties"]["rollout"]["properties"]["stages"]["maxItems"]
         for policy, words in (
-            (f"cotune-{kind}", "check('patch')"),
+            (f"cotune-{kind}", ".namespace + ', which this stage would do'"),
             (f"cotune-{kind}-approvals", "'approve'"),
             (f"cotune-{kind}-surges", "check('create')"),
         ):
             validations = defaults.one("ValidatingAdmissionPolicy", policy)["spec"]["validations"]
-            assert len([it for it in validations if words in it["expression"]]) == most
+            assert len([it for it in validations if words in it["expression"] + it["messageExpression"]]) == most
 
 
 @pytest.mark.parametrize(

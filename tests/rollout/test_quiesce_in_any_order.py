@@ -370,6 +370,7 @@ class AnyOrder(RuleBasedStateMachine):
         assert not self.has_record
         assert not self.holds_experiment
         self.seen[f"ends {self.status.phase}"] += 1
+        self.kubelets_get_on()  # What befell pods that cotune never touched is mended by their kubelets alone.
         for wanted in GOOD.workloads:
             workload = self.world.workloads[wanted.component]
             if wanted.component not in touched:
