@@ -18,7 +18,7 @@ from support.played_cluster import DiedError, PlayedObjects
 
 _HANDLERS, _OBJECTS = "/cotune/handlers/", "/cotune/cluster/objects.py"
 _OPERATOR = (_HANDLERS, "/cotune/cluster/")
-_NO_STEP = {"statuses"}
+_NO_STEP = {"statuses", "finalizers"}
 """Modules whose functions write for others: a point is named after the caller."""
 
 

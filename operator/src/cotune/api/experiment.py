@@ -25,7 +25,7 @@ from cotune.api.profile import Stage
 from cotune.api.quantities import DECIMAL_PATTERN, DecimalString, Value, ValueSet
 from cotune.api.quiesce import Quiesce, QuiesceStatus
 from cotune.api.sharing import Sharing
-from cotune.api.workload import MOST_REQUESTS, Protocol, Stream, config_maps
+from cotune.api.workload import MOST_REQUESTS, REQUESTS_FIT, Protocol, Stream, config_maps
 
 
 class Gpu(ApiModel):
@@ -314,13 +314,7 @@ class Workload(ApiModel):
     """The load on all services at once: warm-up, window and cool-down without a gap, only the window is measured."""
 
     model_config = with_rules(
-        Rule(
-            "self.streams.all(s, !has(s.arrivals.ratePerSecond) || double(s.arrivals.ratePerSecond) * "
-            "double(self.warmupSeconds + self.durationSeconds + self.cooldownSeconds)"
-            f" <= {MOST_REQUESTS}.0)",
-            f"a stream has more than {MOST_REQUESTS} requests in warm-up, window and cool-down",
-            ".streams",
-        ),
+        REQUESTS_FIT,
         Rule(
             "!has(self.interference) || self.streams.all(s, !has(s.arrivals.ratePerSecond) || "
             "double(s.arrivals.ratePerSecond) * "

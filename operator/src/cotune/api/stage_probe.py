@@ -8,7 +8,7 @@ from pydantic import Field
 from cotune.api.base import ApiModel, ObjectName, Rule, map_list, with_rules
 from cotune.api.gate import FEWEST_RUNS
 from cotune.api.trial import Measurement
-from cotune.api.workload import MOST_REQUESTS, STREAM_RULES, Protocol, Stream, config_maps
+from cotune.api.workload import REQUESTS_FIT, STREAM_RULES, Protocol, Stream, config_maps
 
 MOST_RUNS = 20
 MOST_SPOILED = 3
@@ -66,13 +66,7 @@ class StageProbe(ApiModel):
             "a stream's warm-up is longer than the probe's",
             ".streams",
         ),
-        Rule(
-            "self.streams.all(s, !has(s.arrivals.ratePerSecond) || double(s.arrivals.ratePerSecond) * "
-            "double(self.warmupSeconds + self.durationSeconds + self.cooldownSeconds)"
-            f" <= {MOST_REQUESTS}.0)",
-            f"a stream has more than {MOST_REQUESTS} requests in warm-up, window and cool-down",
-            ".streams",
-        ),
+        REQUESTS_FIT,
     )
 
     warmup_seconds: Annotated[int, Field(ge=0, le=86_400)] = 20

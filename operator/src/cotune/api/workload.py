@@ -43,6 +43,14 @@ MOST_REQUESTS_A_SECOND = 1_000
 MOST_REQUESTS = 1_000_000
 """Of one stream in warm-up, window and cool-down: the probe keeps something of each of them in memory."""
 
+REQUESTS_FIT = Rule(
+    "self.streams.all(s, !has(s.arrivals.ratePerSecond) || double(s.arrivals.ratePerSecond) * "
+    "double(self.warmupSeconds + self.durationSeconds + self.cooldownSeconds)"
+    f" <= {MOST_REQUESTS}.0)",
+    f"a stream has more than {MOST_REQUESTS} requests in warm-up, window and cool-down",
+    ".streams",
+)
+
 
 class FileRef(ApiModel):
     """A file in a ConfigMap of the namespace of the experiment, or of the profile."""

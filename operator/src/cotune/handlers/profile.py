@@ -30,6 +30,7 @@ from cotune.cluster.workloads import Workload, Workloads
 from cotune.handlers.asked_revisions import AskedRevisions
 from cotune.handlers.bridges import StageBridges, tell_bridge
 from cotune.handlers.downtimes import StageDowntimes, as_status, count
+from cotune.handlers.finalizers import with_finalizer
 from cotune.handlers.from_git import (
     awaiting,
     begun_from_git,
@@ -607,13 +608,7 @@ class ProfileReconciler:
 
     async def _set_finalizer(self, body: Object, wanted: bool) -> Object:
         """The profile stays as long as its rollout is in progress: a deletion in the middle takes it back first."""
-        metadata = body["metadata"]
-        present = [str(it) for it in metadata.get("finalizers", ())]
-        if (FINALIZER in present) == wanted:
-            return body
-        finalizers = [*present, FINALIZER] if wanted else [it for it in present if it != FINALIZER]
-        patch: Object = {"metadata": {"finalizers": finalizers, "resourceVersion": metadata["resourceVersion"]}}
-        return await self.objects.merge(PROFILE, metadata["namespace"], metadata["name"], patch)
+        return await with_finalizer(self.objects, PROFILE, body, FINALIZER, wanted)
 
     async def _wait(
         self,

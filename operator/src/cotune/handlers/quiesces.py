@@ -22,6 +22,7 @@ from cotune.cluster.quiesces import NAME, QuiesceRecords
 from cotune.cluster.workloads import Workload, Workloads
 from cotune.experiments.observed import ObservedTrial
 from cotune.handlers.downtimes import DOWNTIME
+from cotune.handlers.finalizers import with_finalizer
 from cotune.handlers.from_git import keepers_of
 from cotune.handlers.profile import namespaces_in_work
 from cotune.handlers.quiesce_holders import FINALIZER, is_left_behind
@@ -476,13 +477,7 @@ class Quiesces:
 
     async def _set_finalizer(self, body: Object, wanted: bool) -> Object:
         """The experiment stays as long as production is not what it was."""
-        metadata = body["metadata"]
-        present = [str(it) for it in metadata.get("finalizers", ())]
-        if (FINALIZER in present) == wanted:
-            return body
-        finalizers = [*present, FINALIZER] if wanted else [it for it in present if it != FINALIZER]
-        patch: Object = {"metadata": {"finalizers": finalizers, "resourceVersion": metadata["resourceVersion"]}}
-        return await self.objects.merge(EXPERIMENT, metadata["namespace"], metadata["name"], patch)
+        return await with_finalizer(self.objects, EXPERIMENT, body, FINALIZER, wanted)
 
     async def _grants(self, namespace: str) -> list[GrantSpec]:
         return [GrantSpec.model_validate(it["spec"]) for it in await self.objects.list(GRANT, namespace)]
