@@ -300,7 +300,8 @@ def test_the_author_of_a_profile_with_a_probe_must_be_allowed_to_create_pods_whe
     refused = _create(cluster, "without-pods", probed)
 
     assert _create(cluster, "without-pods", without).accepted
-    assert f"metadata.namespace: without-pods may not create pods in namespace {LAB}" in refused.text, refused.text
+    words = f"spec.rollout.stages: without-pods may not create pods in namespace {LAB}, which the probe of stage "
+    assert words in refused.text, refused.text
     assert _create(cluster, "everywhere", probed).accepted
 
 

@@ -16,6 +16,7 @@ from support.command_line import cotune
 from support.played_cluster import Call, PlayedObjects, eventually, play_crashing, within
 from support.played_stacks import (
     PART,
+    PART,
     STACK,
     create_profile_in_batches,
     create_selecting_grant,
@@ -248,11 +249,12 @@ def test_a_stack_that_appears_in_the_middle_is_left_alone_and_said(api_server: A
     within(api_server, scenario)
 
 
-def test_a_stack_that_is_selected_no_more_takes_the_stage_back(api_server: ApiServer) -> None:
+@pytest.mark.parametrize("label", [STACK, PART])
+def test_a_stack_that_is_selected_no_more_takes_the_stage_back(api_server: ApiServer, label: str) -> None:
     async def scenario(objects: PlayedObjects, namespace: str) -> None:
         await create_stacks(objects, namespace, "ab", ["1", "100%"], bakeSeconds=3600)
         await until(objects, namespace, "Baking", 1)
-        await objects.merge(DEPLOYMENT, namespace, "stt-b", {"metadata": {"labels": {STACK: "other"}}})
+        await objects.merge(DEPLOYMENT, namespace, "stt-b", {"metadata": {"labels": {label: "other"}}})
         state = await until(objects, namespace, "RolledBack")
 
         assert f"no grant in namespace {namespace} selects Deployment stt-b for b/stt any more" in state["message"]

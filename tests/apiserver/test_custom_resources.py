@@ -261,6 +261,14 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     (EXPERIMENT, {"quiesce": QUIESCE}),
     (EXPERIMENT, {"quiesce": QUIESCE | {"startOrder": ["judge", "stt"], "trialSeconds": 6600}}),
     (GRANT, {"allow": ["CopySpec", "Rollout", "Surge"]}),
+    (
+        GRANT,
+        {
+            "allow": ["CopySpec", "Rollout", "Quiesce", "Probe", "Surge"],
+            "quiesce": {"maximumSeconds": 7200},
+            "probe": {"maxRatePerSecond": "4"},
+        },
+    ),
     *((PROFILE, {"rollout.stages.0.surge": it}) for it in ("Never", "IfRoom", "Require")),
     (PROFILE, {"rollout.strategy": "Git", "rollout.stages.0.surge": "Never"}),
     (GRANT, {"targets.0.ignoredByGitOps": True}),

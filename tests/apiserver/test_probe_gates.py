@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ from cotune.cluster.kinds import CONFIG_MAP, DEPLOYMENT, GRANT, POD, PROFILE
 from cotune.cluster.objects import ApiError, ConflictError, ForbiddenError, Object
 from cotune.trials.stage_probe_pod import START_SECONDS
 from support.api_server import ApiServer
-from support.played_cluster import Call, PlayedObjects, within
+from support.played_cluster import Call, PlayedObjects, eventually, new_namespace, play_crashing, within
 from support.played_probes import (
     AGAINST,
     BAD,
@@ -25,7 +26,7 @@ from support.played_probes import (
     gate,
     probe_pods,
 )
-from support.played_stage import SIZE, profile_reconciler, stage_of, templates
+from support.played_stage import SIZE, create_stage, play_workloads, profile_reconciler, stage_of, templates
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.timeout(180)]
 
@@ -312,6 +313,46 @@ def test_a_stage_that_is_taken_back_leaves_no_pod_of_its_probe(api_server: ApiSe
         assert await templates(objects, namespace) == before
         if body is not None and end is not _delete:
             assert stages(body)[0]["phase"] == "RolledBack"
+
+    within(api_server, scenario)
+
+
+def test_a_baseline_is_not_measured_on_while_an_earlier_stage_goes_back(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await create_probed_stage(objects, namespace, [gate(againstBaseline=AGAINST)])
+        first = await new_namespace(objects)
+        await create_stage(objects, first, grant=False)
+        [grant] = await objects.list(GRANT, namespace)
+        invited: Object = {key: grant[key] for key in ("apiVersion", "kind", "spec")}
+        await objects.create(GRANT, first, invited | {"metadata": {"name": "from-the-lab", "namespace": first}})
+        [only] = (await objects.get(PROFILE, namespace, "p"))["spec"]["rollout"]["stages"]
+        before = {"name": "first", "namespace": first, "guardSeconds": 600}
+        await objects.merge(PROFILE, namespace, "p", {"spec": {"rollout": {"stages": [before, only]}}})
+        kubelet = PlayedKubelet(objects, namespace, is_slow=True)
+
+        async def one_pass() -> Object:
+            body = await objects.get(PROFILE, namespace, "p")
+            with suppress(ConflictError):
+                await profile_reconciler(objects).reconcile(body, datetime.now(UTC))
+            await kubelet.play()
+            await play_workloads(objects, first, broken=False)
+            return await objects.get(PROFILE, namespace, "p")
+
+        async def is_loaded() -> bool:
+            await one_pass()
+            return await probe_pods(objects, namespace) != []
+
+        await eventually(is_loaded, "the next stage measures its baseline")
+        for pod in await objects.list(POD, first, {"app": "whisper"}):
+            await play_crashing(objects, pod)
+
+        async def is_back() -> bool:
+            return stages(await one_pass())[0]["phase"] == "RolledBack"
+
+        await eventually(is_back, "the earlier one is back")
+
+        assert await probe_pods(objects, namespace) == []
+        assert stages(await objects.get(PROFILE, namespace, "p"))[1]["probe"].get("pod") is None
 
     within(api_server, scenario)
 

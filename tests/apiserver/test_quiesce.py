@@ -160,9 +160,8 @@ def test_production_is_down_with_a_record_that_says_by_when_and_how_it_comes_bac
         body = await objects.get(EXPERIMENT, namespace, "voice")
         assert FINALIZER in body["metadata"]["finalizers"]
         commands = record["metadata"]["annotations"][ANNOTATION_RESTORE].splitlines()
-        assert len(commands) == 2
-        for it in commands:
-            scale = it.split(" && ")[0]
+        assert [it.split()[1] for it in commands] == ["scale", "rollout", "scale", "rollout"]
+        for scale in commands[::2]:
             answer = api_server.run(*scale.split()[1:])
             assert answer.accepted, answer.text
         assert await replicas(objects, production) == {"judge": 1, "whisper": 1}

@@ -405,13 +405,25 @@ def test_a_bridge_keeps_off_the_nodes_of_every_stack_that_a_grant_names(api_serv
         targets = [*grant["spec"]["targets"], target | {"container": "x"}]
         await objects.merge(GRANT, namespace, "from-the-lab", {"spec": {"targets": targets}})
         await objects.create(DEPLOYMENT, namespace, deployment(namespace, "x", "x", []))
+        selected = deployment(namespace, "y-a", "y", [])
+        selected["metadata"]["labels"] = {"part": "y", "stack": "a"}
+        await objects.create(DEPLOYMENT, namespace, selected)
+        selector = {"apiVersion": "apps/v1", "kind": "Deployment", "matchLabels": {"part": "y"}}
+        selecting: Object = {
+            "from": [{"namespace": "somebody-else"}],
+            "allow": ["Rollout"],
+            "stackLabel": "stack",
+            "targets": [{"component": "y", "workloadSelector": selector, "container": "y"}],
+        }
+        made = {"apiVersion": GRANT.api_version, "kind": GRANT.name, "spec": selecting}
+        await objects.create(GRANT, namespace, made | {"metadata": {"name": "of-stacks", "namespace": namespace}})
         await until_bridge(objects, namespace, "Starting", bridge="nothing")
         await one_pass(objects, namespace)
 
         affinity = (await copies(objects, namespace))["judge"]["spec"]["template"]["spec"]["affinity"]
         terms = affinity["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
         own, (elsewhere,) = [it for it in terms if "namespaces" not in it], [it for it in terms if "namespaces" in it]
-        assert {it["labelSelector"]["matchLabels"]["app"] for it in own} == {"judge", "whisper", "x"}
+        assert {it["labelSelector"]["matchLabels"]["app"] for it in own} == {"judge", "whisper", "x", "y-a"}
         assert elsewhere["labelSelector"] == {}
         assert other in elsewhere["namespaces"]
         assert namespace not in elsewhere["namespaces"]

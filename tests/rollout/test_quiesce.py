@@ -25,6 +25,7 @@ from cotune.rollout.quiesce import (
     no_longer,
     plan,
     refused,
+    reserved,
 )
 from cotune.rollout.state import ObservedWorkload
 from cotune.rollout.targets import Refusal
@@ -196,6 +197,29 @@ def test_a_trial_is_given_what_trials_have_taken(
     assert expected_trial(stated, timedelta(seconds=900), measured, interrupted) == seconds
 
 
+def test_what_was_measured_while_no_operator_was_there_stalls_no_experiment_for_ever() -> None:
+    at_most = timedelta(seconds=900)
+
+    assert expected_trial(420, at_most, [20_000.0], None) == 900
+    assert expected_trial(None, at_most, [60.0], 21_000) == 900
+    assert expected_trial(1_000, at_most, [], 21_000) == 1_000
+
+
+def test_a_way_back_that_took_hours_keeps_no_more_than_twice_the_stated_time() -> None:
+    stated = quiesce()
+
+    assert reserved(stated, None) == 300
+    assert [reserved(stated, status(restoration_seconds=it)) for it in (None, 200, 450, 25_200)] == [300, 300, 450, 600]
+
+
+def test_a_workload_that_its_owner_makes_anew_is_not_stopped_again() -> None:
+    stopped, anew = status(), replace(READY, uid="made-anew")
+
+    step = decide(stopped, {"judge": STOPPED, "stt": anew}, 0, None, DEADLINE, AT_TEN + timedelta(seconds=60))
+
+    assert (step.phase, step.reason) == (QuiescePhase.RESTORING, "ScaledByOthers")
+
+
 def test_a_stack_stops_in_the_reverse_order_of_its_start_each_gone_before_the_next() -> None:
     stopping = status(QuiescePhase.STOPPING)
 
@@ -312,6 +336,7 @@ def test_what_has_been_touched_and_given_back_is_told() -> None:
     assert is_untouched(WORKLOADS, {"judge": READY, "stt": READY})
     assert not is_untouched(WORKLOADS, {"judge": READY, "stt": STOPPED})
     assert not is_untouched(WORKLOADS, {"judge": READY})
+    assert not is_untouched(WORKLOADS, {"judge": READY, "stt": replace(READY, uid="made-anew")})
     assert is_asked_for(status(), {"judge": STARTING, "stt": BACK})
     assert not is_asked_for(status(), {"judge": STOPPED, "stt": BACK})
     assert is_asked_for(status(), {"judge": STARTING})

@@ -171,6 +171,18 @@ def test_a_stage_that_requires_room_waits_and_has_its_whole_deadline_from_when_t
     assert begin({"judge": workload(is_ready=False)}, seconds(4061), REQUIRING, again.surge).phase is FORWARD
 
 
+@pytest.mark.parametrize("edited", [STAGE, STAGE.model_copy(update={"surge": Surge.NEVER})])
+def test_a_stage_that_required_room_does_not_go_on_without_when_it_is_edited(edited: Stage) -> None:
+    required = STARTING.model_copy(update={"is_required": True})
+
+    step = begin({}, stage=edited, surge=required, why_not=NoBridge("NoRoom", "no node has room"))
+
+    assert (step.phase, step.actions) == (BACK, ())
+    assert "retry it without" in step.message
+    assert step.surge is not None
+    assert step.surge.phase is SurgePhase.REMOVING
+
+
 def test_what_has_come_to_light_against_it_ends_it() -> None:
     step = begin(ready("judge"), why_not=NoBridge("SharingMismatch", "MPS there"))
 

@@ -172,7 +172,9 @@ class GrantSpec(ApiModel):
         tuple[GrantSource, ...],
         Field(alias="from", min_length=1, max_length=32, json_schema_extra=map_list("namespace")),
     ]
-    allow: Annotated[tuple[Permission, ...], Field(min_length=1, max_length=3, json_schema_extra=dict(SET_LIST))]
+    allow: Annotated[
+        tuple[Permission, ...], Field(min_length=1, max_length=len(Permission), json_schema_extra=dict(SET_LIST))
+    ]
     targets: Annotated[
         tuple[GrantTarget, ...], Field(min_length=1, max_length=32, json_schema_extra=map_list("component"))
     ]

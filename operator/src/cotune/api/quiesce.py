@@ -87,6 +87,8 @@ class QuiescedWorkload(ApiModel):
     """What it is taken back to."""
     generation: Annotated[int, Field(ge=0)]
     """Of its Deployment. One that runs with another generation was changed by somebody else."""
+    uid: Annotated[str, Field(max_length=64)] = ""
+    """Of its Deployment. With another one, somebody has made it anew."""
 
 
 class QuiesceStatus(ApiModel):

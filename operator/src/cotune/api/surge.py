@@ -44,5 +44,7 @@ class StageSurge(ApiModel):
     reason: Annotated[str, Field(max_length=64)] = ""
     """Why it could not be had, or has failed; empty: neither."""
     message: Annotated[str, Field(max_length=2048)] = ""
+    is_required: bool = False
+    """It was to wait for room, and so no downtime budget was asked: without a bridge the stage must not go on."""
     served_until: datetime | None = None
     """When all of it was last seen ready, to within ten seconds."""

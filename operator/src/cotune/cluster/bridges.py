@@ -62,6 +62,12 @@ class Bridges:
         metadata = workload.deployment["metadata"]
         await self._objects.delete(DEPLOYMENT, self._namespace, metadata["name"], uid=metadata["uid"])
 
+    async def remove_all(self) -> None:
+        """Delete whatever there is of it, by its label."""
+        for it in await self._objects.list(DEPLOYMENT, self._namespace, {LABEL_BRIDGE: self._bridge}):
+            metadata = it["metadata"]
+            await self._objects.delete(DEPLOYMENT, self._namespace, metadata["name"], uid=metadata["uid"])
+
     async def access_modes(self, workloads: Collection[Workload]) -> dict[str, Collection[str] | None]:
         """The access modes of the claims that workloads mount, by name; None: they cannot be read."""
         return {
@@ -79,12 +85,19 @@ class Bridges:
     async def _stacks(self, original: Workload) -> list[Mapping[str, str]]:
         """How the Deployments that grants of this namespace name select their pods: those of other stacks, too."""
         grants = await self._objects.list(GRANT, self._namespace)
-        names = {str(it["workloadRef"]["name"]) for grant in grants for it in grant["spec"]["targets"]}
+        targets = [GrantTarget.model_validate(it) for grant in grants for it in grant["spec"]["targets"]]
+        names = {it.workload_ref.name for it in targets if it.workload_ref is not None}
+        deployments = [await self._objects.find(DEPLOYMENT, self._namespace, it) for it in sorted(names)]
+        for selector in [it.workload_selector for it in targets if it.workload_selector is not None]:
+            deployments += await self._objects.list(DEPLOYMENT, self._namespace, selector.match_labels)
         found: list[Mapping[str, str]] = [original.deployment["spec"]["selector"]["matchLabels"]]
-        for name in sorted(names - {original.name}):
-            if (deployment := await self._objects.find(DEPLOYMENT, self._namespace, name)) is not None:
-                found.append(deployment["spec"]["selector"].get("matchLabels") or {})
-        return [it for it in found if it]
+        for it in deployments:
+            if it is None or LABEL_BRIDGE in it["metadata"].get("labels", {}):
+                continue
+            labels: Mapping[str, str] = it["spec"]["selector"].get("matchLabels") or {}
+            if labels and labels not in found:
+                found.append(labels)
+        return found
 
     async def _neighbours(self) -> set[str]:
         """The other namespaces that are known to have stacks, or trials, on cards.

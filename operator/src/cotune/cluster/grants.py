@@ -1,8 +1,9 @@
 """The grants of a namespace, and the Deployments that their selectors match."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from cotune.api.grant import GrantSpec
+from cotune.api.grant import GrantSpec, GrantTarget
 from cotune.cluster.kinds import DEPLOYMENT, GRANT
 from cotune.cluster.objects import Objects
 from cotune.rollout.stacks import LabelledWorkload
@@ -37,3 +38,14 @@ async def invitations(objects: Objects, namespace: str, source: str) -> Invitati
             name = str(it["metadata"]["name"])
             found[name] = LabelledWorkload(name, it["metadata"].get("labels") or {})
     return Invitations(grants, tuple(found[it] for it in sorted(found)))
+
+
+async def and_begun(
+    objects: Objects, namespace: str, selected: Sequence[LabelledWorkload], begun: Mapping[str, GrantTarget]
+) -> tuple[LabelledWorkload, ...]:
+    """What is selected, and what a stage has begun with and nobody selects any more: only what is gone is missing."""
+    known = {it.name: it for it in selected}
+    for name in {it.workload.name for it in begun.values()} - known.keys():
+        if (deployment := await objects.find(DEPLOYMENT, namespace, name)) is not None:
+            known[name] = LabelledWorkload(name, deployment["metadata"].get("labels") or {})
+    return tuple(known[it] for it in sorted(known))

@@ -90,7 +90,7 @@ class QuiesceRecords:
 def restoring(namespace: str, status: QuiesceStatus) -> str:
     """Shell commands that bring production back in order, each workload ready before the next."""
     return "\n".join(
-        f"kubectl scale deployment/{it.deployment} -n {namespace} --replicas={it.replicas} && "
+        f"kubectl scale deployment/{it.deployment} -n {namespace} --replicas={it.replicas}\n"
         f"kubectl rollout status deployment/{it.deployment} -n {namespace}"
         for it in status.workloads
     )

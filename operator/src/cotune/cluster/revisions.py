@@ -11,7 +11,7 @@ from typing import Any
 
 from cotune.api.grant import GrantTarget, WorkloadRef
 from cotune.cluster.kinds import CONTROLLER_REVISION
-from cotune.cluster.objects import AlreadyExistsError, ForbiddenError, NotFoundError, Object, Objects
+from cotune.cluster.objects import AlreadyExistsError, ApiError, ForbiddenError, NotFoundError, Object, Objects
 from cotune.rollout.stacks import component_of, key_of, stack_of
 from cotune.rollout.state import Revision, StoredRevision, WorkloadRevision
 
@@ -101,6 +101,9 @@ class Revisions:
             targets: component to workload.
             markers: as the templates carry them; None: they will carry this revision's name.
             profile: namespace and name of the profile because of which it is stored.
+
+        Raises:
+            ApiError: somebody else has one of this name.
         """
         data = _data(revision, targets, markers)
         name = _name(data)
@@ -111,7 +114,9 @@ class Revisions:
             try:
                 known = await self._objects.create(CONTROLLER_REVISION, self._namespace, body)
             except AlreadyExistsError:
-                return await self.get(name)
+                known = await self._objects.get(CONTROLLER_REVISION, self._namespace, name)
+        if not is_genuine(known):
+            raise ApiError(422, "NameTaken", f"ControllerRevision {name} is there, and is not named after its content")
         return stored_revision(known)
 
     async def prune(self, targets: Mapping[str, GrantTarget], in_use: Collection[str]) -> None:

@@ -115,7 +115,8 @@ class Workloads:
             if deployment is None:
                 continue
             pods = await self._objects.list(POD, self._namespace, deployment["spec"]["selector"]["matchLabels"])
-            names = (str(it["spec"].get("nodeName", "")) for it in pods)
+            present = (it for it in pods if not _has_ended(it))
+            names = (str(it["spec"].get("nodeName", "")) for it in present)
             found.setdefault(stack_of(key), set()).update(it for it in names if it)
         return found
 
@@ -198,12 +199,11 @@ class Workloads:
         marker = template["metadata"].get("annotations", {}).get(ANNOTATION_REVISION)
         selector = deployment["spec"]["selector"]["matchLabels"]
         found = await self._objects.list(POD, self._namespace, selector)
-        # An evicted pod stays for ever, and holds nothing any more; a bridge's pods have one label more.
+        # A bridge's pods have one label more.
         pods = [
             it
             for it in found
-            if it.get("status", {}).get("phase") not in {"Succeeded", "Failed"}
-            and it["metadata"].get("labels", {}).get(LABEL_BRIDGE) == selector.get(LABEL_BRIDGE)
+            if not _has_ended(it) and it["metadata"].get("labels", {}).get(LABEL_BRIDGE) == selector.get(LABEL_BRIDGE)
         ]
         replicas = int(deployment["spec"].get("replicas", 1))
         unbindable = _unbindable(target, deployment, variables)
@@ -217,6 +217,7 @@ class Workloads:
             leaving=len(pods) - len(present),
             unready="; ".join(f"pod {it['metadata']['name']}: {doing}" for it in present if (doing := unready(it))),
             generation=int(deployment["metadata"]["generation"]),
+            uid=str(deployment["metadata"]["uid"]),
             unbindable=unbindable,
             made_at=min((_moment(it["metadata"]["creationTimestamp"]) for it in present), default=None),
             ready_at=_ready_at(present),
@@ -317,6 +318,11 @@ def _not_created(deployment: Object) -> PodFailure | None:
         if (it["type"], it["status"], it.get("reason")) == ("ReplicaFailure", "True", "FailedCreate"):
             return PodFailure("FailedCreate", str(it.get("message", "")), Mend.ROOM)
     return None
+
+
+def _has_ended(pod: Object) -> bool:
+    """As an evicted pod has, which stays for ever, and holds nothing any more."""
+    return pod.get("status", {}).get("phase") in {"Succeeded", "Failed"}
 
 
 def _ended(pod: Object) -> dict[str, Object]:

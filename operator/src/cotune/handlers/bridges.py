@@ -10,7 +10,6 @@ from cotune.api.surge import StageSurge, Surge, SurgePhase
 from cotune.cluster.bridges import Bridges
 from cotune.cluster.events import Events
 from cotune.cluster.objects import REFUSALS, ApiError, ForbiddenError, Object, Objects
-from cotune.cluster.revisions import Revisions
 from cotune.cluster.workloads import Workload
 from cotune.rollout.bridge import CreateBridge, RemoveBridge, bridge_id, not_surgeable
 from cotune.rollout.convergence import lack_values
@@ -134,7 +133,7 @@ class StageBridges:
             return None
         why = await self._why_not(body, stage, targets, found, after, marker)
         if why is None:
-            return StageSurge(phase=SurgePhase.STARTING, since=now)
+            return StageSurge(phase=SurgePhase.STARTING, since=now, is_required=mode is Surge.REQUIRE)
         if mode is Surge.REQUIRE:
             return Waiting(why.reason, f"stage {stage.name}: {why.message}", is_stalled=True)
         return StageSurge(phase=SurgePhase.NO_ROOM, since=now, reason=why.reason, message=why.message[:2048])
@@ -160,14 +159,9 @@ class StageBridges:
 
         Without the right to, it stays: a deletion must not hang for ever because an owner has taken a right away.
         """
-        if state.surge is None or state.surge.phase not in IN_WORK or state.last_good_revision is None:
-            return
-        bridges = self._bridges(body, stage)
-        with suppress(ForbiddenError):
-            last_good = await Revisions(self.objects, stage.namespace).find(state.last_good_revision)
-            copies = await bridges.observe(last_good.targets) if last_good is not None else {}
-            for it in copies.values():
-                await bridges.remove(it)
+        if state.surge is not None and state.surge.phase in IN_WORK:
+            with suppress(ForbiddenError):
+                await self._bridges(body, stage).remove_all()
 
     async def _why_not(
         self,

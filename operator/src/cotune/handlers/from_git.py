@@ -133,6 +133,7 @@ async def recorded(
         phase_started_at=now,
         revision=target.name,
         last_good_revision=last_good.name,
+        probe=state.probe if state is not None else None,
     )
 
 

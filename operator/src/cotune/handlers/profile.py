@@ -21,7 +21,7 @@ from cotune.api.profile import (
 )
 from cotune.cluster.batches import planned
 from cotune.cluster.events import Events
-from cotune.cluster.grants import invitations
+from cotune.cluster.grants import and_begun, invitations
 from cotune.cluster.kinds import PROFILE
 from cotune.cluster.nodes import nodes
 from cotune.cluster.objects import REFUSALS, ApiError, ForbiddenError, Object, Objects
@@ -167,6 +167,10 @@ class ProfileReconciler:
         given_up = IN_PROGRESS if spec.rollout.strategy is Strategy.GIT else {ProfilePhase.DEGRADED}
         over = given_up if is_deleted else set[ProfilePhase]()
         in_progress = [(it, state) for it, state in begun(spec, status) if state.phase in IN_PROGRESS - over]
+        if in_progress or stage is None:
+            tidy = await self.probes.withdrawn(body, status)
+            if await write_status(self.objects, PROFILE, body, status, tidy):
+                return timedelta()
         if in_progress:
             return await self._go_on(body, spec, status, in_progress, now)
         if stage is None or is_deleted:
@@ -294,7 +298,8 @@ class ProfileReconciler:
         source, namespace = body["metadata"]["namespace"], stage.namespace
         found = await invitations(self.objects, namespace, source)
         if begun is not None and stacks_in(begun.targets):
-            return still_granted(spec, source, namespace, found.grants, found.workloads, begun.targets)
+            workloads = await and_begun(self.objects, namespace, found.workloads, begun.targets)
+            return still_granted(spec, source, namespace, found.grants, workloads, begun.targets)
         return resolve(spec, source, namespace, found.grants, found.workloads)
 
     def _hindrance(self, spec: ProfileSpec, stage: Stage, now: datetime) -> Waiting | None:

@@ -47,6 +47,7 @@ from cotune.rollout.quiesce import (
     no_longer,
     plan,
     refused,
+    reserved,
 )
 from cotune.rollout.state import ObservedWorkload
 from cotune.rollout.targets import Refusal
@@ -176,7 +177,9 @@ class Quiesces:
         try:
             async with self._in_turn(_PATIENCE_TO_BEGIN_SECONDS) as is_mine:
                 if not is_mine:
-                    return Gate(body, False, old)  # Nothing hurries, and others' production must not wait for it.
+                    # Nothing hurries, and others' production must not wait for it.
+                    message = "trials or rollouts that must not be cut in two are at work: it is tried again"
+                    return Gate(body, False, old, Waiting("WaitingForTurn", message))
                 return await self._begin(body, quiesce, old, seconds, now)
         except ApiError as error:
             if error.status not in REFUSALS:
@@ -191,8 +194,8 @@ class Quiesces:
         """
         if status.quiesce is None or status.quiesce.phase not in {QuiescePhase.STOPPING, QuiescePhase.QUIESCED}:
             return await self._go_on(body, status, now)
-        async with self._in_turn(_PATIENCE_SECONDS):
-            return await self._go_on(body, status, now)
+        async with self._in_turn(_PATIENCE_SECONDS) as is_mine:
+            return await self._go_on(body, status, now, is_mine)
 
     @asynccontextmanager
     async def _in_turn(self, patience_seconds: float) -> AsyncGenerator[bool]:
@@ -215,8 +218,7 @@ class Quiesces:
         may = allowed(quiesce, body["metadata"]["namespace"], await self._grants(namespace))
         if isinstance(may, Refusal):
             return replace(waits, waiting=Waiting(may.reason, may.message, is_stalled=True))
-        longest_way_back = max(quiesce.restoration_seconds, (old.restoration_seconds or 0) if old is not None else 0)
-        needs = Needs(0, trial_seconds, longest_way_back)
+        needs = Needs(0, trial_seconds, reserved(quiesce, old))
         last = old.since if old is not None else None
         if isinstance(planned := plan(may, needs, (), last, now), Waiting):
             return replace(waits, waiting=planned)
@@ -277,14 +279,16 @@ class Quiesces:
             return Waiting("ManagedByGitOps", message, is_stalled=True)
         return unfit(list(may.targets), namespace, names, observed, autoscalers)
 
-    async def _go_on(self, body: Object, status: ExperimentStatus, now: datetime) -> timedelta | None:
+    async def _go_on(
+        self, body: Object, status: ExperimentStatus, now: datetime, is_mine: bool = True
+    ) -> timedelta | None:
         old = status.quiesce
         if old is None or old.phase not in IN_PROGRESS:
             await self._let_go(body, old)
             return timedelta()
         is_refused = False
         try:
-            step, new = await self._step(body, status, old, now)
+            step, new = await self._step(body, status, old, now, is_mine)
         except ApiError as error:
             if error.status not in REFUSALS:
                 raise
@@ -299,7 +303,7 @@ class Quiesces:
         return timedelta() if new.phase is not old.phase else _POLL
 
     async def _step(
-        self, body: Object, status: ExperimentStatus, old: QuiesceStatus, now: datetime
+        self, body: Object, status: ExperimentStatus, old: QuiesceStatus, now: datetime, is_mine: bool
     ) -> tuple[QuiesceStep, QuiesceStatus]:
         """Decide and act on the workloads that were on record when production was stopped.
 
@@ -311,6 +315,9 @@ class Quiesces:
         is_forward = old.phase not in ON_THE_WAY_BACK
         ending = await self._ending(body, status, old, now) if is_forward else None
         is_stopping = old.phase is QuiescePhase.STOPPING
+        if is_stopping and not is_mine and ending is None and is_untouched(old.workloads, observed):
+            # A rollout may be beginning there: only what leads back goes on out of turn.
+            return QuiesceStep(old.phase, old.reason, old.message), old
         why = await self._withdrawal(body, old, observed, ending, now) if is_stopping else None
         if why is not None:
             return QuiesceStep(QuiescePhase.WAITING, why.reason, why.message), _withdrawn(old, why)
@@ -350,7 +357,13 @@ class Quiesces:
             return Ending("SpecInvalid", "the experiment's spec is not one that could be run")
         if spec.quiesce is None or spec.quiesce.namespace != old.namespace or spec.digest() != status.spec_digest:
             return Ending("SpecChanged", "the experiment's spec was changed")
-        may = allowed(spec.quiesce, body["metadata"]["namespace"], await self._grants(old.namespace))
+        try:
+            grants = await self._grants(old.namespace)
+        except ValidationError as error:
+            return Ending(
+                "GrantInvalid", f"a grant of namespace {old.namespace} cannot be read: {error.errors()[0]['msg']}"
+            )
+        may = allowed(spec.quiesce, body["metadata"]["namespace"], grants)
         if isinstance(may, Refusal):
             return Ending(may.reason, may.message)
         if {name: it.workload.name for name, it in may.targets.items()} != {
@@ -435,7 +448,9 @@ class Quiesces:
     async def _interrupted(self, body: Object, old: QuiesceStatus, now: datetime) -> int | None:
         """For how long a trial has run that is ended now, or an earlier one, whichever was longer."""
         statuses = [TrialStatus.model_validate(status_of(it)) for it in await self._trials(body)]
-        ran = [int((now - it.started_at).total_seconds()) for it in statuses if it.phase in _RUN and it.started_at]
+        # An operator that was away until now has let none run on: its time was over then.
+        until = min(now, old.restore_at or now)
+        ran = [int((until - it.started_at).total_seconds()) for it in statuses if it.phase in _RUN and it.started_at]
         known = [old.interrupted_seconds] if old.interrupted_seconds is not None else []
         return max([*ran, *known], default=None)
 
@@ -544,6 +559,7 @@ def _begun(
                 container=it.target.container,
                 replicas=it.observed.replicas,
                 generation=it.observed.generation,
+                uid=it.observed.uid,
             )
             for name, it in found.items()
         ),

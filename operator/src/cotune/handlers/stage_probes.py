@@ -123,6 +123,21 @@ class StageProbes:
             update={"stages": with_stage(status.stages, known.model_copy(update={"probe": record}))}
         )
 
+    async def withdrawn(self, body: Object, status: ProfileStatus) -> ProfileStatus:
+        """The status without the pods of stages that have not begun, and must not now: another one is on its way."""
+        stages = status.stages
+        for it in stages:
+            if it.phase is not ProfilePhase.PENDING or it.probe is None or it.probe.pod is None:
+                continue
+            try:
+                record = await self._without_pod(body, it.probe)
+            except ApiError as error:
+                # The other stage may be on its way back, which is never held up: the next pass tries again.
+                _logger.warning("%s: the pod %s stays for now: %s", body["metadata"]["name"], it.probe.pod, error)
+                continue
+            stages = with_stage(stages, it.model_copy(update={"probe": record}))
+        return status.model_copy(update={"stages": tuple(stages)})
+
     async def gone_on(
         self, body: Object, stage: Stage, state: StageStatus, step: StageStep, now: datetime
     ) -> StageStatus:

@@ -16,7 +16,9 @@ def judged(
     runs = record.runs
     shown = figures(gate, runs)
     before = figures(gate, record.baseline) if gate.against_baseline is not None else None
-    is_complete = len(shown) >= probe.runs and (before is None or len(before) >= probe.runs)
+    # How many the baseline needs was asked before the stage began: more runs asked for since are the stage's own.
+    has_baseline = before is None or len(before) >= FEWEST_RUNS
+    is_complete = len(shown) >= probe.runs and has_baseline
     end = baking.since + timedelta(seconds=stage.bake_seconds)
     at = runs[-1].ended_at if runs else baking.since
     if is_complete and now >= end:
@@ -24,12 +26,12 @@ def judged(
     elif not is_complete:
         # A look at the end of the bake time decides: one with runs missing is none, however late the last one ended.
         at = min(at, end - timedelta(seconds=1))
-    if len(shown) >= FEWEST_RUNS and (before is None or len(before) >= FEWEST_RUNS):
+    if len(shown) >= FEWEST_RUNS and has_baseline:
         look = Look(at, Reading(shown), Reading(before) if before is not None else None)
         found = evaluate(stage, gate, look, baking)
         if is_complete or found.outcome is GateOutcome.FAILED:
             return found
-    if before is not None and len(before) < probe.runs:
+    if not has_baseline:
         outcome = GateOutcome.NO_DATA
         words = "of another load than before the stage began: nothing to compare with"
     else:

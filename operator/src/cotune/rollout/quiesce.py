@@ -182,7 +182,18 @@ def expected_trial(stated: int | None, at_most: timedelta, measured: Sequence[fl
     """
     first = stated if stated is not None else _whole(at_most)
     known = _whole(timedelta(seconds=max(measured))) if measured else first
-    return max(known, interrupted + 1 if interrupted is not None else 0)
+    longest = max(known, interrupted + 1 if interrupted is not None else 0)
+    # What was measured while no operator was there is no trial's own: its deadlines end it sooner.
+    return min(longest, max(first, _whole(at_most)))
+
+
+def reserved(quiesce: Quiesce, old: QuiesceStatus | None) -> int:
+    """Seconds that are kept for the way back: as it took last time if that was longer than stated, to twice of it.
+
+    What took longer still was mended by somebody, or waited for an operator: it says nothing of the next one.
+    """
+    last = old.restoration_seconds or 0 if old is not None else 0
+    return max(quiesce.restoration_seconds, min(last, 2 * quiesce.restoration_seconds))
 
 
 def way_back(workloads: Sequence[QuiescedWorkload]) -> Revision:
@@ -192,7 +203,12 @@ def way_back(workloads: Sequence[QuiescedWorkload]) -> Revision:
 
 def is_untouched(workloads: Sequence[QuiescedWorkload], observed: Mapping[str, ObservedWorkload]) -> bool:
     """Whether no workload has been changed since it was recorded."""
-    return all(it.component in observed and observed[it.component].generation == it.generation for it in workloads)
+    return all(it.component in observed and not _is_another(it, observed[it.component]) for it in workloads)
+
+
+def _is_another(recorded: QuiescedWorkload, found: ObservedWorkload) -> bool:
+    """Whether it has been changed, or made anew, which begins its generations again."""
+    return (found.generation, found.uid) != (recorded.generation, recorded.uid)
 
 
 def taken_over(workloads: Sequence[QuiescedWorkload], observed: Mapping[str, ObservedWorkload]) -> str:
@@ -205,7 +221,7 @@ def taken_over(workloads: Sequence[QuiescedWorkload], observed: Mapping[str, Obs
     running = [
         f"Deployment {it.deployment} was changed, and is to have {found.replicas} replicas"
         for it in workloads
-        if (found := observed.get(it.component)) is not None and found.replicas and found.generation != it.generation
+        if (found := observed.get(it.component)) is not None and found.replicas and _is_another(it, found)
     ]
     return "; ".join(gone + running)
 

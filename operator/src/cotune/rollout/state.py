@@ -1,7 +1,7 @@
 """What a stage is and what it should be."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from cotune.api.grant import GrantTarget
@@ -81,6 +81,8 @@ class ObservedWorkload:
     """What the pods that are not ready do, by pod and container."""
     generation: int = 0
     """Of the Deployment: with each change of its spec it is another."""
+    uid: str = field(default="", compare=False)
+    """Of the Deployment: one that was made anew has another."""
     unbindable: str = ""
     """Why its variables cannot be written: its owner has changed the container since; `values` are empty then."""
     made_at: datetime | None = None

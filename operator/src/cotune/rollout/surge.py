@@ -287,6 +287,9 @@ def _not_to_be_had(
         obstacle = Obstacle(why.reason, f"stage {stage.name}: {why.message}")
         said = f"waiting for a bridge: {why.message}"
         return StageStep(phase, said, obstacle=obstacle, surge=waiting, chances=tuple(chances))
+    if surge.is_required:
+        # Whoever let it begin without asking a budget has changed their mind: it is asked when the stage starts anew.
+        return _failed(surge, f"{why.message}; it began with surge: Require, retry it without", chances, now)
     return StageStep(phase, f"without a bridge: {why.message}", surge=hindered(surge, why, now), chances=())
 
 
