@@ -16,7 +16,6 @@ from support.command_line import cotune
 from support.played_cluster import Call, PlayedObjects, eventually, play_crashing, within
 from support.played_stacks import (
     PART,
-    PART,
     STACK,
     create_profile_in_batches,
     create_selecting_grant,

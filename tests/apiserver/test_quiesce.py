@@ -202,20 +202,20 @@ def test_a_trial_that_still_runs_when_the_time_is_over_is_ended_and_run_again_in
         assert await trial_pods(objects, namespace) == []
         for _ in range(3):
             await pass_of_experiment(objects, namespace, late)
-        assert (await told(objects, namespace, "Quiesced"))[1] == "QuiesceTooShort"  # It has run for all the time.
+        reason, message = (await told(objects, namespace, "Quiesced"))[1:]
+        assert reason == "OutsideWindow"
+        assert "in this window already" in message
         assert await objects.find(CONTROLLER_REVISION, production, NAME) is None
         body = await objects.get(EXPERIMENT, namespace, "voice")
         counts = body["status"]["trials"]
         assert (counts["total"], counts["finished"], counts["failed"]) == (1, 0, 0)
 
+        tomorrow = 24 * 3600
+        for _ in range(3):
+            await pass_of_experiment(objects, namespace, tomorrow)
+        assert (await told(objects, namespace, "Quiesced"))[1] == "QuiesceTooShort"  # It has run for all the time.
         shorter = {"interruptedSeconds": 20}
         await objects.merge(EXPERIMENT, namespace, "voice", {"status": {"quiesce": shorter}}, subresource="status")
-        for _ in range(3):
-            await pass_of_experiment(objects, namespace, late)
-        reason, message = (await told(objects, namespace, "Quiesced"))[1:]
-        assert reason == "OutsideWindow"
-        assert "in this window already" in message
-        tomorrow = 24 * 3600
         await until(objects, namespace, production, "Quiesced", later=tomorrow)
         await passes_of_trials(objects, namespace, tomorrow)
         [again] = await objects.list(TRIAL, namespace)
