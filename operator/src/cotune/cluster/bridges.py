@@ -59,14 +59,16 @@ class Bridges:
 
     async def remove(self, workload: Workload) -> None:
         """Delete one that was observed; its pods go with it."""
-        metadata = workload.deployment["metadata"]
-        await self._objects.delete(DEPLOYMENT, self._namespace, metadata["name"], uid=metadata["uid"])
+        await self._delete(workload.deployment)
 
     async def remove_all(self) -> None:
         """Delete whatever there is of it, by its label."""
         for it in await self._objects.list(DEPLOYMENT, self._namespace, {LABEL_BRIDGE: self._bridge}):
-            metadata = it["metadata"]
-            await self._objects.delete(DEPLOYMENT, self._namespace, metadata["name"], uid=metadata["uid"])
+            await self._delete(it)
+
+    async def _delete(self, deployment: Object) -> None:
+        metadata = deployment["metadata"]
+        await self._objects.delete(DEPLOYMENT, self._namespace, metadata["name"], uid=metadata["uid"])
 
     async def access_modes(self, workloads: Collection[Workload]) -> dict[str, Collection[str] | None]:
         """The access modes of the claims that workloads mount, by name; None: they cannot be read."""
