@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from apiserver.test_rollback import kill_the_judge, one_pass, promoted, until_phase
 from cotune.cluster.kinds import DEPLOYMENT, GRANT, HORIZONTAL_POD_AUTOSCALER, POD, PROFILE
-from cotune.cluster.objects import Object
+from cotune.cluster.objects import ConflictError, Object
 from support.api_server import ApiServer
 from support.played_cluster import (
     NAMESPACE,
@@ -30,9 +30,17 @@ Hand = Callable[[PlayedObjects, str], Awaitable[None]]
 
 async def change_whisper(objects: PlayedObjects, namespace: str, **container: Any) -> None:
     """As `kubectl edit` does: the whole object goes back, with whatever else is in it."""
-    found = await objects.get(DEPLOYMENT, namespace, "whisper")
-    found["spec"]["template"]["spec"]["containers"][0] |= container
-    await objects.replace(DEPLOYMENT, found)
+
+    async def is_stored() -> bool:
+        found = await objects.get(DEPLOYMENT, namespace, "whisper")
+        found["spec"]["template"]["spec"]["containers"][0] |= container
+        try:
+            await objects.replace(DEPLOYMENT, found)
+        except ConflictError:
+            return False  # Its controller has written its status meanwhile: kubectl has it edited again.
+        return True
+
+    await eventually(is_stored, "the edit is stored")
 
 
 async def edit_the_variable(objects: PlayedObjects, namespace: str) -> None:

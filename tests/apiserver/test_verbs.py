@@ -120,7 +120,10 @@ def test_a_stage_that_awaits_approval_begins_once_it_is_approved(api_server: Api
 def test_a_paused_profile_begins_once_it_is_resumed(api_server: ApiServer) -> None:
     async def scenario() -> None:
         async with stage(api_server, bakeSeconds=0) as it:
-            assert await it.told("pause", "p") == f"{it.namespace}/p: paused: no further stage begins\n"
+            assert (
+                await it.told("pause", "p")
+                == f"{it.namespace}/p: paused: no further stage begins, and no further batch\n"
+            )
             body = await it.objects.get(PROFILE, it.namespace, "p")
             await ProfileReconciler(it.objects, Events(it.objects, "test")).reconcile(body, datetime.now(UTC))
             progressing = next(x for x in (await it.status())["conditions"] if x["type"] == "Progressing")
@@ -241,7 +244,10 @@ def test_kubectl_runs_the_commands_as_its_plugin(api_server: ApiServer, tmp_path
 
     assert run("--help").stdout.startswith("usage: kubectl cotune ")
     done = run("pause", "plugged")
-    assert (done.returncode, done.stdout) == (0, "default/plugged: paused: no further stage begins\n"), done.stderr
+    assert (done.returncode, done.stdout) == (
+        0,
+        "default/plugged: paused: no further stage begins, and no further batch\n",
+    ), done.stderr
     said = api_server.run(
         "get", "gpp", "plugged", "--show-managed-fields", "-o", "jsonpath={.metadata.managedFields[*].manager}"
     )
