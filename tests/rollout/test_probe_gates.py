@@ -65,6 +65,17 @@ def test_runs_are_held_against_those_before_the_stage_began(
     assert found.baseline == "300"
 
 
+def test_more_runs_asked_for_while_the_stage_bakes_need_no_more_from_before_it_began() -> None:
+    stage = probed_stage(gate(againstBaseline=AGAINST))
+    assert stage.probe is not None
+    longer = stage.model_copy(update={"probe": stage.probe.model_copy(update={"runs": 5})})
+
+    found = shown(longer, runs(200, 210, 190, 205, 195), runs(*GOOD))
+
+    assert (found.outcome, found.samples) == (P, 5), found.message
+    assert shown(longer, runs(200, 210, 190), runs(*GOOD)).outcome is I
+
+
 def test_without_the_runs_before_the_stage_there_is_nothing_to_hold_a_figure_against() -> None:
     stage = probed_stage(gate(againstBaseline=AGAINST))
 
