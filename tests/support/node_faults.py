@@ -85,6 +85,17 @@ class NodeFaults:
             for pid in pids:
                 _signal(pid, signal.SIGCONT)
 
+    @contextmanager
+    def held_kubelet(self, node: str) -> Generator[None]:
+        """The kubelet stands still, and what its containers do goes on."""
+        process = read_records(self.instance)[f"{node}-kubelet"].pid
+        assert process is not None
+        _signal(process, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            _signal(process, signal.SIGCONT)
+
     @asynccontextmanager
     async def card(self, node: str) -> AsyncGenerator[CardClient]:
         """This process as a user of the node's simulated card: one outside of Kubernetes, as far as the node knows."""

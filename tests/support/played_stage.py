@@ -21,10 +21,24 @@ def profile_reconciler(objects: Objects) -> ProfileReconciler:
     return ProfileReconciler(objects, Events(objects, "test"))
 
 
-async def create_stage(objects: PlayedObjects, namespace: str, grant: bool = True) -> None:
-    """Two workloads and a grant from their owner, all in one namespace."""
+async def create_stage(
+    objects: PlayedObjects, namespace: str, grant: bool = True, card_node: str | None = None
+) -> None:
+    """Two workloads and a grant from their owner, all in one namespace.
+
+    Args:
+        objects: of the API server.
+        namespace: which exists.
+        grant: whether there is one.
+        card_node: where pods have a share of a card; None: they have none, and no node.
+    """
     for name, container, env in (("judge", "vllm", []), ("whisper", "asr", [{"name": SIZE, "value": "small"}])):
-        await objects.create(DEPLOYMENT, namespace, deployment(namespace, name, container, env, replicas=1))
+        body = deployment(namespace, name, container, env, replicas=1)
+        if card_node is not None:
+            pod = body["spec"]["template"]["spec"]
+            pod["nodeName"] = card_node
+            pod["containers"][0]["resources"] = {"limits": {"nvidia.com/gpu": "1"}}
+        await objects.create(DEPLOYMENT, namespace, body)
     if grant:
         body = copy.deepcopy(manifest("GpuTuningGrant"))
         body["metadata"]["namespace"] = namespace

@@ -18,6 +18,7 @@ from cotune.api.batches import (
     BatchesBy,
     StageBatch,
 )
+from cotune.api.card_memory import StageMemory
 from cotune.api.conditions import Condition
 from cotune.api.downtime import DowntimeBudget, ExpectedDowntime, StageDowntime
 from cotune.api.gate import LEAST_SAMPLES, BeginWindow, Gate, GateStatus
@@ -398,6 +399,8 @@ class StageStatus(ApiModel):
     """What its probe has measured, and its pod."""
     surge: StageSurge | None = None
     """What has become of its bridge on another card; left out: it has none."""
+    memory: StageMemory | None = None
+    """Which of its pods may hold memory on a card; left out: it is not in work, or there are no node agents."""
     message: Annotated[str, Field(max_length=4096)] = ""
 
 

@@ -5,7 +5,7 @@ what it takes away again falls back to what the workload's owner has said.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -36,8 +36,13 @@ class Workload:
     observed: ObservedWorkload
     marker: str | None
     """The revision that its pod template names."""
-    card_nodes: frozenset[str] = frozenset()
-    """Nodes on which its pods have a share of a card."""
+    card_pods: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Of its pods with a share of a card, those that have a node: uid to node."""
+
+    @property
+    def card_nodes(self) -> frozenset[str]:
+        """Nodes on which its pods have a share of a card."""
+        return frozenset(self.card_pods.values())
 
     @property
     def name(self) -> str:
@@ -222,7 +227,8 @@ class Workloads:
             made_at=min((_moment(it["metadata"]["creationTimestamp"]) for it in present), default=None),
             ready_at=_ready_at(present),
         )
-        return Workload(target, deployment, observed, marker, frozenset(it for it in map(_card_node, pods) if it))
+        card_pods = {str(it["metadata"]["uid"]): node for it in pods if (node := _card_node(it))}
+        return Workload(target, deployment, observed, marker, card_pods)
 
     async def _failure(self, pods: "list[Object]") -> PodFailure | None:
         """The worst sign: a decisive one of any pod, else the first."""

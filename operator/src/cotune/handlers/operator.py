@@ -17,6 +17,7 @@ from cotune.cluster.kinds import EXPERIMENT, POD, PROFILE, TRIAL, Kind
 from cotune.cluster.objects import ConflictError, Object, Objects
 from cotune.cluster.prometheus import Prometheus
 from cotune.cluster.stacks import Stacks
+from cotune.handlers.card_memory import CardMemory
 from cotune.handlers.experiment import ExperimentReconciler
 from cotune.handlers.gates import Gates
 from cotune.handlers.plans import Plans
@@ -28,6 +29,7 @@ from cotune.handlers.store_thread import StoreThread
 from cotune.handlers.sweeper import Sweeper
 from cotune.handlers.trial import TrialReconciler
 from cotune.handlers.work_queue import Key, Reconcile, WorkQueue
+from cotune.measurement.agent.client import NodeAgents
 from cotune.trials.render import LABEL_TRIAL
 
 _logger = logging.getLogger("cotune")
@@ -150,7 +152,8 @@ def _queues(
     turn = asyncio.Lock()
     experiment = ExperimentReconciler(objects, events, Plans(objects), settings.drain + settings.start, turn)
     trial = TrialReconciler(objects, cards, records.stacks, events, settings, records, turn)
-    profile = ProfileReconciler(objects, events, gates, settings.probe)
+    memory = CardMemory(NodeAgents(settings.node_agent) if settings.node_agent is not None else None)
+    profile = ProfileReconciler(objects, events, gates, settings.probe, memory)
 
     def follow_trial(key: Key, _: Object) -> None:
         watches.follow(key.namespace, Follower(key, queues[TRIAL].add, (LABEL_TRIAL, key.name)))

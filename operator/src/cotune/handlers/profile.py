@@ -29,6 +29,7 @@ from cotune.cluster.revisions import Revisions, as_stored
 from cotune.cluster.workloads import Workload, Workloads
 from cotune.handlers.asked_revisions import AskedRevisions
 from cotune.handlers.bridges import StageBridges, tell_bridge
+from cotune.handlers.card_memory import CardMemory, tell_memory
 from cotune.handlers.downtimes import StageDowntimes, as_status, count
 from cotune.handlers.finalizers import with_finalizer
 from cotune.handlers.from_git import (
@@ -100,6 +101,7 @@ class ProfileReconciler:
     gates: Gates = field(default_factory=Gates)
     probe_image: ProbeImage = field(default_factory=lambda: ProbeImage("localhost/cotune/probe:dev", "IfNotPresent"))
     """Of the probes of stages."""
+    memory: CardMemory = field(default_factory=CardMemory)
 
     @property
     def bridges(self) -> StageBridges:
@@ -524,6 +526,7 @@ class ProfileReconciler:
                 step = next_batch(course, step, spec.rollout.paused)
         if isinstance(targets, Targets):
             step = with_appeared(step, targets)
+        step = await self.memory.looked_at(stage, state, step, found, now)
         if bridge is not None:
             step = await bridge.go_on(step, now)
         wanted = last_good if step.phase in ON_THE_WAY_BACK or target is None else target
@@ -688,6 +691,7 @@ class ProfileReconciler:
             for it in states:
                 await tell_outcomes(self.events, body, before.get(it.name), it, now)
                 await tell_bridge(self.events, body, before.get(it.name), it, now)
+                await tell_memory(self.events, body, before.get(it.name), it, now)
                 count(_stage(spec, it.name), before.get(it.name), it)
             for it in entered:
                 bad = it.phase is ProfilePhase.ROLLED_BACK or it.phase in ON_THE_WAY_BACK
@@ -773,6 +777,7 @@ def _stepped(state: StageStatus, step: StageStep, now: datetime) -> StageStatus:
             "downtime": step.downtime or state.downtime,
             "probe": step.probe or state.probe,
             "surge": step.surge or state.surge,
+            "memory": (step.memory or state.memory) if step.phase in IN_PROGRESS else None,
             "guarded": tuple(
                 GuardedWorkload(component=name, generation=it) for name, it in (step.guarded or {}).items()
             ),

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from cotune.api.card_memory import StageMemory
 from cotune.api.downtime import StageDowntime
 from cotune.api.gate import GateStatus
 from cotune.api.profile import Chance, ProfilePhase, Stage
@@ -54,6 +55,8 @@ class StageStep:
     """What to do about the stage's bridge."""
     surge: StageSurge | None = None
     """What has become of the bridge; None: as it is on record."""
+    memory: StageMemory | None = None
+    """Which of its pods may hold memory on a card; None: as it is on record."""
 
 
 def blocked(stage: Stage, phase: ProfilePhase, phase_since: datetime, obstacle: Obstacle, now: datetime) -> StageStep:

@@ -1,17 +1,20 @@
-"""A probe's way to the agent of its own node."""
+"""A probe's way to the agent of its own node, and the operator's to the agents of all."""
 
 import asyncio
 import socket
-from dataclasses import dataclass
+from collections.abc import Set
+from dataclasses import dataclass, field
 
 import aiohttp
 from pydantic import ValidationError
 
-from cotune.measurement.agent.contract import Node, NodeReport
+from cotune.measurement.agent.contract import Node, NodeHoldings, NodeReport
 
 _QUICK = aiohttp.ClientTimeout(total=5)
 _SLACK_SECONDS = 20.0
 _AT_ONCE = 16
+_LONGEST_SECONDS = 10.0
+"""For the operator's question: others wait for the pass that asks."""
 
 
 class UnknownError(Exception):
@@ -51,6 +54,79 @@ async def find_agent(session: aiohttp.ClientSession, address: str, node: str, ca
     Raises:
         UnknownError: there is none.
     """
+    answers = await _answers(session, address)
+    of_node = [(url, it) for url, it in answers if it is not None and it.name == node]
+    if not of_node:
+        raise UnknownError(f"no node agent of {node} answers, of {len(answers)} there")
+    for url, it in of_node:
+        if card in it.cards:
+            return NodeAgent(session, url, card)
+    raise UnknownError(f"the node agent of {node} does not see {card}")
+
+
+@dataclass
+class NodeAgents:
+    """The agents of all nodes behind a headless Service."""
+
+    address: str
+    """Its host name and port."""
+    _urls: dict[str, str] = field(default_factory=dict[str, str])
+    """Node to where its agent was found."""
+
+    async def held(self, node: str, pods: Set[str]) -> NodeHoldings:
+        """What these pods hold on the cards of a node now.
+
+        Args:
+            node: its name.
+            pods: their uids, at most `MOST_PODS_ASKED`.
+
+        Raises:
+            UnknownError: nobody says.
+        """
+        try:
+            async with asyncio.timeout(_LONGEST_SECONDS):
+                return await self._ask(node, pods)
+        except TimeoutError as error:
+            raise UnknownError(f"the node agent of {node}: no answer within {_LONGEST_SECONDS:g} s") from error
+
+    async def _ask(self, node: str, pods: Set[str]) -> NodeHoldings:
+        async with aiohttp.ClientSession(timeout=_QUICK) as session:
+            if (url := self._urls.get(node)) is not None:
+                try:
+                    return await _held(session, url, node, pods)
+                except UnknownError:
+                    del self._urls[node]  # An agent's pod that was replaced has another address.
+            answers = await _answers(session, self.address)
+            url = next((url for url, it in answers if it is not None and it.name == node), None)
+            if url is None:
+                raise UnknownError(f"no node agent of {node} answers, of {len(answers)} there")
+            found = await _held(session, url, node, pods)
+            self._urls[node] = url
+            return found
+
+
+async def _held(session: aiohttp.ClientSession, url: str, node: str, pods: Set[str]) -> NodeHoldings:
+    try:
+        query = [("pod", it) for it in sorted(pods)]
+        async with session.get(f"{url}/v1/held", params=query, allow_redirects=False) as response:
+            text = await response.text()
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise UnknownError(f"the node agent of {node}: {error or type(error).__name__}") from error
+    try:
+        found = NodeHoldings.model_validate_json(text)
+    except ValidationError as error:
+        raise UnknownError(f"the node agent of {node}: {response.status}: {text.strip()[:200]}") from error
+    if found.node != node:
+        raise UnknownError(f"the node agent at {url} is that of {found.node}, not of {node}")
+    return found
+
+
+async def _answers(session: aiohttp.ClientSession, address: str) -> list[tuple[str, Node | None]]:
+    """What all agents say of themselves, by their addresses; None: one does not answer.
+
+    Raises:
+        UnknownError: there is no such Service.
+    """
     host, _, port = address.rpartition(":")
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
@@ -58,14 +134,7 @@ async def find_agent(session: aiohttp.ClientSession, address: str, node: str, ca
         raise UnknownError(f"no node agent at {address}: {error.strerror}") from error
     urls = sorted({f"http://{_bracketed(str(it[4][0]))}:{port}" for it in found})
     gate = asyncio.Semaphore(_AT_ONCE)
-    answers = await asyncio.gather(*(_node(session, it, gate) for it in urls))
-    of_node = [(url, it) for url, it in zip(urls, answers, strict=True) if it is not None and it.name == node]
-    if not of_node:
-        raise UnknownError(f"no node agent of {node} answers, of {len(urls)} there")
-    for url, it in of_node:
-        if card in it.cards:
-            return NodeAgent(session, url, card)
-    raise UnknownError(f"the node agent of {node} does not see {card}")
+    return list(zip(urls, await asyncio.gather(*(_node(session, it, gate) for it in urls)), strict=True))
 
 
 async def _node(session: aiohttp.ClientSession, url: str, gate: asyncio.Semaphore) -> Node | None:

@@ -1,7 +1,8 @@
-"""What the node agent answers to a probe, and what a probe hands on of it.
+"""What the node agent answers to a probe and to the operator, and what a probe hands on of it.
 
     GET /v1/node                                  -> Node
     GET /v1/window?card=UUID&seconds=60           -> NodeReport, when the window is over; before it, white space
+    GET /v1/held?pod=UID&pod=UID                  -> NodeHoldings, at once
 
 The answer begins at once, so that nobody on the way takes the connection for a dead one.
 """
@@ -18,6 +19,7 @@ NODE_VARIABLE = "COTUNE_NODE"
 """The name of the node that a pod runs on, from its own fields."""
 LONGEST_WINDOW_SECONDS = 12 * 3600
 LONGEST_SERIES = 600
+MOST_PODS_ASKED = 256
 
 ContainerId = Annotated[str, Field(max_length=64)]
 PodUid = Annotated[str, Field(max_length=64)]
@@ -78,3 +80,24 @@ class NodeReport(ApiModel):
     """Of the containers that have such kills; None: the counters of the control groups cannot be read."""
     xids: Annotated[tuple[int, ...], Field(max_length=64)] | None = None
     """Critical errors (NVIDIA's Xid numbers) in the window; None: the driver does not say."""
+
+
+class Holding(ApiModel):
+    """Memory on one card that processes of one pod hold now."""
+
+    pod: PodUid
+    card: Annotated[str, Field(max_length=96)]
+    mib: Annotated[float, Field(ge=0)]
+    processes: Annotated[tuple[TenantProcess, ...], Field(max_length=256)]
+
+
+class NodeHoldings(ApiModel):
+    """What some pods hold on the cards of a node, read once."""
+
+    node: Annotated[str, Field(max_length=253)]
+    cards: Annotated[tuple[str, ...], Field(max_length=64)]
+    """That were read."""
+    held: Annotated[tuple[Holding, ...], Field(max_length=1024)] = ()
+    """Of the pods that were asked for; what is not listed holds nothing on a card that was read."""
+    unknown: Annotated[tuple[Annotated[str, Field(max_length=256)], ...], Field(max_length=64)] = ()
+    """Why it is not known of some cards whose their processes are."""

@@ -1,4 +1,4 @@
-"""What an agent serves: its node and windows to probes, and metrics to Prometheus."""
+"""What an agent serves: its node and windows to probes, holdings to the operator, and metrics to Prometheus."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,14 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from cotune.measurement.agent.contract import LONGEST_WINDOW_SECONDS, Node, NodeReport
+from cotune.measurement.agent.contract import (
+    LONGEST_WINDOW_SECONDS,
+    MOST_PODS_ASKED,
+    Node,
+    NodeHoldings,
+    NodeReport,
+)
+from cotune.measurement.agent.holdings import holdings
 from cotune.measurement.agent.oom_kills import oom_kills
 from cotune.measurement.agent.watching import WatchedCard
 from cotune.measurement.card import Card, CardError, card_uuids
@@ -49,7 +56,7 @@ class NodeCards:
 
 
 class Api:
-    """What probes ask."""
+    """What probes and the operator ask."""
 
     def __init__(self, cards: NodeCards) -> None:
         self._cards = cards
@@ -63,6 +70,7 @@ class Api:
                 web.get("/healthz", self._health),
                 web.get("/v1/node", self._node),
                 web.get("/v1/window", self._window),
+                web.get("/v1/held", self._held),
             ]
         )
         return application
@@ -73,6 +81,16 @@ class Api:
     async def _node(self, _: web.Request) -> web.Response:
         uuids = await asyncio.to_thread(self._cards.look)
         return _json(Node(name=self._cards.node, cards=uuids[:64]))
+
+    async def _held(self, request: web.Request) -> web.Response:
+        pods = frozenset(request.query.getall("pod", []))
+        if not 0 < len(pods) <= MOST_PODS_ASKED:
+            return web.Response(status=400, text=f"pod: at least one, at most {MOST_PODS_ASKED}\n")
+        return _json(await asyncio.to_thread(self._read, pods))
+
+    def _read(self, pods: frozenset[str]) -> NodeHoldings:
+        watched = {uuid: it for uuid in self._cards.look() if (it := self._cards.card(uuid)) is not None}
+        return holdings(self._cards.node, watched, pods)
 
     async def _window(self, request: web.Request) -> web.StreamResponse:
         card = self._cards.card(request.query.get("card", ""))
@@ -113,7 +131,7 @@ def _seconds(text: str) -> float | None:
     return seconds if 0 < seconds <= LONGEST_WINDOW_SECONDS else None
 
 
-def _json(model: Node) -> web.Response:
+def _json(model: Node | NodeHoldings) -> web.Response:
     return web.Response(text=model.model_dump_json(by_alias=True), content_type="application/json")
 
 
