@@ -10,14 +10,13 @@ import pytest
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import EVENT, POD, PROFILE
 from cotune.cluster.objects import ConflictError, Object
-from cotune.cluster.workloads import ANNOTATION_REVISION
 from cotune.handlers.card_memory import Agents, CardMemory
 from cotune.handlers.profile import ProfileReconciler
 from cotune.measurement.agent.client import NodeAgents
 from support.api_server import ApiServer
 from support.played_agents import CARD, PlayedAgent, answering
-from support.played_cluster import DiedError, PlayedObjects, eventually, play_crashing, play_node, play_ready, within
-from support.played_stage import create_profile, create_stage, stage_of, templates
+from support.played_cluster import DiedError, PlayedObjects, eventually, play_node, within
+from support.played_stage import create_profile, create_stage, play_pods_on_a_node, stage_of, templates
 from support.simulated_server import free_port
 
 pytestmark = pytest.mark.apiserver
@@ -43,17 +42,6 @@ async def one_pass(objects: PlayedObjects, namespace: str, agents: Agents | None
         return
 
 
-async def play(objects: PlayedObjects, namespace: str, is_broken: bool = False) -> None:
-    """The kubelet: pods that are to end are gone, and new ones ready; with `is_broken`, not those of a new template."""
-    for pod in await objects.list(POD, namespace):
-        metadata = pod["metadata"]
-        if "deletionTimestamp" in metadata:
-            await objects.delete(POD, namespace, metadata["name"], grace=0)
-        elif "containerStatuses" not in pod.get("status", {}):
-            is_new = ANNOTATION_REVISION in metadata.get("annotations", {})
-            await (play_crashing if is_broken and is_new else play_ready)(objects, pod)
-
-
 async def first_stage(objects: PlayedObjects, namespace: str) -> Object:
     """The stage's status; empty before it has begun."""
     stages: list[Object] = (await objects.get(PROFILE, namespace, "p")).get("status", {}).get("stages", [])
@@ -71,7 +59,7 @@ async def until(
     """Passes until something holds of the stage's status."""
 
     async def is_there() -> bool:
-        await play(objects, namespace, is_broken)
+        await play_pods_on_a_node(objects, namespace, is_broken)
         await one_pass(objects, namespace, agents)
         seen.append(await first_stage(objects, namespace))
         return holds(seen[-1])
@@ -113,7 +101,7 @@ def with_agent(server: ApiServer, scenario: Scenario) -> None:
             await create(objects, namespace)
 
             async def both_are_there() -> bool:
-                await play(objects, namespace)
+                await play_pods_on_a_node(objects, namespace)
                 return len(await uids(objects, namespace)) == 2
 
             await eventually(both_are_there, "two pods")
@@ -162,7 +150,7 @@ def test_a_start_waits_until_memory_is_free_and_says_whose_it_is(api_server: Api
 
         await until(objects, namespace, agents, waits_for_memory, "it waits for the memory")
         for _ in range(3):
-            await play(objects, namespace)
+            await play_pods_on_a_node(objects, namespace)
             await one_pass(objects, namespace, agents, later=20)
 
         state = await stage_of(objects, namespace)
@@ -260,7 +248,7 @@ def test_a_pass_that_dies_after_any_call_starts_nothing_beside_what_is_held(api_
 
         async def waits() -> bool:
             nonlocal deaths
-            await play(objects, namespace)
+            await play_pods_on_a_node(objects, namespace)
             objects.allowed_calls = deaths % 12 + 1
             try:
                 await one_pass(objects, namespace, agents)

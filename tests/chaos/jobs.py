@@ -26,23 +26,29 @@ from cotune.api.grant import GrantSpec
 from cotune.cluster.cards import ANNOTATION_QUARANTINED_UNTIL, Cards
 from cotune.cluster.downtimes import KEPT as RECORDS_KEPT
 from cotune.cluster.downtimes import Downtimes
+from cotune.cluster.events import Events
 from cotune.cluster.kinds import CONTROLLER_REVISION, DEPLOYMENT, EXPERIMENT, GRANT, LEASE, POD, PROFILE, SERVICE, TRIAL
 from cotune.cluster.objects import Object
 from cotune.cluster.quiesces import NAME as QUIESCED
 from cotune.cluster.revisions import KEPT, Revisions
+from cotune.handlers.card_memory import CardMemory
+from cotune.handlers.profile import ProfileReconciler
 from cotune.rollout.downtime import Outage
 from cotune.rollout.state import Revision, WorkloadRevision
-from support.played_cluster import PlayedObjects, new_namespace
+from support.played_agents import PlayedAgent, answering
+from support.played_cluster import PlayedObjects, eventually, new_namespace, play_node
 from support.played_git import KUSTOMIZE, play_values
 from support.played_probes import AGAINST, PlayedKubelet, create_probed_stage, gate, probe_pods
 from support.played_quiesce import create_production, create_quiescing, passes_of_trials, trial_pods
 from support.played_stacks import create_stacks, play_stacks
+from support.played_stage import play_pods_on_a_node
 from support.resources import manifest
 
 Job = Callable[[PlayedObjects, str], Awaitable[Object]]
 """Does it in a namespace; what is there in the end. The same every time, whatever happens on the way."""
 
 MADE = {"GpuTrial", "GpuProfile", "Pod", "Service", "ControllerRevision", "Lease"}
+_CARD_NODE = "chaos-card"
 OURS = {"app.kubernetes.io/managed-by": "cotune"}
 
 
@@ -182,6 +188,46 @@ async def surge(objects: PlayedObjects, namespace: str) -> Object:
     end = await roll_out(objects, namespace, {"only": namespace}, broken=False, is_made=True)
     [stage] = (await objects.get(PROFILE, namespace, "p"))["status"]["stages"]
     return end | {"surge": (stage["surge"]["phase"], stage["surge"]["reason"])}
+
+
+async def stage_beside_held_memory(objects: PlayedObjects, namespace: str) -> Object:
+    """A stage whose first pods hold memory on the card after Kubernetes has forgotten them; agents are played."""
+    await play_node(objects, _CARD_NODE, {"kubernetes.io/hostname": _CARD_NODE}, dedicated=False)
+    await create_stage(objects, namespace, card_node=_CARD_NODE)
+
+    async def are_there() -> bool:
+        await play_pods_on_a_node(objects, namespace)
+        return len(await objects.list(POD, namespace)) == len(await templates(objects, namespace))
+
+    await eventually(are_there, "a pod of each workload")
+    await create_profile(objects, namespace, namespace)
+    first = {str(it["metadata"]["uid"]) for it in await objects.list(POD, namespace)}
+    agent = PlayedAgent(_CARD_NODE, held=dict.fromkeys(first, 4200.0), frees_after=5)
+    beside: set[str] = set()
+
+    async def play() -> None:
+        await play_pods_on_a_node(objects, namespace)
+        if agent.held:
+            beside.update(str(it["metadata"]["uid"]) for it in await objects.list(POD, namespace))
+
+    async with answering(agent) as agents:
+
+        async def one_pass(body: Object, now: datetime) -> timedelta | None:
+            memory = CardMemory(agents)
+            return await ProfileReconciler(objects, Events(objects, "test"), memory=memory).reconcile(body, now)
+
+        await drive(objects, PROFILE, namespace, "p", one_pass, play, None)
+    after = await objects.get(PROFILE, namespace, "p")
+    [stage] = after["status"]["stages"]
+    return {
+        "phase": stage["phase"],
+        "memory": stage.get("memory"),
+        "was asked": len(agent.asked) > 5,
+        "started beside what is held": len(beside - first),
+        "finalizers": after["metadata"].get("finalizers", []),
+        "changes": await _changes(objects, namespace),
+        **_once(objects),
+    }
 
 
 async def stage_through_git(objects: PlayedObjects, namespace: str) -> Object:
@@ -334,6 +380,7 @@ JOBS: Mapping[str, Job] = {
     "deletion in the middle": deletion,
     "rollout over old revisions": rollout_over_old_revisions,
     "surge": surge,
+    "stage beside held memory": stage_beside_held_memory,
     "stage through Git": stage_through_git,
     "stage with a probe": stage_with_a_probe,
     "batches": batches,

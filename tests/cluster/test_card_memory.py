@@ -152,9 +152,9 @@ def test_it_says_whose_the_memory_is(seen: Seen) -> None:
     assert said.startswith("waiting for memory on the card, still held by pods that are gone: ")
     for component in ("neighbour", "judge", "stt"):
         assert f"{component} on {NODE}: " in said
-    # The judge has half of the card of 12 GiB, but for what is no process of its own.
+    # Half of the card of 12 GiB, and what vLLM takes beside it.
     [judge] = [it for it in said.split("; ") if f"pod {seen.uids['judge']}" in it]
-    assert 5_000 < float(judge.partition(f"on {NODE}: ")[2].partition(" MiB")[0].replace(",", "")) <= 6_144
+    assert 5_000 < float(judge.partition(f"on {NODE}: ")[2].partition(" MiB")[0].replace(",", "")) < 8_000
     assert "MemoryHeld" in seen.reasons
 
 

@@ -23,6 +23,8 @@ class PlayedAgent:
     asked: list[frozenset[str]] = field(default_factory=list[frozenset[str]])
     """For which pods, each time."""
     status: int = 200
+    frees_after: int | None = None
+    """What is held is free after so many questions; None: it never is."""
 
     def application(self) -> web.Application:
         """Its routes."""
@@ -36,6 +38,8 @@ class PlayedAgent:
     async def _held(self, request: web.Request) -> web.Response:
         pods = frozenset(request.query.getall("pod"))
         self.asked.append(pods)
+        if self.frees_after is not None and len(self.asked) > self.frees_after:
+            self.held.clear()
         process = TenantProcess(pid=4711, name="python3", container="c" * 64)
         held = tuple(
             Holding(pod=it, card=CARD, mib=mib, processes=(process,)) for it, mib in self.held.items() if it in pods

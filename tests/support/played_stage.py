@@ -74,6 +74,14 @@ async def play_workloads(objects: PlayedObjects, namespace: str, broken: bool) -
         await (play_crashing if broken and is_marked else play_ready)(objects, pod)
 
 
+async def play_pods_on_a_node(objects: PlayedObjects, namespace: str, broken: bool = False) -> None:
+    """The same for pods that have a node: those that are to end stay until a kubelet says that they have."""
+    for pod in await objects.list(POD, namespace):
+        if "deletionTimestamp" in pod["metadata"]:
+            await objects.delete(POD, namespace, pod["metadata"]["name"], grace=0)
+    await play_workloads(objects, namespace, broken)
+
+
 async def templates(objects: PlayedObjects, namespace: str) -> dict[str, tuple[Any, int]]:
     """Deployment to its pod template and its replicas."""
     found = await objects.list(DEPLOYMENT, namespace)
