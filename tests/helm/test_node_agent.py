@@ -94,7 +94,7 @@ def test_the_operator_does_not_take_its_pods_for_its_own(release: Rendered) -> N
     assert release.one("Service", "cotune-node-agent")["spec"]["selector"].items() <= labels.items()
 
 
-def test_probes_only_may_ask_it_and_it_asks_nobody(release: Rendered) -> None:
+def test_probes_and_the_operator_may_ask_it_and_it_asks_nobody(release: Rendered) -> None:
     (policy,) = release.all("NetworkPolicy")
     probes, others = policy["spec"]["ingress"]
     ports = {it["name"]: it["containerPort"] for it in pod(release)["spec"]["containers"][0]["ports"]}
@@ -102,7 +102,13 @@ def test_probes_only_may_ask_it_and_it_asks_nobody(release: Rendered) -> None:
     assert policy["spec"]["podSelector"]["matchLabels"].items() <= pod(release)["metadata"]["labels"].items()
     assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
     assert "egress" not in policy["spec"]
-    assert probes["from"] == [{"namespaceSelector": {}, "podSelector": {"matchLabels": {LABEL_COMPONENT: PROBE}}}]
+    probe, operator = probes["from"]
+    assert probe == {"namespaceSelector": {}, "podSelector": {"matchLabels": {LABEL_COMPONENT: PROBE}}}
+    deployment = release.one("Deployment", "cotune")
+    namespace = {"kubernetes.io/metadata.name": deployment["metadata"]["namespace"]}
+    assert operator["namespaceSelector"] == {"matchLabels": namespace}
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert operator["podSelector"]["matchLabels"].items() <= labels.items()
     assert ([it["port"] for it in probes["ports"]], [it["port"] for it in others["ports"]]) == (["api"], ["metrics"])
     assert ports == {"api": API_PORT, "metrics": METRICS_PORT}
     assert not render(*ON, "--set", "nodeAgent.networkPolicy=false").all("NetworkPolicy")

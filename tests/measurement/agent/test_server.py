@@ -11,8 +11,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
-from cotune.measurement.agent.client import NodeAgent, UnknownError, find_agent
-from cotune.measurement.agent.contract import LONGEST_WINDOW_SECONDS, NodeReport
+from cotune.measurement.agent.client import NodeAgent, NodeAgents, UnknownError, find_agent
+from cotune.measurement.agent.contract import LONGEST_WINDOW_SECONDS, MOST_PODS_ASKED, NodeHoldings, NodeReport
 from cotune_simulation.card.identity import card_uuid
 from support.running_agent import running_agent
 from support.simulated_card import RunningCard, build_nvml_library, start
@@ -227,3 +227,63 @@ def test_the_report_that_travels_is_the_report_that_was_made() -> None:
     report = NodeReport(node="lab", card=CARD, readings=3, xids=(48,), lost=(4711,))
 
     assert NodeReport.model_validate_json(report.model_dump_json(by_alias=True)) == report
+
+
+def test_the_operator_is_told_what_pods_hold_and_that_others_hold_nothing(
+    card: RunningCard, library: Path, tmp_path: Path
+) -> None:
+    """Whose a process is, is shown with real pods in tests/cluster; here it runs in none."""
+    with running_agent(card, library, tmp_path) as (api, _), holding(card, 512):
+
+        async def scenario(_: aiohttp.ClientSession) -> None:
+            found = await NodeAgents(f"127.0.0.1:{api}").held("lab", {UID})
+
+            assert found == NodeHoldings(node="lab", cards=(CARD,))
+
+        asked(scenario)
+
+
+def test_only_a_question_about_some_pods_is_answered(card: RunningCard, library: Path, tmp_path: Path) -> None:
+    many = "&".join(f"pod=u-{it}" for it in range(MOST_PODS_ASKED + 1))
+    with running_agent(card, library, tmp_path) as (api, _):
+
+        async def scenario(session: aiohttp.ClientSession) -> None:
+            for query in ("", many):
+                async with session.get(f"http://127.0.0.1:{api}/v1/held?{query}") as response:
+                    assert response.status == 400
+                    assert str(MOST_PODS_ASKED) in await response.text()
+
+        asked(scenario)
+
+
+def test_the_agent_of_another_node_is_not_believed(card: RunningCard, library: Path, tmp_path: Path) -> None:
+    with running_agent(card, library, tmp_path) as (api, _):
+
+        async def scenario(_: aiohttp.ClientSession) -> None:
+            agents = NodeAgents(f"127.0.0.1:{api}", {"staging": f"http://127.0.0.1:{api}"})
+            # Its address was another one's before: it is looked for once more, and is not there.
+            with pytest.raises(UnknownError, match="no node agent of staging answers, of 1 there"):
+                await agents.held("staging", {UID})
+            assert (await agents.held("lab", {UID})).node == "lab"
+
+        asked(scenario)
+
+
+def test_an_agent_that_moved_is_found_again(card: RunningCard, library: Path, tmp_path: Path) -> None:
+    with running_agent(card, library, tmp_path) as (api, _):
+
+        async def scenario(_: aiohttp.ClientSession) -> None:
+            agents = NodeAgents(f"127.0.0.1:{api}", {"lab": f"http://127.0.0.1:{free_port()}"})
+
+            assert (await agents.held("lab", {UID})).cards == (CARD,)
+
+        asked(scenario)
+
+
+@pytest.mark.parametrize("address", [f"127.0.0.1:{free_port()}", "cotune-node-agent.invalid:9401"])
+def test_where_nobody_listens_the_operator_does_not_know(address: str) -> None:
+    async def scenario(_: aiohttp.ClientSession) -> None:
+        with pytest.raises(UnknownError):
+            await NodeAgents(address).held("lab", {UID})
+
+    asked(scenario)
