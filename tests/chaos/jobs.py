@@ -5,6 +5,9 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
+from apiserver.test_copies import create_experiment as create_simpler
+from apiserver.test_copies import create_target, trials
+from apiserver.test_copies import play_trials as play_copies
 from apiserver.test_gitops import kept_stage
 from apiserver.test_reconcilers import (
     create_experiment,
@@ -305,6 +308,28 @@ async def batches(objects: PlayedObjects, namespace: str) -> Object:
     }
 
 
+async def experiment_on_a_copy(objects: PlayedObjects, namespace: str) -> Object:
+    """An experiment that is simpler than its first stage: its change is validated on a copy of what runs there."""
+    target = await create_target(objects, namespace, "CopySpec")
+    await create_simpler(objects, namespace, target)
+
+    async def one_pass(body: Object, now: datetime) -> timedelta | None:
+        return await experiment_reconciler(objects).reconcile(body, now)
+
+    await drive(
+        objects, EXPERIMENT, namespace, "voice", one_pass, functools.partial(play_copies, objects, namespace), None
+    )
+    status = (await objects.get(EXPERIMENT, namespace, "voice"))["status"]
+    return {
+        "phase": status["phase"],
+        "validation": [(it["parameter"], it["value"], it["reason"]) for it in status["validation"]["changes"]],
+        "trials": [(purpose, value, ref is not None) for purpose, value, ref in await trials(objects, namespace)],
+        "copies": len(await objects.list(CONTROLLER_REVISION, namespace)),
+        "profiles": [it["spec"]["changes"] for it in await objects.list(PROFILE, namespace)],
+        **_once(objects),
+    }
+
+
 async def quiesce(objects: PlayedObjects, namespace: str) -> Object:
     """An experiment from its beginning to its end, for which production is stopped once; the trials are played."""
     production = await new_namespace(objects)
@@ -387,6 +412,7 @@ JOBS: Mapping[str, Job] = {
     "trial": trial,
     "trial on a failing card": trial_on_a_failing_card,
     "experiment": experiment,
+    "experiment on a copy": experiment_on_a_copy,
     "quiesce": quiesce,
     "quiesce that ends early": quiesce_that_ends_early,
 }
