@@ -47,7 +47,7 @@ def test_what_is_as_it_was_holds(tmp_path: Path) -> None:
 
 
 @given(seed=st.integers(0, 1 << 32), requests=st.integers(1, 60), cards=st.integers(1, 50))
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_a_probe_measures_is_computed_again_to_the_same_figures(
     tmp_path: Path, seed: int, requests: int, cards: int
 ) -> None:
@@ -59,7 +59,7 @@ def test_whatever_a_probe_measures_is_computed_again_to_the_same_figures(
 
 
 @given(place=st.integers(0, len(CONTENT) - 1), bit=st.integers(0, 7))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_flipped_bit_is_found(tmp_path: Path, place: int, bit: int) -> None:
     store = stored(tmp_path, RECORD)
     [file] = tmp_path.rglob("*.gz")

@@ -90,6 +90,20 @@ def test_a_stage_whose_bridge_starts_or_waits_for_room() -> None:
     assert told(phase="Serving").endswith("Progressing  at most 0 s until it is ready; so")
 
 
+def test_what_is_known_of_the_cards_memory_is_said_once() -> None:
+    memory = {"reason": "MemoryHeld", "message": "judge on gpu-1: 4,200 MiB"}
+    stage = {"name": "staging", "phase": "Progressing", "phaseStartedAt": ago(60), "memory": memory}
+    forward = stage | {"message": "waiting for memory: judge on gpu-1: 4,200 MiB"}
+    back = stage | {"phase": "RollingBack", "message": "judge: NoCacheBlocks"}
+
+    assert drawn({"phase": "Progressing", "stages": [forward]})[2].endswith(
+        "until it is ready; waiting for memory: judge on gpu-1: 4,200 MiB"
+    )
+    assert drawn({"phase": "RollingBack", "stages": [back]})[2].endswith(
+        "until it is back; judge: NoCacheBlocks; MemoryHeld: judge on gpu-1: 4,200 MiB"
+    )
+
+
 def test_what_the_next_stage_will_cost_and_what_the_others_have_cost() -> None:
     def downtime(**fields: Any) -> dict[str, Any]:
         return {"name": "staging", "phase": "Promoted", "downtime": fields}

@@ -330,7 +330,7 @@ def test_a_change_that_is_impossible_beside_what_runs_there_is_recorded_and_take
     assert change(found, "b").message == f"in voice-staging, beside embeddings, chat: {refused.message}"
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     alone=st.dictionaries(st.sampled_from("abcd"), st.integers(-200, 200), min_size=2),
     failing=st.sets(st.frozensets(st.sampled_from("abcd"), min_size=1), max_size=4),

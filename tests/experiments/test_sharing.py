@@ -15,7 +15,7 @@ from cotune.planning.cards import card
 from cotune.planning.sizes import MIB
 from cotune.search.space import Candidate, Space
 from cotune.trials.placement import ANY_SHARING, SharingModes
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.resources import manifest
 
@@ -114,7 +114,6 @@ def test_what_the_planner_says_of_the_space_counts_them() -> None:
     assert plan_experiment(spec(), {}, {}, modes=NO_MPS).summary is None, "nothing was planned"
 
 
-@settings(deadline=None)
 @given(probe_skipped=st.sampled_from(["0", "0.5", "1"]), candidate=st.sampled_from(list(Space(spec().parameters))))
 def test_probe_skipped_runs_nothing_that_has_no_node(probe_skipped: str, candidate: Candidate) -> None:
     experiment = spec(1_000, probe_skipped)

@@ -11,7 +11,7 @@ from cotune.experiments.partial_winner import Ground
 from cotune.experiments.predictions import SpacePlan, survey, unplanned
 from cotune.experiments.step import LISTED_SKIPS, ExperimentStep, PlannedTrial, decide
 from cotune.search.space import Candidate, Space
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.resources import voice_experiment
 
@@ -338,7 +338,6 @@ def test_the_planners_errors_are_counted() -> None:
     assert (counts.wrong_fits, counts.wrong_does_not_fit) == (1, 1)
 
 
-@settings(deadline=None)
 @given(
     repeats=st.integers(1, 3),
     max_trials=st.integers(1, 20),

@@ -131,7 +131,7 @@ class Election(RuleBasedStateMachine):
 
 def test_two_never_lead() -> None:
     run_state_machine_as_test(  # pyright: ignore[reportUnknownMemberType]
-        Election, settings=settings(max_examples=100, stateful_step_count=60, deadline=None)
+        Election, settings=settings(max_examples=100, stateful_step_count=60)
     )
 
 

@@ -11,7 +11,7 @@ from cotune.report.parallel import MOST_LINES, parallel_coordinates
 from cotune.report.pareto import pareto_front
 from cotune.report.resources import Experiment
 from cotune.report.trial_table import trial_table
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.played_experiment import Played, played
 from support.told_report import experiment
@@ -57,7 +57,6 @@ def test_a_candidate_on_its_way_is_not_finished(voice: Played) -> None:
     assert summaries(replace(whole, trials=(running,)))[0].standing is Standing.UNFINISHED
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=30))
 def test_the_front_is_what_no_other_beats_in_both(costs: list[tuple[int, int]]) -> None:
     whole = _measured([{STT: float(x), JUDGE: float(y)} for x, y in costs], (Goal.MINIMIZE, Goal.MINIMIZE))

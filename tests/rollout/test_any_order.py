@@ -422,7 +422,7 @@ def test_a_stage_ends_well_in_whatever_order_things_happen() -> None:
     print(f"COTUNE_SEED={SEED}")
     AnyOrder.seen.clear()
     run_state_machine_as_test(  # pyright: ignore[reportUnknownMemberType]
-        seed(SEED)(AnyOrder), settings=settings(max_examples=250, stateful_step_count=80, deadline=None)
+        seed(SEED)(AnyOrder), settings=settings(max_examples=250, stateful_step_count=80)
     )
 
     print("; ".join(f"{what}: {times}" for what, times in sorted(AnyOrder.seen.items())))

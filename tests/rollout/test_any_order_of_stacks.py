@@ -415,7 +415,7 @@ def test_a_stage_of_several_stacks_ends_well_in_whatever_order_things_happen() -
     print(f"COTUNE_SEED={SEED}")
     AnyOrderOfStacks.seen.clear()
     run_state_machine_as_test(  # pyright: ignore[reportUnknownMemberType]
-        seed(SEED)(AnyOrderOfStacks), settings=settings(max_examples=100, stateful_step_count=50, deadline=None)
+        seed(SEED)(AnyOrderOfStacks), settings=settings(max_examples=100, stateful_step_count=50)
     )
 
     print("; ".join(f"{what}: {times}" for what, times in sorted(AnyOrderOfStacks.seen.items())))

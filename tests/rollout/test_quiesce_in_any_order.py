@@ -396,7 +396,7 @@ def test_production_comes_back_in_whatever_order_things_happen() -> None:
     print(f"COTUNE_SEED={SEED}")
     AnyOrder.seen.clear()
     run_state_machine_as_test(  # pyright: ignore[reportUnknownMemberType]
-        seed(SEED)(AnyOrder), settings=settings(max_examples=150, stateful_step_count=60, deadline=None)
+        seed(SEED)(AnyOrder), settings=settings(max_examples=150, stateful_step_count=60)
     )
 
     print("; ".join(f"{what}: {times}" for what, times in sorted(AnyOrder.seen.items())))

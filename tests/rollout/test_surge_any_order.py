@@ -352,7 +352,7 @@ def test_a_stage_with_a_bridge_ends_well_in_whatever_order_things_happen() -> No
     print(f"COTUNE_SEED={SEED}")
     SurgeInAnyOrder.seen.clear()
     run_state_machine_as_test(  # pyright: ignore[reportUnknownMemberType]
-        seed(SEED)(SurgeInAnyOrder), settings=settings(max_examples=250, stateful_step_count=60, deadline=None)
+        seed(SEED)(SurgeInAnyOrder), settings=settings(max_examples=250, stateful_step_count=60)
     )
 
     seen = SurgeInAnyOrder.seen

@@ -5,7 +5,7 @@ import pytest
 from cotune.api.experiment import ExperimentSpec
 from cotune.api.sharing import Sharing
 from cotune.trials.placement import Asked, Node, place, place_stack, placements, sharing_modes
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.resources import manifest
 
@@ -142,7 +142,6 @@ def test_every_way_of_sharing_has_its_own_nodes_and_those_without_are_named() ->
     assert modes.mps_replicas == 10, "the smallest share is what a client can count on"
 
 
-@settings(deadline=None)
 @given(
     baseline=st.sampled_from(sorted(Sharing)),
     others=st.sets(st.sampled_from(sorted(Sharing))),

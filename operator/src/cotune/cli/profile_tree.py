@@ -104,7 +104,15 @@ def _time(stage: Stage, state: StageStatus, now: datetime) -> str:
         case _:
             took = state.finished_at - state.started_at if state.finished_at and state.started_at else None
             told = f"took {_duration(took)}" if took is not None else ""
-    return "; ".join(it for it in (told, _downtime(state, now), state.message) if it)
+    return "; ".join(it for it in (told, _downtime(state, now), state.message, _memory(state)) if it)
+
+
+def _memory(state: StageStatus) -> str:
+    """What is known of its pods' memory on the card; empty: nothing worth saying, or its message has it."""
+    memory = state.memory
+    if memory is None or memory.reason is None or memory.message in state.message:
+        return ""
+    return f"{memory.reason}: {memory.message}"
 
 
 def _downtime(state: StageStatus, now: datetime) -> str:
