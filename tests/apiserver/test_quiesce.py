@@ -3,6 +3,9 @@
 Every pass is made by a reconciler that knows nothing of the passes before.
 """
 
+import copy
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,6 +22,7 @@ from cotune.cluster.kinds import (
     POD,
     PROFILE,
     TRIAL,
+    Kind,
 )
 from cotune.cluster.objects import ApiError, ForbiddenError, Object
 from cotune.cluster.quiesces import ANNOTATION_RESTORE, NAME
@@ -41,6 +45,8 @@ from support.played_quiesce import (
 from support.played_stage import create_profile, play_workloads, profile_reconciler, templates
 
 pytestmark = pytest.mark.apiserver
+
+DEFINITION = Kind("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False)
 
 
 async def quiesce_of(objects: PlayedObjects, namespace: str, name: str = "voice") -> Object:
@@ -283,6 +289,25 @@ async def the_experiment_has_failed(objects: PlayedObjects, namespace: str, _: s
     await objects.merge(EXPERIMENT, namespace, "voice", patch, subresource="status")
 
 
+async def comes_back(objects: PlayedObjects, namespace: str, production: str, reason: str) -> None:
+    """Production is brought back because of this, and nothing is left to be done."""
+    reasons: set[str] = set()
+
+    async def is_back() -> bool:
+        await pass_of_experiment(objects, namespace)
+        await play_workloads(objects, production, broken=False)
+        body = await objects.find(EXPERIMENT, namespace, "voice")
+        if body is not None:
+            reasons.add(body.get("status", {}).get("quiesce", {}).get("reason", ""))
+        return body is None or FINALIZER not in body["metadata"].get("finalizers", [])
+
+    await eventually(is_back, "production is back")
+    assert reason in reasons
+    await production_is_ready(objects, production)
+    assert await objects.find(CONTROLLER_REVISION, production, NAME) is None
+    assert len(await Downtimes(objects, production).outages()) == 1
+
+
 @pytest.mark.parametrize(
     ("happens", "reason"),
     [
@@ -306,22 +331,48 @@ def test_whatever_happens_meanwhile_production_comes_back(api_server: ApiServer,
 
         await happens(objects, namespace, production)
 
-        reasons: set[str] = set()
-
-        async def is_back() -> bool:
-            await pass_of_experiment(objects, namespace)
-            await play_workloads(objects, production, broken=False)
-            body = await objects.find(EXPERIMENT, namespace, "voice")
-            if body is not None:
-                reasons.add(body.get("status", {}).get("quiesce", {}).get("reason", ""))
-            return body is None or FINALIZER not in body["metadata"].get("finalizers", [])
-
-        await eventually(is_back, "production is back")
-        assert reason in reasons
+        await comes_back(objects, namespace, production, reason)
         assert await templates(objects, production) == before
-        await production_is_ready(objects, production)
-        assert await objects.find(CONTROLLER_REVISION, production, NAME) is None
-        assert len(await Downtimes(objects, production).outages()) == 1
+
+    within(api_server, scenario)
+
+
+@asynccontextmanager
+async def newer_grants(objects: PlayedObjects, namespace: str) -> AsyncGenerator[None]:
+    """The API server takes a field that this operator does not know, and the grant there has it."""
+    name = f"{GRANT.plural}.{GRANT.api_version.partition('/')[0]}"
+    [grant] = await objects.list(GRANT, namespace)
+
+    async def has_it() -> bool:
+        patch: Object = {"spec": {"courtesy": "Please"}}
+        return "courtesy" in (await objects.merge(GRANT, namespace, grant["metadata"]["name"], patch))["spec"]
+
+    async def has_it_not() -> bool:
+        return not await has_it()
+
+    older = (await objects.get(DEFINITION, None, name))["spec"]["versions"]
+    newer = copy.deepcopy(older)
+    newer[0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["courtesy"] = {"type": "string"}
+    await objects.merge(DEFINITION, "", name, {"spec": {"versions": newer}})
+    try:
+        await eventually(has_it, "a grant with another field")
+        yield
+    finally:
+        await objects.merge(DEFINITION, "", name, {"spec": {"versions": older}})
+        await eventually(has_it_not, "grants as they were")
+
+
+def test_a_grant_that_cannot_be_read_any_more_does_not_keep_production_down(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        production = await new_namespace(objects)
+        await create_production(objects, production, namespace)
+        await create_quiescing(objects, namespace, production)
+        await until(objects, namespace, production, "Quiesced")
+
+        async with newer_grants(objects, production):
+            await comes_back(objects, namespace, production, "GrantInvalid")
+
+        assert f"a grant of namespace {production} cannot be read" in (await quiesce_of(objects, namespace))["message"]
 
     within(api_server, scenario)
 
