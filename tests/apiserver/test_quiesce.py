@@ -3,6 +3,7 @@
 Every pass is made by a reconciler that knows nothing of the passes before.
 """
 
+import asyncio
 import copy
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from apiserver.test_reconcilers import play_trials
 from cotune.cluster.downtimes import Downtimes
+from cotune.cluster.events import Events
 from cotune.cluster.kinds import (
     CONFIG_MAP,
     CONTROLLER_REVISION,
@@ -26,7 +28,11 @@ from cotune.cluster.kinds import (
 )
 from cotune.cluster.objects import ApiError, ForbiddenError, Object
 from cotune.cluster.quiesces import ANNOTATION_RESTORE, NAME
+from cotune.handlers.operator import profile_queue
+from cotune.handlers.profile import ProfileReconciler
 from cotune.handlers.quiesce_holders import FINALIZER
+from cotune.handlers.turns import Turns
+from cotune.handlers.work_queue import Key
 from cotune.rollout.downtime import Outage
 from prometheus_client import REGISTRY
 from support.api_server import ApiServer
@@ -561,6 +567,101 @@ def test_no_stage_begins_where_production_is_stopped_and_none_is_stopped_where_a
             "WaitingForProfile",
             f"profile {namespace}/p has a stage in namespace {production}",
         )
+
+    within(api_server, scenario)
+
+
+async def is_about_to_stop(objects: PlayedObjects, namespace: str) -> None:
+    """All is asked, and nothing is touched or taken yet."""
+
+    async def has_begun() -> bool:
+        await pass_of_experiment(objects, namespace)
+        return (await quiesce_of(objects, namespace)).get("phase") == "Stopping"
+
+    await eventually(has_begun, "everything is asked")
+
+
+def test_without_its_turn_an_experiment_stops_nothing_and_what_is_stopped_comes_back(
+    api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cotune.handlers.quiesces._PATIENCE_SECONDS", 0.05)
+
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        production, turns = await new_namespace(objects), Turns()
+        await create_production(objects, production, namespace)
+        await create_quiescing(objects, namespace, production)
+        await is_about_to_stop(objects, namespace)
+        async with turns.of([production], 0):
+            for _ in range(3):
+                assert await pass_of_experiment(objects, namespace, turns=turns) is not None
+            assert (await quiesce_of(objects, namespace))["phase"] == "Stopping"
+            assert (await told(objects, namespace, "Quiesced"))[1] == "WaitingForTurn"
+            assert await replicas(objects, production) == {"judge": 1, "whisper": 1}
+            assert await objects.find(CONTROLLER_REVISION, production, NAME) is None
+
+        await until(objects, namespace, production, "Quiesced")
+        async with turns.of([production], 0):
+            await pass_of_experiment(objects, namespace, later=MAXIMUM, turns=turns)
+            assert (await quiesce_of(objects, namespace))["phase"] == "Restoring"
+
+    within(api_server, scenario)
+
+
+def test_an_experiment_that_is_deleted_while_it_has_no_turn_goes(
+    api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cotune.handlers.quiesces._PATIENCE_SECONDS", 0.05)
+
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        production, turns = await new_namespace(objects), Turns()
+        await create_production(objects, production, namespace)
+        await create_quiescing(objects, namespace, production)
+        await is_about_to_stop(objects, namespace)
+        await objects.delete(EXPERIMENT, namespace, "voice")
+
+        async with turns.of([production], 0):
+            for _ in range(3):
+                await pass_of_experiment(objects, namespace, turns=turns)
+
+        assert await objects.find(EXPERIMENT, namespace, "voice") is None
+        assert await replicas(objects, production) == {"judge": 1, "whisper": 1}
+
+    within(api_server, scenario)
+
+
+def test_production_is_not_stopped_while_a_pass_of_a_rollout_is_at_work_there(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        production, turns = await new_namespace(objects), Turns()
+        await create_production(objects, production, namespace)
+        await create_quiescing(objects, namespace, production)
+        await create_profile(objects, namespace, production)
+        is_rehearsed, goes_on = asyncio.Event(), asyncio.Event()
+
+        async def delay(call: Call) -> None:
+            if call.is_dry_run and not is_rehearsed.is_set():
+                is_rehearsed.set()
+                await goes_on.wait()
+
+        objects.delay = delay
+        profiles = profile_queue(objects, ProfileReconciler(objects, Events(objects, "test")), turns)
+        async with profiles.running():
+            profiles.add(Key(namespace, "p"))
+            await asyncio.wait_for(is_rehearsed.wait(), 20)
+
+            async def is_put_off() -> bool:
+                await pass_of_experiment(objects, namespace, turns=turns)
+                return (await told(objects, namespace, "Quiesced"))[1] == "WaitingForTurn"
+
+            await eventually(is_put_off, "the experiment waits for its turn")
+            assert await quiesce_of(objects, namespace) == {}
+            goes_on.set()
+
+            async def is_after_it() -> bool:
+                await pass_of_experiment(objects, namespace, turns=turns)
+                return (await told(objects, namespace, "Quiesced"))[1] == "WaitingForProfile"
+
+            await eventually(is_after_it, "the experiment waits for the rollout")
+        assert await quiesce_of(objects, namespace) == {}
 
     within(api_server, scenario)
 
