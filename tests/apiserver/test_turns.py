@@ -47,7 +47,7 @@ async def until_promoted(objects: PlayedObjects, namespace: str, name: str = "p"
 def test_a_namespace_that_does_not_answer_holds_up_no_other_however_many_wait_for_it(api_server: ApiServer) -> None:
     async def scenario(objects: PlayedObjects, namespace: str) -> None:
         slow, answers = await new_namespace(objects), asyncio.Event()
-        waiting = [f"p{it}" for it in range(12)]
+        waiting = [f"p{it}" for it in range(9)]
         for it in (namespace, slow):
             await create_stage(objects, it)
             await create_profile(objects, it, it)

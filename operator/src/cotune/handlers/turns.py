@@ -7,7 +7,7 @@ and answered for it. What passes in other namespaces do changes none of it, and 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from weakref import WeakValueDictionary
+from dataclasses import dataclass, field
 
 from cotune.api.profile import ProfileSpec, ProfileStatus
 from cotune.cluster.objects import Object
@@ -19,17 +19,25 @@ PATIENCE_SECONDS = 1.0
 """After which a pass that could wait is put off, so that its worker looks at others meanwhile."""
 
 
+@dataclass
+class _Place:
+    """One namespace."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    users: int = 0
+    """Who has its turn there, or waits for it."""
+
+
 class Turns:
     """The turns of all namespaces; of one in which nobody is at work nothing is kept."""
 
     def __init__(self) -> None:
-        # Whoever has a turn, or waits for it, holds the lock itself.
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._places: dict[str, _Place] = {}
 
     @property
     def at_work(self) -> frozenset[str]:
         """The namespaces in which somebody has a turn, or waits for it."""
-        return frozenset(self._locks)
+        return frozenset(self._places)
 
     @asynccontextmanager
     async def of(self, namespaces: Iterable[str], patience_seconds: float) -> AsyncGenerator[bool]:
@@ -43,17 +51,24 @@ class Turns:
             try:
                 async with asyncio.timeout(patience_seconds):
                     for it in sorted(set(namespaces)):  # In one order: no two wait for each other.
-                        await held.enter_async_context(self._lock(it))
+                        await held.enter_async_context(self._one(it))
                 is_mine = True
             except TimeoutError:
                 await held.aclose()
                 is_mine = False
             yield is_mine
 
-    def _lock(self, namespace: str) -> asyncio.Lock:
-        if (lock := self._locks.get(namespace)) is None:
-            self._locks[namespace] = lock = asyncio.Lock()
-        return lock
+    @asynccontextmanager
+    async def _one(self, namespace: str) -> AsyncGenerator[None]:
+        place = self._places.setdefault(namespace, _Place())
+        place.users += 1
+        try:
+            async with place.lock:
+                yield
+        finally:
+            place.users -= 1
+            if not place.users:
+                del self._places[namespace]
 
 
 def namespaces_of_pass(body: Object) -> frozenset[str]:
