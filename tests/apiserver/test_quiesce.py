@@ -607,6 +607,28 @@ def test_without_its_turn_an_experiment_stops_nothing_and_what_is_stopped_comes_
     within(api_server, scenario)
 
 
+def test_without_its_turn_a_trial_makes_no_pod(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        production, turns = await new_namespace(objects), Turns()
+        await create_production(objects, production, namespace)
+        await create_quiescing(objects, namespace, production)
+        await until(objects, namespace, production, "Quiesced")
+
+        async def is_made() -> bool:
+            await pass_of_experiment(objects, namespace)
+            return len(await objects.list(TRIAL, namespace)) > 0
+
+        await eventually(is_made, "a trial")
+        async with turns.of([production], 0):
+            await passes_of_trials(objects, namespace, turns=turns)
+            assert await trial_pods(objects, namespace) == []
+
+        await passes_of_trials(objects, namespace, turns=turns)
+        assert await trial_pods(objects, namespace) != []
+
+    within(api_server, scenario)
+
+
 def test_an_experiment_that_is_deleted_while_it_has_no_turn_goes(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,14 +95,16 @@ async def pass_of_experiment(
         return timedelta()
 
 
-async def passes_of_trials(objects: PlayedObjects, namespace: str, later: float = 0) -> None:
+async def passes_of_trials(
+    objects: PlayedObjects, namespace: str, later: float = 0, turns: Turns | None = None
+) -> None:
     """One of each trial, by an operator that has just started; their pods become ready."""
     a_minute, probe = timedelta(minutes=1), ProbeImage("example/probe:1", "IfNotPresent")
     settings = Settings(namespace, probe, a_minute, a_minute, "INFO", 8080, 9090)
     stacks, events = Stacks(objects), Events(objects, "test")
-    reconciler = TrialReconciler(
-        objects, Cards(objects, namespace), stacks, events, settings, Records(objects, stacks, probe.name, None)
-    )
+    records = Records(objects, stacks, probe.name, None)
+    cards = Cards(objects, namespace)
+    reconciler = TrialReconciler(objects, cards, stacks, events, settings, records, turns or Turns())
     for body in await objects.list(TRIAL, namespace):
         try:
             await reconciler.reconcile(body, datetime.now(UTC) + timedelta(seconds=later))

@@ -39,9 +39,10 @@ class WatchedReconciler(ProfileReconciler):
         return again
 
 
-def profile_reconciler(objects: PlayedObjects) -> ProfileReconciler:
+def profile_reconciler(objects: Objects) -> ProfileReconciler:
     """A reconciler that knows nothing but the cluster."""
-    return WatchedReconciler(objects, Events(objects, "test"))
+    reconciler = WatchedReconciler if isinstance(objects, PlayedObjects) else ProfileReconciler
+    return reconciler(objects, Events(objects, "test"))
 
 
 async def create_stage(objects: PlayedObjects, namespace: str, grant: bool = True) -> None:
