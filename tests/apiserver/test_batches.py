@@ -13,7 +13,7 @@ from cotune.cluster.kinds import DEPLOYMENT, GRANT, POD, PROFILE
 from cotune.cluster.objects import ForbiddenError, Object
 from support.api_server import ApiServer
 from support.command_line import cotune
-from support.played_cluster import Call, PlayedObjects, eventually, play_crashing, within
+from support.played_cluster import Call, PlayedObjects, eventually, play_crashing, play_ended, within
 from support.played_stacks import (
     PART,
     STACK,
@@ -289,6 +289,27 @@ def test_stacks_on_one_node_go_together(api_server: ApiServer) -> None:
         state = await until(objects, namespace, "Progressing")
 
         assert batches_of(state) == [("b", True), ("ac", False)]
+
+    within(api_server, scenario)
+
+
+def test_an_evicted_pod_ties_its_stack_to_no_node(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        for stack, node in (("a", "node-1"), ("b", "node-2")):
+            await create_stack(objects, namespace, stack, node)
+        container = {"name": "asr", "image": "example/server:1"}
+        pod: Object = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "evicted", "namespace": namespace, "labels": {"app": "stt-b"}},
+            "spec": {"containers": [container], "nodeName": "node-1"},
+        }
+        await play_ended(objects, await objects.create(POD, namespace, pod), exit_code=137, reason="Evicted")
+        await create_selecting_grant(objects, namespace)
+        await create_profile_in_batches(objects, namespace, ["1", "100%"], batchesBy="Node")
+        state = await until(objects, namespace, "Progressing")
+
+        assert batches_of(state) == [("a", True), ("b", False)]
 
     within(api_server, scenario)
 

@@ -454,6 +454,33 @@ def test_a_stage_that_comes_through_git_is_probed_once_its_values_are_there(api_
     within(api_server, scenario)
 
 
+def test_a_stage_that_is_to_come_through_git_after_all_leaves_no_pod_of_its_baseline(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        kubelet = PlayedKubelet(objects, namespace, is_slow=True)
+        await create_probed_stage(objects, namespace, [gate(againstBaseline=AGAINST)])
+
+        async def is_measured() -> bool:
+            body = await objects.get(PROFILE, namespace, "p")
+            await profile_reconciler(objects).reconcile(body, datetime.now(UTC))
+            await kubelet.play()
+            return await probe_pods(objects, namespace) != []
+
+        await eventually(is_measured, "a run of the baseline")
+        edited = (await objects.get(PROFILE, namespace, "p"))["spec"]["rollout"]["stages"]
+        edited[0]["gates"] = [gate()]
+        await objects.merge(PROFILE, namespace, "p", {"spec": {"rollout": {"strategy": "Git", "stages": edited}}})
+
+        body = await passes(objects, namespace, kubelet, lambda it: condition(it, "Progressing")[1] == "AwaitingCommit")
+
+        assert await probe_pods(objects, namespace) == []
+        (stage,) = stages(body)
+        assert stage["revision"] is not None
+        # What runs from now on has other names than what has run.
+        assert (record_of(stage).get("pod"), record_of(stage)["begun"]) == (None, 1)
+
+    within(api_server, scenario)
+
+
 def test_a_baseline_that_cannot_be_measured_leaves_the_stage_untouched_and_is_tried_again(
     api_server: ApiServer,
 ) -> None:

@@ -3,12 +3,17 @@
 Every pass is made by a reconciler that knows nothing of the passes before.
 """
 
+import asyncio
+import copy
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from apiserver.test_reconcilers import play_trials
 from cotune.cluster.downtimes import Downtimes
+from cotune.cluster.events import Events
 from cotune.cluster.kinds import (
     CONFIG_MAP,
     CONTROLLER_REVISION,
@@ -19,10 +24,15 @@ from cotune.cluster.kinds import (
     POD,
     PROFILE,
     TRIAL,
+    Kind,
 )
 from cotune.cluster.objects import ApiError, ForbiddenError, Object
 from cotune.cluster.quiesces import ANNOTATION_RESTORE, NAME
+from cotune.handlers.operator import profile_queue
+from cotune.handlers.profile import ProfileReconciler
 from cotune.handlers.quiesce_holders import FINALIZER
+from cotune.handlers.turns import Turns
+from cotune.handlers.work_queue import Key
 from cotune.rollout.downtime import Outage
 from prometheus_client import REGISTRY
 from support.api_server import ApiServer
@@ -41,6 +51,8 @@ from support.played_quiesce import (
 from support.played_stage import create_profile, play_workloads, profile_reconciler, templates
 
 pytestmark = pytest.mark.apiserver
+
+DEFINITION = Kind("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False)
 
 
 async def quiesce_of(objects: PlayedObjects, namespace: str, name: str = "voice") -> Object:
@@ -283,6 +295,25 @@ async def the_experiment_has_failed(objects: PlayedObjects, namespace: str, _: s
     await objects.merge(EXPERIMENT, namespace, "voice", patch, subresource="status")
 
 
+async def comes_back(objects: PlayedObjects, namespace: str, production: str, reason: str) -> None:
+    """Production is brought back because of this, and nothing is left to be done."""
+    reasons: set[str] = set()
+
+    async def is_back() -> bool:
+        await pass_of_experiment(objects, namespace)
+        await play_workloads(objects, production, broken=False)
+        body = await objects.find(EXPERIMENT, namespace, "voice")
+        if body is not None:
+            reasons.add(body.get("status", {}).get("quiesce", {}).get("reason", ""))
+        return body is None or FINALIZER not in body["metadata"].get("finalizers", [])
+
+    await eventually(is_back, "production is back")
+    assert reason in reasons
+    await production_is_ready(objects, production)
+    assert await objects.find(CONTROLLER_REVISION, production, NAME) is None
+    assert len(await Downtimes(objects, production).outages()) == 1
+
+
 @pytest.mark.parametrize(
     ("happens", "reason"),
     [
@@ -306,22 +337,48 @@ def test_whatever_happens_meanwhile_production_comes_back(api_server: ApiServer,
 
         await happens(objects, namespace, production)
 
-        reasons: set[str] = set()
-
-        async def is_back() -> bool:
-            await pass_of_experiment(objects, namespace)
-            await play_workloads(objects, production, broken=False)
-            body = await objects.find(EXPERIMENT, namespace, "voice")
-            if body is not None:
-                reasons.add(body.get("status", {}).get("quiesce", {}).get("reason", ""))
-            return body is None or FINALIZER not in body["metadata"].get("finalizers", [])
-
-        await eventually(is_back, "production is back")
-        assert reason in reasons
+        await comes_back(objects, namespace, production, reason)
         assert await templates(objects, production) == before
-        await production_is_ready(objects, production)
-        assert await objects.find(CONTROLLER_REVISION, production, NAME) is None
-        assert len(await Downtimes(objects, production).outages()) == 1
+
+    within(api_server, scenario)
+
+
+@asynccontextmanager
+async def newer_grants(objects: PlayedObjects, namespace: str) -> AsyncGenerator[None]:
+    """The API server takes a field that this operator does not know, and the grant there has it."""
+    name = f"{GRANT.plural}.{GRANT.api_version.partition('/')[0]}"
+    [grant] = await objects.list(GRANT, namespace)
+
+    async def has_it() -> bool:
+        patch: Object = {"spec": {"courtesy": "Please"}}
+        return "courtesy" in (await objects.merge(GRANT, namespace, grant["metadata"]["name"], patch))["spec"]
+
+    async def has_it_not() -> bool:
+        return not await has_it()
+
+    older = (await objects.get(DEFINITION, None, name))["spec"]["versions"]
+    newer = copy.deepcopy(older)
+    newer[0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["courtesy"] = {"type": "string"}
+    await objects.merge(DEFINITION, "", name, {"spec": {"versions": newer}})
+    try:
+        await eventually(has_it, "a grant with another field")
+        yield
+    finally:
+        await objects.merge(DEFINITION, "", name, {"spec": {"versions": older}})
+        await eventually(has_it_not, "grants as they were")
+
+
+def test_a_grant_that_cannot_be_read_any_more_does_not_keep_production_down(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        production = await new_namespace(objects)
+        await create_production(objects, production, namespace)
+        await create_quiescing(objects, namespace, production)
+        await until(objects, namespace, production, "Quiesced")
+
+        async with newer_grants(objects, production):
+            await comes_back(objects, namespace, production, "GrantInvalid")
+
+        assert f"a grant of namespace {production} cannot be read" in (await quiesce_of(objects, namespace))["message"]
 
     within(api_server, scenario)
 
@@ -510,6 +567,123 @@ def test_no_stage_begins_where_production_is_stopped_and_none_is_stopped_where_a
             "WaitingForProfile",
             f"profile {namespace}/p has a stage in namespace {production}",
         )
+
+    within(api_server, scenario)
+
+
+async def is_about_to_stop(objects: PlayedObjects, namespace: str) -> None:
+    """All is asked, and nothing is touched or taken yet."""
+
+    async def has_begun() -> bool:
+        await pass_of_experiment(objects, namespace)
+        return (await quiesce_of(objects, namespace)).get("phase") == "Stopping"
+
+    await eventually(has_begun, "everything is asked")
+
+
+def test_without_its_turn_an_experiment_stops_nothing_and_what_is_stopped_comes_back(
+    api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cotune.handlers.quiesces._PATIENCE_SECONDS", 0.05)
+
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        production, turns = await new_namespace(objects), Turns()
+        await create_production(objects, production, namespace)
+        await create_quiescing(objects, namespace, production)
+        await is_about_to_stop(objects, namespace)
+        async with turns.of([production], 0):
+            for _ in range(3):
+                assert await pass_of_experiment(objects, namespace, turns=turns) is not None
+            assert (await quiesce_of(objects, namespace))["phase"] == "Stopping"
+            assert (await told(objects, namespace, "Quiesced"))[1] == "WaitingForTurn"
+            assert await replicas(objects, production) == {"judge": 1, "whisper": 1}
+            assert await objects.find(CONTROLLER_REVISION, production, NAME) is None
+
+        await until(objects, namespace, production, "Quiesced")
+        async with turns.of([production], 0):
+            await pass_of_experiment(objects, namespace, later=MAXIMUM, turns=turns)
+            assert (await quiesce_of(objects, namespace))["phase"] == "Restoring"
+
+    within(api_server, scenario)
+
+
+def test_without_its_turn_a_trial_makes_no_pod(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        production, turns = await new_namespace(objects), Turns()
+        await create_production(objects, production, namespace)
+        await create_quiescing(objects, namespace, production)
+        await until(objects, namespace, production, "Quiesced")
+
+        async def is_made() -> bool:
+            await pass_of_experiment(objects, namespace)
+            return len(await objects.list(TRIAL, namespace)) > 0
+
+        await eventually(is_made, "a trial")
+        async with turns.of([production], 0):
+            await passes_of_trials(objects, namespace, turns=turns)
+            assert await trial_pods(objects, namespace) == []
+
+        await passes_of_trials(objects, namespace, turns=turns)
+        assert await trial_pods(objects, namespace) != []
+
+    within(api_server, scenario)
+
+
+def test_an_experiment_that_is_deleted_while_it_has_no_turn_goes(
+    api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cotune.handlers.quiesces._PATIENCE_SECONDS", 0.05)
+
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        production, turns = await new_namespace(objects), Turns()
+        await create_production(objects, production, namespace)
+        await create_quiescing(objects, namespace, production)
+        await is_about_to_stop(objects, namespace)
+        await objects.delete(EXPERIMENT, namespace, "voice")
+
+        async with turns.of([production], 0):
+            for _ in range(3):
+                await pass_of_experiment(objects, namespace, turns=turns)
+
+        assert await objects.find(EXPERIMENT, namespace, "voice") is None
+        assert await replicas(objects, production) == {"judge": 1, "whisper": 1}
+
+    within(api_server, scenario)
+
+
+def test_production_is_not_stopped_while_a_pass_of_a_rollout_is_at_work_there(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        production, turns = await new_namespace(objects), Turns()
+        await create_production(objects, production, namespace)
+        await create_quiescing(objects, namespace, production)
+        await create_profile(objects, namespace, production)
+        is_rehearsed, goes_on = asyncio.Event(), asyncio.Event()
+
+        async def delay(call: Call) -> None:
+            if call.is_dry_run and not is_rehearsed.is_set():
+                is_rehearsed.set()
+                await goes_on.wait()
+
+        objects.delay = delay
+        profiles = profile_queue(objects, ProfileReconciler(objects, Events(objects, "test")), turns)
+        async with profiles.running():
+            profiles.add(Key(namespace, "p"))
+            await asyncio.wait_for(is_rehearsed.wait(), 20)
+
+            async def is_put_off() -> bool:
+                await pass_of_experiment(objects, namespace, turns=turns)
+                return (await told(objects, namespace, "Quiesced"))[1] == "WaitingForTurn"
+
+            await eventually(is_put_off, "the experiment waits for its turn")
+            assert await quiesce_of(objects, namespace) == {}
+            goes_on.set()
+
+            async def is_after_it() -> bool:
+                await pass_of_experiment(objects, namespace, turns=turns)
+                return (await told(objects, namespace, "Quiesced"))[1] == "WaitingForProfile"
+
+            await eventually(is_after_it, "the experiment waits for the rollout")
+        assert await quiesce_of(objects, namespace) == {}
 
     within(api_server, scenario)
 

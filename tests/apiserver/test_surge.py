@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from cotune.api.profile import StageStatus
 from cotune.cluster.downtimes import Downtimes
-from cotune.cluster.kinds import DEPLOYMENT, GRANT, PERSISTENT_VOLUME_CLAIM, POD, PROFILE
+from cotune.cluster.kinds import CONTROLLER_REVISION, DEPLOYMENT, GRANT, PERSISTENT_VOLUME_CLAIM, POD, PROFILE
 from cotune.cluster.objects import ApiError, ConflictError, ForbiddenError, Object
 from cotune.cluster.workloads import ANNOTATION_REVISION
 from cotune.rollout.bridge import LABEL_BRIDGE, bridge_id, bridge_name
@@ -554,6 +554,26 @@ def test_a_deleted_profile_leaves_nothing_of_its_bridge(api_server: ApiServer, s
         assert await copies(objects, namespace) == {}
         if stack == "ready":
             assert await templates(objects, namespace) == before
+
+    within(api_server, scenario)
+
+
+def test_a_bridge_goes_with_its_profile_when_the_way_back_is_gone(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        await create(objects, namespace)
+        state = await until_bridge(objects, namespace, "Serving")
+        assert state.last_good_revision is not None
+        await objects.delete(CONTROLLER_REVISION, namespace, state.last_good_revision)
+        await one_pass(objects, namespace)
+        assert (await stage_of(objects, namespace)).phase == "Degraded"
+        assert (await stalled(objects, namespace))[0] == "RevisionGone"
+        assert (await copies(objects, namespace)).keys() == NAMES
+        await objects.delete(PROFILE, namespace, "p")
+
+        await one_pass(objects, namespace)
+
+        assert await objects.find(PROFILE, namespace, "p") is None
+        assert await copies(objects, namespace) == {}
 
     within(api_server, scenario)
 

@@ -1,11 +1,25 @@
-"""A namespace without a cluster: Deployments, their controller and kubelets, in steps as small as the test likes."""
+"""A namespace without a cluster: Deployments, their controller and kubelets, in steps as small as the test likes.
 
-from collections.abc import Mapping
+And passes over it that are cut into their calls, for machines that let anything happen between any two of them.
+"""
+
+import os
+import random
+from collections import Counter
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import ClassVar
 
 from cotune.rollout.convergence import Action, Scale, SetValues
 from cotune.rollout.state import ObservedWorkload, Revision, WorkloadRevision
 from cotune.trials.pod_failure import PodFailure
+from hypothesis import seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+
+SEED = int(os.environ.get("COTUNE_SEED") or random.randrange(2**32))
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class ConflictingError(Exception):
@@ -111,3 +125,62 @@ class PlayedNamespace:
 
     def revision(self) -> Revision:
         return Revision(tuple(WorkloadRevision(n, dict(it.values), it.replicas) for n, it in self.workloads.items()))
+
+
+class PassesInAnyOrder(RuleBasedStateMachine):
+    """One namespace, and an operator that makes a call at a time and may be ended before any."""
+
+    seen: ClassVar[Counter[str]]
+    """What was reached, in all runs together."""
+    world: PlayedNamespace
+    now: datetime
+    pass_in_work: Generator[None] | None = None
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.seen = Counter()
+
+    def one_pass(self) -> Generator[None]:
+        """As the reconciler makes it; it stops after every call."""
+        raise NotImplementedError
+
+    def call_was_made(self) -> None:
+        """After each of them."""
+
+    def pass_is_over(self) -> None:
+        """It has ended, or died: nothing is left of it but what it has done."""
+        self.pass_in_work = None
+
+    @rule(calls=st.integers(1, 12))
+    def the_operator_makes_calls(self, calls: int) -> None:
+        for _ in range(calls):
+            self.seen["calls"] += 1
+            if self.pass_in_work is None:
+                self.pass_in_work = self.one_pass()
+            try:
+                next(self.pass_in_work)
+            except (StopIteration, ConflictingError):
+                self.pass_is_over()
+            self.call_was_made()
+
+    def dies_with_an_action_untold(self, calls: int) -> bool:
+        """Whether it has, within so many calls: what it has done stands nowhere but in the world."""
+        before = [it.version for it in self.world.workloads.values()]
+        for _ in range(calls):
+            self.the_operator_makes_calls(1)
+            if self.pass_in_work is not None and before != [it.version for it in self.world.workloads.values()]:
+                self.seen["died with an action untold"] += 1
+                self.pass_is_over()
+                return True
+        return False
+
+
+def run_in_any_order(machine: type[PassesInAnyOrder], examples: int, steps: int) -> Counter[str]:
+    """Let a machine look for what must not be; what it has reached. COTUNE_SEED=N repeats a run."""
+    print(f"COTUNE_SEED={SEED}")
+    machine.seen.clear()
+    run_state_machine_as_test(  # pyright: ignore[reportUnknownMemberType]
+        seed(SEED)(machine), settings=settings(max_examples=examples, stateful_step_count=steps)
+    )
+    print("; ".join(f"{what}: {times}" for what, times in sorted(machine.seen.items())))
+    return machine.seen

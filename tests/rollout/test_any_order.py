@@ -4,13 +4,9 @@ A pass is as small as its calls: each workload is read, each action sent and the
 between any two of them kubelets, owners, the clock and death may have their turn. COTUNE_SEED=N repeats a run.
 """
 
-import os
-import random
-from collections import Counter
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from typing import ClassVar
+from datetime import datetime, timedelta
 
 import pytest
 from cotune.api.downtime import StageDowntime
@@ -21,20 +17,10 @@ from cotune.rollout.progress import IN_PROGRESS, ON_THE_WAY_BACK
 from cotune.rollout.stage import StageStep, decide
 from cotune.rollout.state import ObservedWorkload, Revision, WorkloadRevision
 from cotune.trials.pod_failure import PodFailure
-from hypothesis import seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
-from rollout.played_namespace import ConflictingError, PlayedNamespace
+from hypothesis.stateful import initialize, invariant, precondition, rule
+from rollout.played_namespace import NOW, ConflictingError, PassesInAnyOrder, PlayedNamespace, run_in_any_order
 
-SEED = int(os.environ.get("COTUNE_SEED") or random.randrange(2**32))
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 STAGE = Stage(name="staging", namespace="voice-staging", readiness_deadline_seconds=60, bake_seconds=20)
 GOOD = Revision(
     (
@@ -79,11 +65,9 @@ def values_of(revision: Revision) -> dict[str, dict[str, str | None]]:
     return {it.component: dict(it.values) for it in revision.workloads}
 
 
-class AnyOrder(RuleBasedStateMachine):
+class AnyOrder(PassesInAnyOrder):
     """One stage, from its beginning or from when all of it was ready."""
 
-    seen: ClassVar[Counter[str]] = Counter()
-    """What was reached, in all runs together."""
     breaks_target = False
     """The profile's values let no pod start."""
     breaks_everything = False
@@ -96,24 +80,12 @@ class AnyOrder(RuleBasedStateMachine):
         self.status = Status(ProfilePhase.BAKING if is_baking else ProfilePhase.PROGRESSING)
         self.now = NOW
         self.is_deleted = False
-        self.pass_in_work: Generator[None] | None = None
         self.is_disturbed = False
         """Somebody else has scaled or changed something since the pass in work began to read."""
         self.stopped_at: datetime | None = None
         """When the operator has first stopped a service of a stack that it has not seen whole since."""
 
     # The operator.
-
-    @rule(calls=st.integers(1, 12))
-    def the_operator_makes_calls(self, calls: int) -> None:
-        for _ in range(calls):
-            self.seen["calls"] += 1
-            if self.pass_in_work is None:
-                self.pass_in_work = self._one_pass()
-            try:
-                next(self.pass_in_work)
-            except (StopIteration, ConflictingError):
-                self.pass_in_work = None
 
     @rule(rounds=st.integers(1, 15), calls=st.integers(1, 8))
     def nobody_disturbs_them(self, rounds: int, calls: int) -> None:
@@ -126,21 +98,15 @@ class AnyOrder(RuleBasedStateMachine):
     @rule()
     def the_operator_dies(self) -> None:
         self.seen["died in a pass"] += 1
-        self.pass_in_work = None
+        self.pass_is_over()
 
     @rule(seconds=st.sampled_from([1, 30]))
     def the_operator_dies_with_an_action_that_it_has_not_told(self, seconds: int) -> None:
-        """And is away for a while: what it has done stands nowhere but in the world."""
-        before = [it.version for it in self.world.workloads.values()]
-        for _ in range(12):
-            self.the_operator_makes_calls(1)
-            if self.pass_in_work is not None and before != [it.version for it in self.world.workloads.values()]:
-                self.seen["died with an action untold"] += 1
-                self.pass_in_work = None
-                self.now += timedelta(seconds=seconds)
-                return
+        """And is away for a while."""
+        if self.dies_with_an_action_untold(calls=12):
+            self.now += timedelta(seconds=seconds)
 
-    def _one_pass(self) -> Generator[None]:
+    def one_pass(self) -> Generator[None]:
         """As the profile's reconciler makes it; it stops after every call."""
         self.is_disturbed = False
         now = self.now
@@ -320,7 +286,7 @@ class AnyOrder(RuleBasedStateMachine):
         if revision is TARGET and self.breaks_target:
             return  # It never stood ready, and is refused.
         self.seen[f"{self.status.phase}, and a revision asked for"] += 1
-        self.pass_in_work = None
+        self.pass_is_over()
         self.status = Status(ProfilePhase.ROLLING_BACK, self.now, None, revision, self.status.downtime)
 
     @rule(is_meant=st.sampled_from([True, False, False, False]))
@@ -331,7 +297,7 @@ class AnyOrder(RuleBasedStateMachine):
     def nothing_is_written_outside_of_a_stage(self) -> None:
         """A pass over a stage that has ended must read and write nothing: it has no call in work."""
         if getattr(self, "status", None) is not None and self.status.phase in ENDED:
-            made = self._one_pass()
+            made = self.one_pass()
             next(made)
             assert next(made, None) is None
 
@@ -339,7 +305,7 @@ class AnyOrder(RuleBasedStateMachine):
         """People leave it alone, and Kubernetes does its part: where does the stage end?"""
         if not hasattr(self, "world"):
             return
-        self.pass_in_work = None
+        self.pass_is_over()
         for name in COMPONENTS:
             self._make_again(name)
             self.world.workloads[name].unbindable = ""
@@ -398,7 +364,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     def _quietly(self) -> Generator[None]:
         try:
-            yield from self._one_pass()
+            yield from self.one_pass()
         except ConflictingError:
             return
 
@@ -419,17 +385,12 @@ class AnyOrder(RuleBasedStateMachine):
 
 @pytest.mark.timeout(300)
 def test_a_stage_ends_well_in_whatever_order_things_happen() -> None:
-    print(f"COTUNE_SEED={SEED}")
-    AnyOrder.seen.clear()
-    run_state_machine_as_test(  # pyright: ignore[reportUnknownMemberType]
-        seed(SEED)(AnyOrder), settings=settings(max_examples=250, stateful_step_count=80)
-    )
+    seen = run_in_any_order(AnyOrder, examples=250, steps=80)
 
-    print("; ".join(f"{what}: {times}" for what, times in sorted(AnyOrder.seen.items())))
-    assert AnyOrder.seen["calls"] > 5_000
-    assert AnyOrder.seen["died in a pass"] > 50
-    assert AnyOrder.seen["outages"] > 50
-    assert AnyOrder.seen["died with an action untold"] > 50
-    assert not {f"{before} -> {after}" for before, after in ALLOWED} - AnyOrder.seen.keys()
+    assert seen["calls"] > 5_000
+    assert seen["died in a pass"] > 50
+    assert seen["outages"] > 50
+    assert seen["died with an action untold"] > 50
+    assert not {f"{before} -> {after}" for before, after in ALLOWED} - seen.keys()
     for phase in (*ENDED, ProfilePhase.DEGRADED):
-        assert AnyOrder.seen[f"{phase}, and a revision asked for"]
+        assert seen[f"{phase}, and a revision asked for"]

@@ -4,13 +4,9 @@ A pass is as small as its calls, and between any two of them kubelets, owners, t
 COTUNE_SEED=N repeats a run.
 """
 
-import os
-import random
-from collections import Counter
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from typing import ClassVar
+from datetime import datetime, timedelta
 
 import pytest
 from cotune.api.batches import StageBatch
@@ -24,20 +20,10 @@ from cotune.rollout.stacks import key_of, of_stacks, stack_of
 from cotune.rollout.stage import StageStep
 from cotune.rollout.state import ObservedWorkload, Revision, WorkloadRevision
 from cotune.trials.pod_failure import PodFailure
-from hypothesis import seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
-from rollout.played_namespace import ConflictingError, PlayedNamespace
+from hypothesis.stateful import initialize, invariant, precondition, rule
+from rollout.played_namespace import NOW, ConflictingError, PassesInAnyOrder, PlayedNamespace, run_in_any_order
 
-SEED = int(os.environ.get("COTUNE_SEED") or random.randrange(2**32))
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 STAGE = Stage(
     name="production",
     namespace="voice-prod",
@@ -95,10 +81,9 @@ class Status:
         return Course(self.batches, self.batch)
 
 
-class AnyOrderOfStacks(RuleBasedStateMachine):
+class AnyOrderOfStacks(PassesInAnyOrder):
     """One stage of four stacks in three batches."""
 
-    seen: ClassVar[Counter[str]] = Counter()
     breaks_in = NO_STACK
     """Stacks in which the profile's values let no pod start."""
     has_others = True
@@ -119,23 +104,11 @@ class AnyOrderOfStacks(RuleBasedStateMachine):
         self.status = Status()
         self.now = NOW
         self.is_paused = self.is_aborted = self.fails_its_gate = False
-        self.pass_in_work: Generator[None] | None = None
         self.is_disturbed = False
         """Somebody else has changed something, or a pod has failed that was ready."""
         self.changed_by_others: set[str] = set()
 
     # The operator.
-
-    @rule(calls=st.integers(1, 12))
-    def the_operator_makes_calls(self, calls: int) -> None:
-        for _ in range(calls):
-            self.seen["calls"] += 1
-            if self.pass_in_work is None:
-                self.pass_in_work = self._one_pass()
-            try:
-                next(self.pass_in_work)
-            except (StopIteration, ConflictingError):
-                self.pass_in_work = None
 
     @rule(rounds=st.integers(5, 60), calls=st.integers(4, 14))
     def nobody_disturbs_them(self, rounds: int, calls: int) -> None:
@@ -149,20 +122,14 @@ class AnyOrderOfStacks(RuleBasedStateMachine):
     @rule()
     def the_operator_dies(self) -> None:
         self.seen["died in a pass"] += 1
-        self.pass_in_work = None
+        self.pass_is_over()
 
     @rule(seconds=st.sampled_from([1, 30]))
     def the_operator_dies_with_an_action_that_it_has_not_told(self, seconds: int) -> None:
-        before = [it.version for it in self.world.workloads.values()]
-        for _ in range(16):
-            self.the_operator_makes_calls(1)
-            if self.pass_in_work is not None and before != [it.version for it in self.world.workloads.values()]:
-                self.seen["died with an action untold"] += 1
-                self.pass_in_work = None
-                self.now += timedelta(seconds=seconds)
-                return
+        if self.dies_with_an_action_untold(calls=16):
+            self.now += timedelta(seconds=seconds)
 
-    def _one_pass(self) -> Generator[None]:
+    def one_pass(self) -> Generator[None]:
         """As the profile's reconciler makes it; it stops after every call."""
         now, status, is_paused = self.now, self.status, self.is_paused
         yield
@@ -337,7 +304,7 @@ class AnyOrderOfStacks(RuleBasedStateMachine):
     def somebody_asks_for_a_revision(self) -> None:
         """Of all stacks, also of those that no batch has reached; the last batch goes first."""
         self.seen["a revision asked for"] += 1
-        self.pass_in_work = None
+        self.pass_is_over()
         self.status = Status(
             ProfilePhase.ROLLING_BACK,
             self.now,
@@ -374,7 +341,7 @@ class AnyOrderOfStacks(RuleBasedStateMachine):
         """People leave it alone, and Kubernetes does its part: where does the stage end?"""
         if not hasattr(self, "world"):
             return
-        self.pass_in_work = None
+        self.pass_is_over()
         self._left_alone()
         if self.lost and self.status.phase not in ENDED and self.status.phase is not ProfilePhase.BAKING:
             assert self.status.phase is ProfilePhase.DEGRADED, self.status
@@ -400,7 +367,7 @@ class AnyOrderOfStacks(RuleBasedStateMachine):
     def _left_alone(self) -> None:
         for _ in range(600):
             try:
-                for _ in self._one_pass():
+                for _ in self.one_pass():
                     pass
             except ConflictingError:
                 pass
@@ -412,14 +379,8 @@ class AnyOrderOfStacks(RuleBasedStateMachine):
 
 @pytest.mark.timeout(300)
 def test_a_stage_of_several_stacks_ends_well_in_whatever_order_things_happen() -> None:
-    print(f"COTUNE_SEED={SEED}")
-    AnyOrderOfStacks.seen.clear()
-    run_state_machine_as_test(  # pyright: ignore[reportUnknownMemberType]
-        seed(SEED)(AnyOrderOfStacks), settings=settings(max_examples=100, stateful_step_count=50)
-    )
+    seen = run_in_any_order(AnyOrderOfStacks, examples=100, steps=50)
 
-    print("; ".join(f"{what}: {times}" for what, times in sorted(AnyOrderOfStacks.seen.items())))
-    seen = AnyOrderOfStacks.seen
     assert seen["calls"] > 5_000
     assert seen["died in a pass"] > 20
     assert seen["died with an action untold"] > 10

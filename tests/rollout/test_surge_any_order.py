@@ -3,12 +3,8 @@
 As in test_any_order.py a pass is as small as its calls, and death may come between any two. COTUNE_SEED=N repeats it.
 """
 
-import os
-import random
-from collections import Counter
 from collections.abc import Generator, Mapping
-from datetime import UTC, datetime, timedelta
-from typing import ClassVar
+from datetime import timedelta
 
 import pytest
 from cotune.api.downtime import StageDowntime
@@ -21,20 +17,17 @@ from cotune.rollout.stage import StageStep, decide
 from cotune.rollout.state import ObservedWorkload, Revision, WorkloadRevision
 from cotune.rollout.surge import IN_WORK, follow_bridged, keep, restarts_clock, serves, start
 from cotune.trials.pod_failure import PodFailure
-from hypothesis import seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
+from hypothesis.stateful import initialize, invariant, precondition, rule
+from rollout.played_namespace import (
+    NOW,
+    ConflictingError,
+    PassesInAnyOrder,
+    PlayedNamespace,
+    PlayedWorkload,
+    run_in_any_order,
 )
-from rollout.played_namespace import ConflictingError, PlayedNamespace, PlayedWorkload
 
-SEED = int(os.environ.get("COTUNE_SEED") or random.randrange(2**32))
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 GOOD = Revision((WorkloadRevision("judge", {"JUDGE_MEMORY": None}, 1), WorkloadRevision("stt", {"SIZE": None}, 2)))
 TARGET = GOOD.with_values({("judge", "JUDGE_MEMORY"): "0.55", ("stt", "SIZE"): "tiny"})
 COMPONENTS = [it.component for it in GOOD.workloads]
@@ -45,11 +38,8 @@ ENDED = {ProfilePhase.PROMOTED, ProfilePhase.ROLLED_BACK}
 component = st.sampled_from(COMPONENTS)
 
 
-class SurgeInAnyOrder(RuleBasedStateMachine):
+class SurgeInAnyOrder(PassesInAnyOrder):
     """One stage with a bridge, from its beginning."""
-
-    seen: ClassVar[Counter[str]] = Counter()
-    """What was reached, in all runs together."""
 
     @initialize(
         breaks_target=st.booleans(),
@@ -78,7 +68,6 @@ class SurgeInAnyOrder(RuleBasedStateMachine):
             downtime=StageDowntime(expected_seconds=90),
             surge=StageSurge(phase=SurgePhase.STARTING, since=NOW),
         )
-        self.pass_in_work: Generator[None] | None = None
         self.is_aborted = False
         self.is_disturbed = False
         """Somebody has done something to pods or workloads."""
@@ -88,18 +77,6 @@ class SurgeInAnyOrder(RuleBasedStateMachine):
         self.has_begun_to_go = False
 
     # The operator.
-
-    @rule(calls=st.integers(1, 12))
-    def the_operator_makes_calls(self, calls: int) -> None:
-        for _ in range(calls):
-            self.seen["calls"] += 1
-            if self.pass_in_work is None:
-                self.pass_in_work = self._one_pass()
-            try:
-                next(self.pass_in_work)
-            except (StopIteration, ConflictingError):
-                self.pass_in_work = None
-            self._look()
 
     @rule(rounds=st.integers(1, 25), calls=st.integers(1, 10))
     def nobody_disturbs_them(self, rounds: int, calls: int) -> None:
@@ -112,10 +89,10 @@ class SurgeInAnyOrder(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0, 0, 1, 20]))
     def the_operator_dies(self, seconds: int) -> None:
         self.seen["died in a pass"] += 1
-        self.pass_in_work = None
+        self.pass_is_over()
         self.now += timedelta(seconds=seconds)
 
-    def _one_pass(self) -> Generator[None]:
+    def one_pass(self) -> Generator[None]:
         """As the profile's reconciler makes it; it stops after every call."""
         now, state = self.now, self.status
         yield
@@ -239,7 +216,7 @@ class SurgeInAnyOrder(RuleBasedStateMachine):
             for it in GOOD.workloads
         )
 
-    def _look(self) -> None:
+    def call_was_made(self) -> None:
         stack = {name: seen for name, it in self.world.workloads.items() if (seen := it.observe()) is not None}
         bridge = {name: seen for name, it in self.bridge.items() if (seen := it.observe()) is not None}
         if not self._is_whole(stack) and not serves(TARGET, bridge):
@@ -310,7 +287,7 @@ class SurgeInAnyOrder(RuleBasedStateMachine):
             surge = self.status.surge
             assert surge is not None
             if surge.phase is not SurgePhase.STARTING:
-                self.pass_in_work = None
+                self.pass_is_over()
                 self.a_pod_of_the_bridge_is_evicted(name, True)
                 self.kubelets_get_on()
                 self.the_operator_makes_calls(10)
@@ -329,12 +306,12 @@ class SurgeInAnyOrder(RuleBasedStateMachine):
         """Left alone, with room, it ends, and nothing of the bridge is left."""
         if not hasattr(self, "status"):
             return
-        self.pass_in_work = None
+        self.pass_is_over()
         self.has_room = True
         for _ in range(600):
             try:
-                for _ in self._one_pass():
-                    self._look()
+                for _ in self.one_pass():
+                    self.call_was_made()
             except ConflictingError:
                 pass
             self.kubelets_get_on()
@@ -349,14 +326,8 @@ class SurgeInAnyOrder(RuleBasedStateMachine):
 
 @pytest.mark.timeout(300)
 def test_a_stage_with_a_bridge_ends_well_in_whatever_order_things_happen() -> None:
-    print(f"COTUNE_SEED={SEED}")
-    SurgeInAnyOrder.seen.clear()
-    run_state_machine_as_test(  # pyright: ignore[reportUnknownMemberType]
-        seed(SEED)(SurgeInAnyOrder), settings=settings(max_examples=250, stateful_step_count=60)
-    )
+    seen = run_in_any_order(SurgeInAnyOrder, examples=250, steps=60)
 
-    seen = SurgeInAnyOrder.seen
-    print("; ".join(f"{what}: {times}" for what, times in sorted(seen.items())))
     assert seen["calls"] > 5_000
     assert seen["died in a pass"] > 50
     for phase in ENDED:

@@ -50,6 +50,8 @@ class PlayedObjects(Objects):
         """Method and path of the calls that went through."""
         self.refuse: Callable[[Call], ApiError | None] = lambda _: None
         """What the API server, a webhook or a kubelet has against a call."""
+        self.delay: Callable[[Call], Awaitable[None]] = _at_once
+        """What a call waits for before it is answered."""
         self.created: list[str] = []
         """Kind, namespace and name of all that was created."""
         self.has_kubelet = False
@@ -67,7 +69,9 @@ class PlayedObjects(Objects):
                 raise DiedError(f"{method} {path}")
             self.allowed_calls -= 1
         self.asked.append((method, path))
-        if (refusal := self.refuse(Call(method, path, ("dryRun", "All") in query))) is not None:
+        call = Call(method, path, ("dryRun", "All") in query)
+        await self.delay(call)
+        if (refusal := self.refuse(call)) is not None:
             raise refusal
         if path.endswith("/log") and not self.has_kubelet:
             played = self.previous_logs if ("previous", "true") in query else self.logs
@@ -204,6 +208,10 @@ def deployment(namespace: str, name: str, container: str, env: list[Any], replic
             },
         },
     }
+
+
+async def _at_once(_: Call) -> None:
+    """Nothing."""
 
 
 async def _play(objects: Objects, pod: Object, phase: str, state: Object, ready: bool, **more: object) -> None:

@@ -15,6 +15,7 @@ from cotune.handlers.plans import Plans
 from cotune.handlers.records import Records
 from cotune.handlers.settings import Settings
 from cotune.handlers.trial import TrialReconciler
+from cotune.handlers.turns import Turns
 from cotune.trials.probe_pod import ProbeImage
 from cotune.trials.render import LABEL_TRIAL
 
@@ -81,27 +82,29 @@ async def create_quiescing(objects: PlayedObjects, namespace: str, production: s
 
 
 async def pass_of_experiment(
-    objects: PlayedObjects, namespace: str, later: float = 0, name: str = "voice"
+    objects: PlayedObjects, namespace: str, later: float = 0, name: str = "voice", turns: Turns | None = None
 ) -> timedelta | None:
-    """By an operator that has just started, `later` seconds ahead of time."""
+    """By an operator that has just started, `later` seconds ahead of time; others of it may have their `turns`."""
     body = await objects.find(EXPERIMENT, namespace, name)
     if body is None:
         return None
-    reconciler = ExperimentReconciler(objects, Events(objects, "test"), Plans(objects))
+    reconciler = ExperimentReconciler(objects, Events(objects, "test"), Plans(objects), turns=turns or Turns())
     try:
         return await reconciler.reconcile(body, datetime.now(UTC) + timedelta(seconds=later))
     except ConflictError:
         return timedelta()
 
 
-async def passes_of_trials(objects: PlayedObjects, namespace: str, later: float = 0) -> None:
+async def passes_of_trials(
+    objects: PlayedObjects, namespace: str, later: float = 0, turns: Turns | None = None
+) -> None:
     """One of each trial, by an operator that has just started; their pods become ready."""
     a_minute, probe = timedelta(minutes=1), ProbeImage("example/probe:1", "IfNotPresent")
     settings = Settings(namespace, probe, a_minute, a_minute, "INFO", 8080, 9090)
     stacks, events = Stacks(objects), Events(objects, "test")
-    reconciler = TrialReconciler(
-        objects, Cards(objects, namespace), stacks, events, settings, Records(objects, stacks, probe.name, None)
-    )
+    records = Records(objects, stacks, probe.name, None)
+    cards = Cards(objects, namespace)
+    reconciler = TrialReconciler(objects, cards, stacks, events, settings, records, turns or Turns())
     for body in await objects.list(TRIAL, namespace):
         try:
             await reconciler.reconcile(body, datetime.now(UTC) + timedelta(seconds=later))

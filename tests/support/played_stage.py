@@ -1,14 +1,18 @@
 """Two workloads, a grant and a profile for them, against a real API server: the controller manager makes the pods."""
 
 import copy
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from cotune.api.profile import ProfileStatus, StageStatus
 from cotune.cluster.events import Events
 from cotune.cluster.kinds import DEPLOYMENT, GRANT, POD, PROFILE
-from cotune.cluster.objects import Objects
+from cotune.cluster.objects import Object, Objects
 from cotune.cluster.workloads import ANNOTATION_REVISION
 from cotune.handlers.profile import ProfileReconciler
+from cotune.handlers.turns import namespaces_of_pass
 
 from support.played_cluster import PlayedObjects, deployment, play_crashing, play_ready
 from support.resources import manifest
@@ -16,9 +20,29 @@ from support.resources import manifest
 SIZE = "ASR_WHISPER_SIZE"
 
 
+@dataclass(frozen=True)
+class WatchedReconciler(ProfileReconciler):
+    """One whose passes stay in the namespaces in which they would have their turn, and in the profile's own."""
+
+    async def reconcile(self, body: Object, now: datetime) -> timedelta | None:
+        """One pass.
+
+        :raises AssertionError: it has looked elsewhere, where another pass may be at work.
+        """
+        assert isinstance(self.objects, PlayedObjects)
+        before = len(self.objects.asked)
+        again = await super().reconcile(body, now)
+        paths = [path for _, path in self.objects.asked[before:]]
+        seen = {found[1] for it in paths if (found := re.search("/namespaces/([^/]+)/", it)) is not None}
+        beyond = seen - namespaces_of_pass(body) - {body["metadata"]["namespace"]}
+        assert not beyond, f"a pass without its turn there was in {beyond}"
+        return again
+
+
 def profile_reconciler(objects: Objects) -> ProfileReconciler:
     """A reconciler that knows nothing but the cluster."""
-    return ProfileReconciler(objects, Events(objects, "test"))
+    reconciler = WatchedReconciler if isinstance(objects, PlayedObjects) else ProfileReconciler
+    return reconciler(objects, Events(objects, "test"))
 
 
 async def create_stage(

@@ -1,6 +1,5 @@
 """One pass over a GpuAllocationExperiment: look at its trials, start what comes next, name the winner."""
 
-import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -29,6 +28,7 @@ from cotune.handlers.plans import MadePlan, PlanningInProgressError, Plans
 from cotune.handlers.quiesce_holders import is_in_progress
 from cotune.handlers.quiesces import LABEL_EXPERIMENT, Gate, Quiesces, cut_short
 from cotune.handlers.statuses import condition, status_of, write_status
+from cotune.handlers.turns import Turns
 from cotune.profiles.making import NamedProfile, make_profile
 from cotune.search.space import Candidate, Space
 from cotune.trials.placement import NO_SUITABLE_NODE, Placement, SharingModes, placements, sharing_modes
@@ -82,13 +82,13 @@ class ExperimentReconciler:
     plans: Plans
     before_measuring: timedelta = timedelta(seconds=660)
     """How long a trial may take until it measures."""
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    turns: Turns = field(default_factory=Turns)
     """Of the trials and rollouts that production must not be stopped or started under."""
 
     @property
     def quiesces(self) -> Quiesces:
         """Stops production for trials that need it out of the way."""
-        return Quiesces(self.objects, self.events, self.before_measuring, self.turn)
+        return Quiesces(self.objects, self.events, self.before_measuring, self.turns)
 
     async def reconcile(self, body: Object, now: datetime) -> timedelta | None:
         """One pass over the experiment as it was just read; production that is stopped for it comes before all else."""

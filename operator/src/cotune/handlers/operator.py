@@ -28,6 +28,7 @@ from cotune.handlers.settings import Settings
 from cotune.handlers.store_thread import StoreThread
 from cotune.handlers.sweeper import Sweeper
 from cotune.handlers.trial import TrialReconciler
+from cotune.handlers.turns import PATIENCE_SECONDS, Turns, namespaces_of_pass
 from cotune.handlers.work_queue import Key, Reconcile, WorkQueue
 from cotune.measurement.agent.client import NodeAgents
 from cotune.trials.render import LABEL_TRIAL
@@ -149,9 +150,9 @@ def _queues(
     events = Events(objects, reporter="cotune")
     # Who waits for a card looks again when one is free.
     cards = Cards(objects, settings.namespace, released=lambda: queues[TRIAL].hurry())
-    turn = asyncio.Lock()
-    experiment = ExperimentReconciler(objects, events, Plans(objects), settings.drain + settings.start, turn)
-    trial = TrialReconciler(objects, cards, records.stacks, events, settings, records, turn)
+    turns = Turns()
+    experiment = ExperimentReconciler(objects, events, Plans(objects), settings.drain + settings.start, turns)
+    trial = TrialReconciler(objects, cards, records.stacks, events, settings, records, turns)
     memory = CardMemory(NodeAgents(settings.node_agent) if settings.node_agent is not None else None)
     profile = ProfileReconciler(objects, events, gates, settings.probe, memory)
 
@@ -162,17 +163,24 @@ def _queues(
         for namespace in namespaces_in_work(body):
             watches.follow(namespace, Follower(key, queues[PROFILE].add))
 
-    async def in_turn(body: Object, now: datetime) -> timedelta | None:
-        async with turn:
-            return await profile.reconcile(body, now)
-
     queues = {
-        EXPERIMENT: WorkQueue("experiment", _fresh(objects, EXPERIMENT, experiment.reconcile), 2),
+        EXPERIMENT: WorkQueue("experiment", _fresh(objects, EXPERIMENT, experiment.reconcile), 4),
         TRIAL: WorkQueue("trial", _fresh(objects, TRIAL, trial.reconcile, follow_trial), 4),
-        # One at a time: which profile goes first in a namespace is read and written in one pass.
-        PROFILE: WorkQueue("profile", _fresh(objects, PROFILE, in_turn, follow_profile), 1),
+        PROFILE: profile_queue(objects, profile, turns, follow_profile),
     }
     return queues
+
+
+def profile_queue(
+    objects: Objects, reconciler: ProfileReconciler, turns: Turns, follow: _Follow | None = None
+) -> WorkQueue:
+    """Looks at profiles, one at a time in each namespace: who goes first there is read and written in one pass."""
+
+    async def in_turn(body: Object, now: datetime) -> timedelta | None:
+        async with turns.of(namespaces_of_pass(body), PATIENCE_SECONDS) as is_mine:
+            return await reconciler.reconcile(body, now) if is_mine else _SOON
+
+    return WorkQueue("profile", _fresh(objects, PROFILE, in_turn, follow), 8)
 
 
 def _fresh(objects: Objects, kind: Kind, reconcile: _Pass, follow: _Follow | None = None) -> Reconcile:

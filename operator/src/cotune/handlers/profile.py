@@ -94,7 +94,7 @@ def namespaces_in_work(body: Object) -> list[str]:
 
 @dataclass(frozen=True)
 class ProfileReconciler:
-    """Reconciles profiles, one at a time: their order in a namespace is decided by who looks first."""
+    """Reconciles profiles, one at a time in each namespace: their order there is decided by who looks first."""
 
     objects: Objects
     events: Events

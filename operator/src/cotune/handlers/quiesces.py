@@ -1,8 +1,7 @@
 """What an experiment's passes do for the production that its trials need out of the way."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -27,6 +26,7 @@ from cotune.handlers.from_git import keepers_of
 from cotune.handlers.profile import namespaces_in_work
 from cotune.handlers.quiesce_holders import FINALIZER, is_left_behind
 from cotune.handlers.statuses import condition, status_of, write_status
+from cotune.handlers.turns import Turns
 from cotune.rollout.beginning import unfit
 from cotune.rollout.downtime import Outage, ended
 from cotune.rollout.progress import Waiting
@@ -131,9 +131,9 @@ class Quiesces:
     events: Events
     before_measuring: timedelta
     """How long a trial may take until it measures."""
-    turn: asyncio.Lock
-    """Held while production is stopped and while its way back begins, by every pass of a trial of such an experiment,
-    and by every pass of a rollout: what one of them has looked at holds until it has acted."""
+    turns: Turns
+    """That of production's namespace is held while it is stopped and while its way back begins, by every pass of a
+    trial of such an experiment, and by every pass of a rollout there."""
 
     async def gate(
         self,
@@ -175,11 +175,10 @@ class Quiesces:
         if not is_wanted:
             return Gate(body, False, old)
         try:
-            async with self._in_turn(_PATIENCE_TO_BEGIN_SECONDS) as is_mine:
+            async with self.turns.of([quiesce.namespace], _PATIENCE_TO_BEGIN_SECONDS) as is_mine:
                 if not is_mine:
                     # Nothing hurries, and others' production must not wait for it.
-                    message = "trials or rollouts that must not be cut in two are at work: it is tried again"
-                    return Gate(body, False, old, Waiting("WaitingForTurn", message))
+                    return Gate(body, False, old, Waiting("WaitingForTurn", _others_turn(quiesce.namespace)))
                 return await self._begin(body, quiesce, old, seconds, now)
         except ApiError as error:
             if error.status not in REFUSALS:
@@ -194,21 +193,9 @@ class Quiesces:
         """
         if status.quiesce is None or status.quiesce.phase not in {QuiescePhase.STOPPING, QuiescePhase.QUIESCED}:
             return await self._go_on(body, status, now)
-        async with self._in_turn(_PATIENCE_SECONDS) as is_mine:
+        # Somebody else's pass that hangs does not keep production down.
+        async with self.turns.of([status.quiesce.namespace], _PATIENCE_SECONDS) as is_mine:
             return await self._go_on(body, status, now, is_mine)
-
-    @asynccontextmanager
-    async def _in_turn(self, patience_seconds: float) -> AsyncGenerator[bool]:
-        """Whether it is: somebody else's pass that hangs does not keep production down."""
-        try:
-            await asyncio.wait_for(self.turn.acquire(), patience_seconds)
-        except TimeoutError:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            self.turn.release()
 
     async def _begin(
         self, body: Object, quiesce: Quiesce, old: QuiesceStatus | None, trial_seconds: int, now: datetime
@@ -317,7 +304,7 @@ class Quiesces:
         is_stopping = old.phase is QuiescePhase.STOPPING
         if is_stopping and not is_mine and ending is None and is_untouched(old.workloads, observed):
             # A rollout may be beginning there: only what leads back goes on out of turn.
-            return QuiesceStep(old.phase, old.reason, old.message), old
+            return QuiesceStep(old.phase, "WaitingForTurn", _others_turn(old.namespace)), old
         why = await self._withdrawal(body, old, observed, ending, now) if is_stopping else None
         if why is not None:
             return QuiesceStep(QuiescePhase.WAITING, why.reason, why.message), _withdrawn(old, why)
@@ -531,6 +518,10 @@ class Quiesces:
                 QUIESCES.labels(str(new.phase)).inc()
             if new.phase is QuiescePhase.RESTORED and new.down_seconds:
                 DOWNTIME.labels(new.namespace).inc(new.down_seconds)
+
+
+def _others_turn(namespace: str) -> str:
+    return f"trials or rollouts that must not be cut in two are at work in namespace {namespace}: it is tried again"
 
 
 def _none_can_run(trials: Sequence[ObservedTrial]) -> str:

@@ -1,6 +1,5 @@
 """One pass over a GpuTrial: hold the card, start the stack in order, keep the result, clean up."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -34,6 +33,7 @@ from cotune.handlers.quiesces import LABEL_EXPERIMENT, keeps_waiting
 from cotune.handlers.records import Records
 from cotune.handlers.settings import Settings
 from cotune.handlers.statuses import condition, status_of, write_status
+from cotune.handlers.turns import PATIENCE_SECONDS, Turns
 from cotune.measurement.contract import ProbeResult
 from cotune.planning.calibration import prediction_errors
 from cotune.search.space import Candidate, Space
@@ -74,7 +74,7 @@ class TrialReconciler:
     events: Events
     settings: Settings
     records: Records
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    turns: Turns = field(default_factory=Turns)
     """Of the experiments that stop production for their trials: what one sees of it holds until it has acted."""
 
     async def reconcile(self, body: Object, now: datetime) -> timedelta | None:
@@ -111,8 +111,8 @@ class TrialReconciler:
             run = with_stack(run, copied)
         if run.quiesce is None:
             return await self._advance(body, identity, spec, status, run, now)
-        async with self.turn:
-            return await self._while_quiesced(body, identity, spec, status, run, now)
+        async with self.turns.of([run.quiesce.namespace], PATIENCE_SECONDS) as is_mine:
+            return await self._while_quiesced(body, identity, spec, status, run, now) if is_mine else _POLL
 
     async def _while_quiesced(
         self,
