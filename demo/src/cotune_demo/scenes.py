@@ -3,6 +3,32 @@
 import sys
 from dataclasses import dataclass
 
+from localcluster.topology import NODE_NAMES, SECOND_SITE
+
+LAB, STAGING, PRODUCTION = "voice-lab", "voice-staging", "voice-prod"
+"""Namespaces of the first site."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A lab, and where what it finds goes."""
+
+    nodes: tuple[str, ...]
+    """The first is dedicated to trials."""
+    lab: str
+    """A namespace, as are the next two."""
+    staging: str
+    production: str
+    services: str
+    """The folder of what the owners of staging and production have there."""
+    deployments: tuple[str, ...]
+    """What of it must be ready before the operator may touch it."""
+
+    @property
+    def tuned(self) -> tuple[str, str]:
+        """The namespaces that invite the operator."""
+        return self.staging, self.production
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -12,10 +38,7 @@ class Scene:
     command: str
     is_simulation: bool
     images: tuple[str, ...]
-    services: str
-    """The folder of what the owners of staging and production have there."""
-    deployments: tuple[str, ...]
-    """What of it must be ready before the operator may touch it."""
+    site: Site
     ready_seconds: int
     """How long each of them may take."""
     experiment: str
@@ -31,15 +54,36 @@ class Scene:
     """An experiment that has not ended by then is given up."""
     hopeless: str | None = None
     """The file of an experiment of which nothing fits the card; None: there is no card."""
+    target: Site | None = None
+    """Where an experiment is made that is simpler than what runs there; None: that is not told."""
 
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The first is the story's."""
+        return (self.site, self.target) if self.target is not None else (self.site,)
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Those that the scene needs."""
+        return tuple(name for it in self.sites for name in it.nodes)
+
+
+EDGE = Site(
+    nodes=SECOND_SITE,
+    lab="edge-lab",
+    staging="edge-staging",
+    production="edge-prod",
+    services="target",
+    deployments=("embeddings", "chat", "judge", "whisper"),
+)
+"""A second site, whose staging runs more than its experiment."""
 
 SIMULATED = Scene(
     title="cotune tunes the voice stack: a SIMULATION of the card and its servers on a real Kubernetes",
     command="make demo",
     is_simulation=True,
     images=("operator", "probe", "simulated-card", "simulated-servers"),
-    services="simulated",
-    deployments=("neighbour", "judge", "whisper"),
+    site=Site(NODE_NAMES, LAB, STAGING, PRODUCTION, "simulated", ("neighbour", "judge", "whisper")),
     ready_seconds=120,
     experiment="voice-stack.yaml",
     name="voice",
@@ -48,6 +92,7 @@ SIMULATED = Scene(
     corpus=(sys.executable, "-m", "cotune_simulation.speech"),
     longest_seconds=900,
     hopeless="nothing-fits.yaml",
+    target=EDGE,
 )
 
 REAL = Scene(
@@ -55,8 +100,7 @@ REAL = Scene(
     command="make demo-real",
     is_simulation=False,
     images=("operator", "probe", "stt", "vllm-cpu"),
-    services="real-cpu",
-    deployments=("llm", "whisper"),
+    site=Site(NODE_NAMES, LAB, STAGING, PRODUCTION, "real-cpu", ("llm", "whisper")),
     ready_seconds=400,
     experiment="real-cpu/experiment.yaml",
     name="voice-cpu",
