@@ -27,7 +27,6 @@ from cotune_demo.scenes import REAL, SIMULATED, Scene
 from cotune_demo.story import Experiment, Story
 from cotune_demo.summary import (
     BrokenSummary,
-    NothingFeasibleSummary,
     ProfileSummary,
     Summary,
     TargetSummary,
@@ -107,8 +106,9 @@ async def _tell(commands: Commands, scene: Scene, is_kill: bool, begun: float) -
         # The uninvited namespace has one, too.
         killer = Killer(commands, progress, is_kill, by_hand=len(_BROKEN) + 1)
         story = Story(commands, objects, progress, killer, scene)
-        (hopeless, experiment, profile, broken, uninvited), target = await asyncio.gather(
-            _first_site(story), _second_site(commands, objects, progress.beside("edge: "), scene)
+        hopeless = await story.nothing_feasible(scene.hopeless) if scene.hopeless else None
+        (experiment, profile), (broken, uninvited), target = await asyncio.gather(
+            _search(story), _meanwhile(story), _second_site(story)
         )
         progress.say("cotune verify: the records of the trials, and the trials beside them")
         records = await verified(commands, *(it.lab for it in scene.sites))
@@ -137,25 +137,17 @@ async def _tell(commands: Commands, scene: Scene, is_kill: bool, begun: float) -
     )
 
 
-async def _first_site(
-    story: Story,
-) -> tuple[
-    NothingFeasibleSummary | None,
-    Experiment,
-    ProfileSummary | None,
-    tuple[BrokenSummary, ...],
-    UninvitedSummary | None,
-]:
-    hopeless = await story.nothing_feasible(story.scene.hopeless) if story.scene.hopeless else None
-    experiment, (broken, uninvited) = await asyncio.gather(story.experiment(), _meanwhile(story))
-    profile = await story.rollout(experiment.profile) if experiment.profile else None
-    return hopeless, experiment, profile, broken, uninvited
+async def _search(story: Story) -> tuple[Experiment, ProfileSummary | None]:
+    experiment = await story.experiment()
+    return experiment, await story.rollout(experiment.profile) if experiment.profile else None
 
 
-async def _second_site(commands: Commands, objects: Objects, progress: Progress, scene: Scene) -> TargetSummary | None:
-    if scene.target is None:
+async def _second_site(main: Story) -> TargetSummary | None:
+    """What has cards of its own: an experiment that is simpler than its target."""
+    if (site := main.scene.target) is None:
         return None
-    return await TargetStory(commands, objects, progress, scene.target).tell(scene.ready_seconds)
+    story = TargetStory(main.commands, main.objects, main.progress.beside("edge: "), site)
+    return await story.tell(main.scene.ready_seconds)
 
 
 async def _meanwhile(main: Story) -> tuple[tuple[BrokenSummary, ...], UninvitedSummary | None]:

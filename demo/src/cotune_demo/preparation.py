@@ -15,6 +15,8 @@ from cotune_demo.records import CLAIM, make_volume
 from cotune_demo.scenes import EDGE, LAB, PRODUCTION, STAGING, Scene, Site
 
 UNINVITED = "somebody-else"
+ALL_NAMESPACES = (LAB, STAGING, PRODUCTION, EDGE.lab, *EDGE.tuned, UNINVITED)
+"""Those that a run leaves."""
 OPERATOR = "cotune-system"
 NODE_AGENTS = "cotune-node-agents"
 
@@ -40,21 +42,39 @@ async def prepare(commands: Commands, progress: Progress, scene: Scene, node_age
     await define_resources(commands)
     # The image's tag is the same after every build: only a new pod runs the newest.
     restart = ("rollout", "restart", "deployment/cotune", "--namespace", OPERATOR)
-    await asyncio.gather(_forget_namespaces(commands), *([commands.do(*restart)] if was_there else []))
+    await asyncio.gather(
+        _forget_namespaces(commands),
+        _cards(commands, progress, scene),
+        *([commands.do(*restart)] if was_there else []),
+    )
+    tuned = [namespace for it in scene.sites for namespace in it.tuned]
+    progress.say(f"the services of {', '.join(tuned)}, with a grant from each owner")
+    await asyncio.gather(*(make_namespace(commands, it.lab) for it in scene.sites))
+    await asyncio.gather(*(_furnish(commands, it) for it in scene.sites))
+    await asyncio.gather(
+        _operator(commands, progress, scene, node_agents),
+        *(apply_corpus(commands, it.lab, scene.corpus) for it in scene.sites),
+    )
+    if scene.is_simulation:
+        await wait_for_cards(commands, progress)
+
+
+async def _cards(commands: Commands, progress: Progress, scene: Scene) -> None:
+    """One for each node, or none, and the nodes that take trials."""
     if scene.is_simulation:
         progress.say(f"SIMULATED cards on the nodes {', '.join(scene.nodes)}")
         await apply_cards(commands)
     else:
         await commands.do("delete", "-f", _CARDS, "--ignore-not-found", "--timeout=60s")
-    await dedicate(commands, *(it.nodes[0] for it in scene.sites))
-    if scene.is_simulation:
-        await wait_for_cards(commands, progress)
-    tuned = [namespace for it in scene.sites for namespace in it.tuned]
-    progress.say(f"the services of {', '.join(tuned)}, with a grant from each owner")
-    await asyncio.gather(*(_furnish(commands, it, scene.corpus) for it in scene.sites))
+    await dedicate(commands, *(name for it in scene.sites for name in it.lab_nodes))
+
+
+async def _operator(commands: Commands, progress: Progress, scene: Scene, node_agents: bool) -> None:
+    """The operator, ready, in the namespaces that invite it."""
     progress.say(f"the operator, by Helm, in {OPERATOR}")
     await make_namespace(commands, OPERATOR)
     await make_volume(commands, OPERATOR)
+    tuned = [namespace for it in scene.sites for namespace in it.tuned]
     labs = ",".join(it.lab for it in scene.sites)
     options = [*("--set", f"labNamespaces={{{labs}}}", "--set", f"tunedNamespaces={{{','.join(tuned)}}}")]
     options += ["--set", "artifacts.enabled=true", "--set", f"artifacts.existingClaim={CLAIM}"]
@@ -69,13 +89,11 @@ async def prepare(commands: Commands, progress: Progress, scene: Scene, node_age
     await _ready(commands, progress, "cotune", OPERATOR, scene.ready_seconds)
 
 
-async def _furnish(commands: Commands, site: Site, corpus: tuple[str, ...]) -> None:
-    """What a site has before anybody experiments there."""
-    await make_namespace(commands, site.lab)
+async def _furnish(commands: Commands, site: Site) -> None:
+    """What the owners of a site's staging and production have there."""
     # Of the files there, those of the services: the experiment comes later.
-    for namespace in site.tuned:
-        await commands.do("apply", "-f", str(repository_root() / "examples" / site.services / f"{namespace}.yaml"))
-    await apply_corpus(commands, site.lab, corpus)
+    files = [repository_root() / "examples" / site.services / f"{namespace}.yaml" for namespace in site.tuned]
+    await asyncio.gather(*(commands.do("apply", "-f", str(it)) for it in files))
 
 
 async def services_ready(commands: Commands, progress: Progress, site: Site, seconds: int) -> None:
@@ -137,8 +155,7 @@ async def _forget_resources(commands: Commands) -> None:
 
 
 async def _forget_namespaces(commands: Commands) -> None:
-    namespaces = (LAB, STAGING, PRODUCTION, EDGE.lab, *EDGE.tuned, UNINVITED)
-    await commands.do("delete", "namespace", *namespaces, "--ignore-not-found", "--timeout=120s")
+    await commands.do("delete", "namespace", *ALL_NAMESPACES, "--ignore-not-found", "--timeout=120s")
 
 
 async def wait_for_cards(commands: Commands, progress: Progress) -> None:

@@ -1,9 +1,7 @@
 """What is demonstrated: on a simulated card, or with the real servers on the CPU."""
 
 import sys
-from dataclasses import dataclass
-
-from localcluster.topology import NODE_NAMES, SECOND_SITE
+from dataclasses import dataclass, replace
 
 LAB, STAGING, PRODUCTION = "voice-lab", "voice-staging", "voice-prod"
 """Namespaces of the first site."""
@@ -13,8 +11,9 @@ LAB, STAGING, PRODUCTION = "voice-lab", "voice-staging", "voice-prod"
 class Site:
     """A lab, and where what it finds goes."""
 
-    nodes: tuple[str, ...]
-    """The first is dedicated to trials."""
+    lab_nodes: tuple[str, ...]
+    """Dedicated to trials."""
+    stage_nodes: tuple[str, ...]
     lab: str
     """A namespace, as are the next two."""
     staging: str
@@ -65,11 +64,15 @@ class Scene:
     @property
     def nodes(self) -> tuple[str, ...]:
         """Those that the scene needs."""
-        return tuple(name for it in self.sites for name in it.nodes)
+        return tuple(name for it in self.sites for name in (*it.lab_nodes, *it.stage_nodes))
 
+
+_FIRST_SITE = Site(("lab",), ("staging", "production"), LAB, STAGING, PRODUCTION, services="", deployments=())
 
 EDGE = Site(
-    nodes=SECOND_SITE,
+    # One card for each of its experiments. Any lab has any card of the product that is free.
+    lab_nodes=("lab-2", "lab-3"),
+    stage_nodes=("edge-staging", "edge-production"),
     lab="edge-lab",
     staging="edge-staging",
     production="edge-prod",
@@ -83,7 +86,7 @@ SIMULATED = Scene(
     command="make demo",
     is_simulation=True,
     images=("operator", "probe", "simulated-card", "simulated-servers"),
-    site=Site(NODE_NAMES, LAB, STAGING, PRODUCTION, "simulated", ("neighbour", "judge", "whisper")),
+    site=replace(_FIRST_SITE, services="simulated", deployments=("neighbour", "judge", "whisper")),
     ready_seconds=120,
     experiment="voice-stack.yaml",
     name="voice",
@@ -100,7 +103,7 @@ REAL = Scene(
     command="make demo-real",
     is_simulation=False,
     images=("operator", "probe", "stt", "vllm-cpu"),
-    site=Site(NODE_NAMES, LAB, STAGING, PRODUCTION, "real-cpu", ("llm", "whisper")),
+    site=replace(_FIRST_SITE, services="real-cpu", deployments=("llm", "whisper")),
     ready_seconds=400,
     experiment="real-cpu/experiment.yaml",
     name="voice-cpu",

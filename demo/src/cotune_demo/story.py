@@ -33,7 +33,7 @@ from cotune_demo.summary import (
     WinnerSummary,
 )
 
-_POLL_SECONDS = 0.25
+_POLL_SECONDS = 0.5
 _LONGEST_ROLLOUT = 300
 _LONGEST_PLANNING = 30
 _ROLLOUT_OVER = {"Promoted", "RolledBack", "Degraded"}
@@ -231,7 +231,7 @@ class Story:
         raise DemoError(f"profile {name} has not ended after {_LONGEST_ROLLOUT} s")
 
     async def _stalled_reason(self, profile: str) -> str:
-        for _ in range(120):
+        for _ in range(60):
             conditions = _conditions(await self.objects.get(PROFILE, LAB, profile))
             if (stalled := conditions.get("Stalled")) and stalled["status"] == "True":
                 self.progress.say(f"profile {profile}: Stalled, {stalled['reason']}: {stalled['message']}")

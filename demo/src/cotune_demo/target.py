@@ -22,7 +22,7 @@ SIMPLER, COPIED = "simpler", "copied"
 """The experiments, and the files of `examples/target/`."""
 
 _EXPERIMENT = "cotune.dev/experiment"
-_POLL_SECONDS = 0.25
+_POLL_SECONDS = 1.0
 _LONGEST_SECONDS = 900
 _SIZE = "ASR_WHISPER_SIZE"
 _TOLD = ("TargetCopied", "SimplerThanTarget", "StackCopied")
@@ -42,7 +42,7 @@ class TargetStory:
     _told: "set[tuple[str, str]]" = field(default_factory=set[tuple[str, str]])
 
     async def tell(self, ready_seconds: int) -> TargetSummary:
-        """Both experiments: the second as soon as staging runs what came of the first.
+        """Both experiments at the same time, and the rollout of what came of the first.
 
         Args:
             ready_seconds: how long each service of the site may take to be ready.
@@ -50,16 +50,12 @@ class TargetStory:
         Raises:
             DemoError: one does not end.
         """
-        await services_ready(self.commands, self.progress, self.site, ready_seconds)
-        simpler = await self._experiment(SIMPLER)
-        profile: ProfileSummary | None = None
-        name = await self._profile_of(SIMPLER)
-        if name is None:
-            copied = await self._experiment(COPIED)
-        else:
-            # Not before: a staging that changes while it is copied is validated on again.
-            await self._profile(name, stages=1)
-            profile, copied = await asyncio.gather(self._profile(name), self._experiment(COPIED))
+        # The second is over long before the first changes staging: it runs half as many trials.
+        (simpler, profile), copied, _ = await asyncio.gather(
+            self._with_its_rollout(SIMPLER),
+            self._experiment(COPIED),
+            services_ready(self.commands, self.progress, self.site, ready_seconds),
+        )
         return TargetSummary(
             simpler=simpler,
             copied=copied,
@@ -67,6 +63,11 @@ class TargetStory:
             values={it: await self._size(it) for it in self.site.tuned},
             gpu_seconds_saved=round(simpler.gpu_seconds - copied.gpu_seconds, 1),
         )
+
+    async def _with_its_rollout(self, experiment: str) -> tuple[TargetExperimentSummary, ProfileSummary | None]:
+        found = await self._experiment(experiment)
+        name = await self._profile_of(experiment)
+        return found, await self._profile(name) if name is not None else None
 
     async def _experiment(self, name: str) -> TargetExperimentSummary:
         file = repository_root() / "examples" / "target" / f"{name}.yaml"
@@ -120,13 +121,12 @@ class TargetStory:
         body = await self.objects.get(EXPERIMENT, self.site.lab, experiment)
         return ExperimentStatus.model_validate(body["status"]).profile
 
-    async def _profile(self, name: str, stages: int | None = None) -> ProfileSummary:
-        """A profile at its end, or as soon as this many stages have been promoted."""
+    async def _profile(self, name: str) -> ProfileSummary:
+        """A profile at its end."""
         end = self.progress.seconds + _LONGEST_SECONDS
         while self.progress.seconds < end:
             found = reading.profile(await self.objects.get(PROFILE, self.site.lab, name))
-            promoted = sum(it.phase == "Promoted" for it in found.stages)
-            if found.phase in _PROFILE_OVER or (stages is not None and promoted >= stages):
+            if found.phase in _PROFILE_OVER:
                 self.progress.say(f"profile {name}: {_stages(found)}")
                 return found
             self.progress.waiting(f"profile {name}: {_stages(found)}", about=name)

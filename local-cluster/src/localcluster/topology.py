@@ -12,9 +12,8 @@ from localcluster.errors import LocalClusterError
 
 NODE_NAMES = ("lab", "staging", "production")
 """What `up` starts unless it is asked for others."""
-SECOND_SITE = ("lab-2", "edge-staging", "edge-production")
-"""For whoever tells of two sites at the same time."""
-ALL_NODE_NAMES = (*NODE_NAMES, *SECOND_SITE)
+ALL_NODE_NAMES = (*NODE_NAMES, "lab-2", "lab-3", "edge-staging", "edge-production")
+"""With those of a second site, for whoever asks for them."""
 DEFAULT_CARD = "NVIDIA-GeForce-RTX-3060"
 
 CONTROL_PLANE_ADDRESS = IPv4Address("10.240.0.1")
