@@ -101,7 +101,7 @@ PLAN = PlanSummary(
     wrong_does_not_fit=0,
     gpu_seconds_saved=57.6,
 )
-RECORDS = RecordsSummary(records=24, recomputed=300, resources=40, faults=(), faults_when_edited=("Differs",))
+RECORDS = RecordsSummary(records=28, recomputed=300, resources=40, faults=(), faults_when_edited=("Differs",))
 NOTHING = NothingFeasibleSummary(
     name="nothing-fits",
     phase="Failed",
