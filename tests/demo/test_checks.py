@@ -304,7 +304,7 @@ def test_the_report_says_what_skipping_saved_and_why_nothing_fitted() -> None:
 def test_the_report_says_what_of_the_simpler_experiment_was_kept_and_what_the_copy_saved() -> None:
     text = "\n".join(lines(GOOD))
 
-    assert "target:   simpler, without what else runs in staging: 4 trials run, 130 GPU-seconds" in text
+    assert "staging (SimplerThanTarget: ServicesMissing): 4 trials run, 130 GPU-seconds" in text
     assert "whisperModel=tiny: kept" in text
     assert "judgeMemory=0.85: left out: CardTaken: in edge-staging, beside embeddings, chat: judge: 9.40 GiB" in text
     assert "simpler-1 (stt.ASR_WHISPER_SIZE=tiny): Promoted: staging Promoted in 0.0 s, production Promoted" in text

@@ -118,7 +118,8 @@ def _plan(plan: PlanSummary, gpu_seconds: float) -> Iterator[str]:
 
 def _target(target: TargetSummary) -> Iterator[str]:
     simpler, copied = target.simpler, target.copied
-    yield f"target:   {simpler.name}, without what else runs in staging: {_cost(simpler)}"
+    warning = f"SimplerThanTarget: {simpler.conditions.get('SimplerThanTarget', '-')}"
+    yield f"target:   {simpler.name}, without what else runs in staging ({warning}): {_cost(simpler)}"
     for it in simpler.validated:
         words = "kept" if it.kept else f"left out: {it.reason}: {it.message[:140]}"
         yield f"          {it.parameter}={it.value}: {words}"
