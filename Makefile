@@ -8,7 +8,7 @@ BIN := .venv/bin
 export PYTHONPATH := operator/src:local-cluster/src:simulation/src:demo/src:bench/src:servers/src
 LOCAL_CLUSTER = $(BIN)/python -m localcluster
 
-.PHONY: help demo demo-real demo-target setup programs requirements lint crds crds-check docs docs-check chaos test-fast test-helm test-apiserver test \
+.PHONY: help demo demo-real setup programs requirements lint crds crds-check docs docs-check chaos test-fast test-helm test-apiserver test \
         bench-planner bench-surface bench-plan-scale bench-load bench-verdict bench-word-errors bench-rollback bench-memory browser prometheus test-browser gpu-bundle gpu-stack gpu-cluster gpu-code gpu-run cluster-up cluster-status cluster-down images clean
 
 help: ## this list
@@ -25,9 +25,6 @@ setup: .venv/.complete ## the Python environment, pinned with hashes
 
 demo: setup programs ## cotune's whole job once on a local cluster with SIMULATED cards (KILL=1 kills the operator three times)
 	@$(BIN)/python -m cotune_demo $(if $(KILL),--kill)
-
-demo-target: setup programs ## an experiment that is simpler than staging, and the same on a copy of staging, with SIMULATED cards
-	@$(BIN)/python -m cotune_demo.target
 
 demo-real: setup programs ## the same with the real vLLM and Whisper on the CPU, no simulation (20 GB of disk, half an hour the first time)
 	@$(BIN)/python -m cotune_demo --real

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.apiserver
 @pytest.fixture(scope="module")
 def server(api_server: ApiServer) -> ApiServer:
     """A dry run needs its namespaces to exist."""
-    for name in ("voice-lab", "voice-staging", "voice-prod"):
+    for name in ("voice-lab", "voice-staging", "voice-prod", "edge-lab", "edge-staging", "edge-prod"):
         made = api_server.run("create", "namespace", name, "--save-config")
         assert made.accepted, made.text
     return api_server

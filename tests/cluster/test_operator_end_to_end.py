@@ -5,7 +5,7 @@ import copy
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -24,10 +24,10 @@ from cotune.cluster.objects import Object
 from cotune.trials.probe_pod import PROBE
 from cotune.trials.render import LABEL_COMPONENT, LABEL_TRIAL
 from cotune_demo.cluster import Commands, start
-from cotune_demo.preparation import LAB, NODE_AGENTS, OPERATOR, PRODUCTION, STAGING, prepare, services_ready
+from cotune_demo.preparation import NODE_AGENTS, OPERATOR, prepare, services_ready
 from cotune_demo.progress import Progress
 from cotune_demo.records import verified
-from cotune_demo.scenes import SIMULATED
+from cotune_demo.scenes import LAB, PRODUCTION, SIMULATED, STAGING
 from cotune_demo.summary import RecordsSummary
 from localcluster.locations import Instance
 from support.api_server import ApiServer
@@ -95,8 +95,8 @@ async def gone(objects: PlayedObjects, kind: Kind) -> None:
 
 async def run(commands: Commands) -> Outcome:
     outcome = Outcome()
-    await prepare(commands, Progress(), SIMULATED, node_agents=True)
-    await services_ready(commands, Progress(), SIMULATED)
+    await prepare(commands, Progress(), replace(SIMULATED, target=None), node_agents=True)
+    await services_ready(commands, Progress(), SIMULATED.site, SIMULATED.ready_seconds)
     async with connected(commands.kubeconfig) as objects:
         before = await objects.list(DEPLOYMENT, PRODUCTION)
         outcome.production_before = [it["metadata"]["generation"] for it in before]

@@ -23,6 +23,7 @@ from cotune_demo.summary import (
     UninvitedSummary,
     WinnerSummary,
 )
+from support.told_target import GOOD_TARGET
 
 NOW = datetime(2026, 11, 24, 1, 0, tzinfo=UTC)
 CACHE_BLOCKS = (
@@ -100,7 +101,7 @@ PLAN = PlanSummary(
     wrong_does_not_fit=0,
     gpu_seconds_saved=57.6,
 )
-RECORDS = RecordsSummary(records=22, recomputed=300, resources=26, faults=(), faults_when_edited=("Differs",))
+RECORDS = RecordsSummary(records=28, recomputed=300, resources=40, faults=(), faults_when_edited=("Differs",))
 NOTHING = NothingFeasibleSummary(
     name="nothing-fits",
     phase="Failed",
@@ -140,6 +141,7 @@ GOOD = Summary(
         parameters={"judgeMemory": "0.60", "whisperModel": "tiny"}, fitness=0.72, baseline_fitness=0.54
     ),
     profile=profile("voice-0e4aea", staging="Promoted", production="Promoted"),
+    target=GOOD_TARGET,
     broken=(
         broken("voice-cannot-start", 4, staging="RolledBack"),
         broken("voice-too-much-for-production", 10, staging="Promoted", production="RolledBack"),
@@ -270,7 +272,11 @@ def test_everything_holds_for_a_good_run() -> None:
             with_uninvited(refusals=(*REFUSALS, Refusal(attempt="create a pod", answer="it was allowed"))),
             "without a grant",
         ),
+        (replaced(target=None), "simpler than its target was made"),
+        (replaced(target=GOOD_TARGET.model_copy(update={"profile": None})), "second site's staging to production"),
         (with_records(records=3), "left a record"),
+        # Those of the first site alone.
+        (with_records(records=19), "left a record"),
         (with_records(recomputed=0), "left a record"),
         (with_records(faults=("Damaged: sha256:0: it has changed",)), "left a record"),
         (with_records(faults_when_edited=()), "left a record"),
@@ -295,6 +301,17 @@ def test_the_report_says_what_skipping_saved_and_why_nothing_fitted() -> None:
     assert "none of 4 candidates can start; the baseline: judge: the budget" in text
 
 
+def test_the_report_says_what_of_the_simpler_experiment_was_kept_and_what_the_copy_saved() -> None:
+    text = "\n".join(lines(GOOD))
+
+    assert "staging (SimplerThanTarget: ServicesMissing): 4 trials run, 130 GPU-seconds" in text
+    assert "whisperModel=tiny: kept" in text
+    assert "judgeMemory=0.85: left out: CardTaken: in edge-staging, beside embeddings, chat: judge: 9.40 GiB" in text
+    assert "simpler-1 (stt.ASR_WHISPER_SIZE=tiny): Promoted: staging Promoted in 0.0 s, production Promoted" in text
+    assert "copied, on a copy of staging and with the planner: 2 trials run, 60 GPU-seconds" in text
+    assert "its profile: stt.ASR_WHISPER_SIZE=tiny; 70 GPU-seconds saved" in text
+
+
 def test_a_killed_run_that_tells_the_same_story_holds() -> None:
     assert failed(list(same_outcome(GOOD, KILLED))) == []
 
@@ -308,6 +325,7 @@ def test_a_killed_run_that_tells_the_same_story_holds() -> None:
         (with_winner(parameters={"judgeMemory": "0.55", "whisperModel": "tiny"}), "same winner"),
         (replaced(winner=None), "same winner"),
         (replaced(profile=None), "same revisions"),
+        (replaced(target=None), "of the second site as without kills"),
         (replaced(profile=profile("voice-0e4aea", staging="Promoted")), "same revisions"),
     ],
 )

@@ -29,8 +29,8 @@ STAGES = {
     "simulated/voice-prod.yaml": "voice-stack.yaml",
     "real-cpu/voice-staging.yaml": REAL,
     "real-cpu/voice-prod.yaml": REAL,
-    "target/voice-staging.yaml": SIMPLER,
-    "target/voice-prod.yaml": SIMPLER,
+    "target/edge-staging.yaml": SIMPLER,
+    "target/edge-prod.yaml": SIMPLER,
 }
 """A stage's services, and the experiment whose winner travels there."""
 BATCHES = "batches.yaml"
@@ -161,10 +161,10 @@ def test_the_simpler_experiment_and_the_copied_one_ask_the_same_question() -> No
 
 def test_beside_what_runs_in_staging_there_is_no_room_for_most_of_the_card() -> None:
     """As the page on validation has it."""
-    file, spec = "target/voice-staging.yaml", experiment(COPIED)
+    file, spec = "target/edge-staging.yaml", experiment(COPIED)
     grant = GrantSpec.model_validate(one(file, "GpuTuningGrant")["spec"])
     own = [it.name for it in spec.stack.components]
-    targets = granted([grant], "voice-lab", "voice-staging", own)
+    targets = granted([grant], "edge-lab", "edge-staging", own)
     assert not isinstance(targets, CopyRefusal)
     templates = {it["metadata"]["name"]: it["spec"]["template"] for it in documents(file) if it["kind"] == "Deployment"}
     services = [
@@ -176,7 +176,7 @@ def test_beside_what_runs_in_staging_there_is_no_room_for_most_of_the_card() -> 
         )
         for it in targets
     ]
-    stack = CopiedStack("voice-staging", tuple(services))
+    stack = CopiedStack("edge-staging", tuple(services))
     model = read_model_config(str(next(iter(one(COPIED, "ConfigMap")["data"].values()))))
 
     plan = plan_experiment(with_stack(spec, stack), {"judge": model}, {})

@@ -58,6 +58,7 @@ GOOD = Summary(
     gpu_seconds=0,
     plan=None,
     nothing_feasible=None,
+    target=None,
     trials=tuple(trial(whisper, seqs) for whisper in ("tiny.en", "base") for seqs in ("1", "4")),
     winner=WinnerSummary(parameters={"whisperModel": "tiny.en", "llmMaxSeqs": "4"}, fitness=0.6, baseline_fitness=0.5),
     profile=profile("Promoted"),

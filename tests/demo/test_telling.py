@@ -42,6 +42,23 @@ def test_waiting_is_repeated_with_its_time_every_few_seconds_only(
     ]
 
 
+def test_two_that_wait_at_the_same_time_are_not_said_by_turns(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = Progress(every_seconds=5)
+    for _ in range(8):
+        told.waiting("trial 3 waits", about="3")
+        told.waiting("trial 4 waits", about="4")
+        clock[0] += 1
+
+    assert capsys.readouterr().out.splitlines() == [
+        "[ 0:00] trial 3 waits",
+        "[ 0:00] trial 4 waits",
+        "[ 0:05] trial 3 waits (5 s)",
+        "[ 0:05] trial 4 waits (5 s)",
+    ]
+
+
 def test_waiting_for_something_else_is_said_at_once(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     told = Progress()
     told.waiting("judge starts")

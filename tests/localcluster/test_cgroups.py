@@ -35,6 +35,13 @@ def test_processes_of_all_inner_groups_are_found(tmp_path: Path) -> None:
     assert group.processes() == {10, 11, 12}
 
 
+def test_pods_together_weigh_more_than_a_thread_of_a_daemon(tmp_path: Path) -> None:
+    InstanceGroup("cotune-x", [Hierarchy(tmp_path, 1, frozenset({"cpu"}))]).create(["lab"])
+
+    assert int((tmp_path / "cotune-x" / "cpu.shares").read_text()) > 1024
+    assert not (tmp_path / "cotune-x" / "lab" / "cpu.shares").exists()
+
+
 def test_an_instance_that_never_ran_has_no_processes_and_is_removed(tmp_path: Path) -> None:
     group = InstanceGroup("cotune-x", [Hierarchy(tmp_path, 1, frozenset({"pids"}))])
     assert group.processes() == set()

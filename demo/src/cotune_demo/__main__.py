@@ -19,13 +19,21 @@ from pydantic import ValidationError
 from cotune_demo.checks import checks, real_checks, same_outcome
 from cotune_demo.cluster import Commands, DemoError, start
 from cotune_demo.killing import Killer
-from cotune_demo.preparation import LAB, prepare, services_ready
+from cotune_demo.preparation import prepare, services_ready
 from cotune_demo.progress import Progress
 from cotune_demo.records import verified
 from cotune_demo.report import lines
 from cotune_demo.scenes import REAL, SIMULATED, Scene
-from cotune_demo.story import Story
-from cotune_demo.summary import BrokenSummary, Summary, TrialSummary, UninvitedSummary
+from cotune_demo.story import Experiment, Story
+from cotune_demo.summary import (
+    BrokenSummary,
+    ProfileSummary,
+    Summary,
+    TargetSummary,
+    TrialSummary,
+    UninvitedSummary,
+)
+from cotune_demo.target import TargetStory
 
 _BROKEN = ("cannot-start.yaml", "too-much-for-production.yaml")
 
@@ -71,7 +79,7 @@ def good_run(path: Path) -> Summary | None:
 def _run_once(path: Path, scene: Scene, is_kill: bool = False, compare_with: Summary | None = None) -> bool:
     path.parent.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
-    commands = start(list(scene.images))
+    commands = start(list(scene.images), nodes=scene.nodes)
     summary = asyncio.run(_tell(commands, scene, is_kill, begun))
     judge = checks if scene.is_simulation else real_checks
     judged = tuple(judge(summary)) + (tuple(same_outcome(compare_with, summary)) if compare_with else ())
@@ -99,12 +107,11 @@ async def _tell(commands: Commands, scene: Scene, is_kill: bool, begun: float) -
         killer = Killer(commands, progress, is_kill, by_hand=len(_BROKEN) + 1)
         story = Story(commands, objects, progress, killer, scene)
         hopeless = await story.nothing_feasible(scene.hopeless) if scene.hopeless else None
-        experiment, (broken, uninvited) = await asyncio.gather(
-            story.experiment(), _meanwhile(commands, objects, progress.beside("meanwhile: "), scene)
+        (experiment, profile), (broken, uninvited), target = await asyncio.gather(
+            _search(story), _meanwhile(story), _second_site(story)
         )
-        profile = await story.rollout(experiment.profile) if experiment.profile else None
         progress.say("cotune verify: the records of the trials, and the trials beside them")
-        records = await verified(commands, LAB)
+        records = await verified(commands, *(it.lab for it in scene.sites))
     finally:
         await objects.close()
     return Summary(
@@ -123,20 +130,33 @@ async def _tell(commands: Commands, scene: Scene, is_kill: bool, begun: float) -
         trials=experiment.trials,
         winner=experiment.winner,
         profile=profile,
+        target=target,
         broken=broken,
         uninvited=uninvited,
         records=records,
     )
 
 
-async def _meanwhile(
-    commands: Commands, objects: Objects, progress: Progress, scene: Scene
-) -> tuple[tuple[BrokenSummary, ...], UninvitedSummary | None]:
+async def _search(story: Story) -> tuple[Experiment, ProfileSummary | None]:
+    experiment = await story.experiment()
+    return experiment, await story.rollout(experiment.profile) if experiment.profile else None
+
+
+async def _second_site(main: Story) -> TargetSummary | None:
+    """What has cards of its own: an experiment that is simpler than its target."""
+    if (site := main.scene.target) is None:
+        return None
+    story = TargetStory(main.commands, main.objects, main.progress.beside("edge: "), site)
+    return await story.tell(main.scene.ready_seconds)
+
+
+async def _meanwhile(main: Story) -> tuple[tuple[BrokenSummary, ...], UninvitedSummary | None]:
     """What needs no card of the lab's, while the search has it: profiles by hand in staging and production."""
-    await services_ready(commands, progress, scene)
+    commands, scene, progress = main.commands, main.scene, main.progress.beside("meanwhile: ")
+    await services_ready(commands, progress, scene.site, scene.ready_seconds)
     if not scene.is_simulation:
         return (), None
-    story = Story(commands, objects, progress, Killer(commands, progress, is_ordered=False), scene)
+    story = Story(commands, main.objects, progress, Killer(commands, progress, is_ordered=False), scene)
     broken = tuple([await story.broken(it) for it in _BROKEN])
     return broken, await story.uninvited()
 

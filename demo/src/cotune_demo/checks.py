@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from cotune_demo.summary import BrokenSummary, Check, Summary, TrialSummary
+from cotune_demo.target_checks import same_target, target_checks
 
 _CANDIDATES = 15
 _BASELINE = {"judgeMemory": "0.50", "whisperModel": "small"}
@@ -112,12 +113,14 @@ def checks(summary: Summary) -> Iterator[Check]:
         and all(any(f"cannot {verb} " in it.answer for it in uninvited.refusals) for verb in _REFUSED_VERBS),
         seen=f"{len(uninvited.refusals)} attempts, condition {uninvited.condition}" if uninvited else "not tried",
     )
+    yield from target_checks(summary.target)
     yield _recorded(summary)
 
 
 def _recorded(summary: Summary) -> Check:
     """All that was run, and only that an edited figure is told from a true one makes it worth something."""
-    run = [it for it in summary.trials if it.phase != "Skipped"]
+    both = (summary.target.simpler, summary.target.copied) if summary.target is not None else ()
+    run = [it for it in (*summary.trials, *(trial for one in both for trial in one.trials)) if it.phase != "Skipped"]
     found = summary.records
     return Check(
         what="every trial that was run left a record, cotune verify finds nothing wrong, and finds an edited figure",
@@ -235,6 +238,7 @@ def same_outcome(reference: Summary, killed: Summary) -> Iterator[Check]:
         holds=bool(revisions(killed)) and revisions(reference) == revisions(killed),
         seen=", ".join(f"{name}: {before} -> {after}" for name, before, after in revisions(killed)),
     )
+    yield same_target(reference.target, killed.target)
 
 
 def _is_skipped_with_figures(trial: TrialSummary) -> bool:

@@ -80,11 +80,25 @@ class Commands:
         return said
 
 
-def start(images: list[str], name: str = "dev") -> Commands:
-    """A running local cluster of this name with the images loaded; what is there already is found."""
+def start(images: list[str], name: str = "dev", nodes: tuple[str, ...] = NODE_NAMES) -> Commands:
+    """A running local cluster of this name with the images loaded; what is there already is found.
+
+    Args:
+        images: folders below `images/`.
+        name: of the cluster.
+        nodes: what it has at least; one that runs with more is taken as it is.
+
+    Raises:
+        LocalClusterError: it runs without one of them.
+    """
     cache, instance = Cache.from_environment(), Instance.named(name)
-    cluster.up(instance, Topology(node_names=NODE_NAMES, card=DEFAULT_CARD), cache)
+    topology = Topology(node_names=nodes, card=DEFAULT_CARD)
+    running = cluster.running(instance)
+    if running is not None and running.includes(topology):
+        topology = running
+    cluster.up(instance, topology, cache)
     built = ImageBuilder(cache).build(images)
-    load(built, {node: instance.node(node) for node in NODE_NAMES}, ensure_built(CONTAINERD, cache) / "ctr", cache)
+    places = {it.name: instance.node(it.name) for it in topology.nodes}
+    load(built, places, ensure_built(CONTAINERD, cache) / "ctr", cache)
     kubectl, helm = ensure_built(KUBERNETES, cache) / "kubectl", ensure_built(HELM, cache) / "helm"
     return Commands(kubectl, helm, instance.kubeconfig)

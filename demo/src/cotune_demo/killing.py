@@ -4,8 +4,9 @@ import asyncio
 from typing import Any
 
 from cotune_demo.cluster import Commands
-from cotune_demo.preparation import LAB, OPERATOR
+from cotune_demo.preparation import OPERATOR
 from cotune_demo.progress import Progress
+from cotune_demo.scenes import LAB
 
 _QUOTA = "no-winner-yet"
 

@@ -12,9 +12,11 @@ from localcluster.locations import repository_root
 from cotune_demo.cluster import Commands, DemoError
 from cotune_demo.progress import Progress
 from cotune_demo.records import CLAIM, make_volume
-from cotune_demo.scenes import Scene
+from cotune_demo.scenes import EDGE, LAB, PRODUCTION, STAGING, Scene, Site
 
-LAB, STAGING, PRODUCTION, UNINVITED = "voice-lab", "voice-staging", "voice-prod", "somebody-else"
+UNINVITED = "somebody-else"
+ALL_NAMESPACES = (LAB, STAGING, PRODUCTION, EDGE.lab, *EDGE.tuned, UNINVITED)
+"""Those that a run leaves."""
 OPERATOR = "cotune-system"
 NODE_AGENTS = "cotune-node-agents"
 
@@ -40,25 +42,41 @@ async def prepare(commands: Commands, progress: Progress, scene: Scene, node_age
     await define_resources(commands)
     # The image's tag is the same after every build: only a new pod runs the newest.
     restart = ("rollout", "restart", "deployment/cotune", "--namespace", OPERATOR)
-    await asyncio.gather(_forget_namespaces(commands), *([commands.do(*restart)] if was_there else []))
+    await asyncio.gather(
+        _forget_namespaces(commands),
+        _cards(commands, progress, scene),
+        *([commands.do(*restart)] if was_there else []),
+    )
+    tuned = [namespace for it in scene.sites for namespace in it.tuned]
+    progress.say(f"the services of {', '.join(tuned)}, with a grant from each owner")
+    await asyncio.gather(*(make_namespace(commands, it.lab) for it in scene.sites))
+    await asyncio.gather(*(_furnish(commands, it) for it in scene.sites))
+    await asyncio.gather(
+        _operator(commands, progress, scene, node_agents),
+        *(apply_corpus(commands, it.lab, scene.corpus) for it in scene.sites),
+    )
     if scene.is_simulation:
-        progress.say("SIMULATED cards on the nodes lab, staging and production")
+        await wait_for_cards(commands, progress)
+
+
+async def _cards(commands: Commands, progress: Progress, scene: Scene) -> None:
+    """One for each node, or none, and the nodes that take trials."""
+    if scene.is_simulation:
+        progress.say(f"SIMULATED cards on the nodes {', '.join(scene.nodes)}")
         await apply_cards(commands)
     else:
         await commands.do("delete", "-f", _CARDS, "--ignore-not-found", "--timeout=60s")
-    await dedicate(commands, "lab")
-    if scene.is_simulation:
-        await wait_for_cards(commands, progress)
-    progress.say(f"the services of {STAGING} and {PRODUCTION}, with a grant from each owner")
-    await make_namespace(commands, LAB)
-    # Of the files there, those of the services: the experiment comes later.
-    for namespace in (STAGING, PRODUCTION):
-        await commands.do("apply", "-f", str(repository_root() / "examples" / scene.services / f"{namespace}.yaml"))
-    await apply_corpus(commands, LAB, scene.corpus)
+    await dedicate(commands, *(name for it in scene.sites for name in it.lab_nodes))
+
+
+async def _operator(commands: Commands, progress: Progress, scene: Scene, node_agents: bool) -> None:
+    """The operator, ready, in the namespaces that invite it."""
     progress.say(f"the operator, by Helm, in {OPERATOR}")
     await make_namespace(commands, OPERATOR)
     await make_volume(commands, OPERATOR)
-    options = [*("--set", f"labNamespaces={{{LAB}}}", "--set", f"tunedNamespaces={{{STAGING},{PRODUCTION}}}")]
+    tuned = [namespace for it in scene.sites for namespace in it.tuned]
+    labs = ",".join(it.lab for it in scene.sites)
+    options = [*("--set", f"labNamespaces={{{labs}}}", "--set", f"tunedNamespaces={{{','.join(tuned)}}}")]
     options += ["--set", "artifacts.enabled=true", "--set", f"artifacts.existingClaim={CLAIM}"]
     if node_agents:
         await make_namespace(commands, NODE_AGENTS, _PRIVILEGED)
@@ -71,11 +89,25 @@ async def prepare(commands: Commands, progress: Progress, scene: Scene, node_age
     await _ready(commands, progress, "cotune", OPERATOR, scene.ready_seconds)
 
 
-async def services_ready(commands: Commands, progress: Progress, scene: Scene) -> None:
-    """Until what the owners of staging and production have there serves: a rollout does not begin before."""
-    for namespace in (STAGING, PRODUCTION):
-        for deployment in scene.deployments:
-            await _ready(commands, progress, deployment, namespace, scene.ready_seconds)
+async def _furnish(commands: Commands, site: Site) -> None:
+    """What the owners of a site's staging and production have there."""
+    # Of the files there, those of the services: the experiment comes later.
+    files = [repository_root() / "examples" / site.services / f"{namespace}.yaml" for namespace in site.tuned]
+    await asyncio.gather(*(commands.do("apply", "-f", str(it)) for it in files))
+
+
+async def services_ready(commands: Commands, progress: Progress, site: Site, seconds: int) -> None:
+    """Until what the owners of staging and production have there serves: a rollout does not begin before.
+
+    Args:
+        commands: of the cluster.
+        progress: takes what is waited for.
+        site: whose services.
+        seconds: how long each of them may take.
+    """
+    for namespace in site.tuned:
+        for deployment in site.deployments:
+            await _ready(commands, progress, deployment, namespace, seconds)
 
 
 async def _ready(commands: Commands, progress: Progress, deployment: str, namespace: str, seconds: int) -> None:
@@ -118,12 +150,12 @@ async def _forget_resources(commands: Commands) -> None:
     known, _ = await commands.run(commands.kubectl, "get", "crd", "gpuprofiles.cotune.dev")
     if known:  # With the operator still there: a rollout in progress is taken back first.
         for kind in ("gpuallocationexperiments", "gpuprofiles"):
-            await commands.do("delete", kind, "--all", "--namespace", LAB, "--timeout=120s")
+            for namespace in (LAB, EDGE.lab):
+                await commands.do("delete", kind, "--all", "--namespace", namespace, "--timeout=120s")
 
 
 async def _forget_namespaces(commands: Commands) -> None:
-    namespaces = (LAB, STAGING, PRODUCTION, UNINVITED)
-    await commands.do("delete", "namespace", *namespaces, "--ignore-not-found", "--timeout=120s")
+    await commands.do("delete", "namespace", *ALL_NAMESPACES, "--ignore-not-found", "--timeout=120s")
 
 
 async def wait_for_cards(commands: Commands, progress: Progress) -> None:

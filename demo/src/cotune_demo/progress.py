@@ -16,7 +16,8 @@ class Progress:
         self._start = time.monotonic() if start is None else start
         self._every = every_seconds
         self._lead = lead
-        self._waiting_for, self._waiting_since, self._said_at = "", 0.0, 0.0
+        self._waiting: dict[str, tuple[str, float, float]] = {}
+        """What is waited for, since when, and when that was said last; by what it is about."""
 
     @property
     def seconds(self) -> float:
@@ -27,17 +28,24 @@ class Progress:
         """Something has happened."""
         minutes, seconds = divmod(int(self.seconds), 60)
         print(f"[{minutes:2}:{seconds:02}] {self._lead}{text}", flush=True)
-        self._said_at = time.monotonic()
 
     def beside(self, lead: str) -> "Progress":
         """Of what goes on at the same time, by the same clock."""
         return Progress(self._every, lead, self._start)
 
-    def waiting(self, text: str) -> None:
-        """Something is waited for: said when it changes, and again every few seconds with its time."""
+    def waiting(self, text: str, about: str = "") -> None:
+        """Something is waited for: said when it changes, and again every few seconds with its time.
+
+        Args:
+            text: what.
+            about: several things may be waited for at the same time.
+        """
         now = time.monotonic()
-        if text != self._waiting_for:
-            self._waiting_for, self._waiting_since = text, now
+        before, since, said_at = self._waiting.get(about, ("", now, now))
+        if text != before:
+            since = said_at = now
             self.say(text)
-        elif now - self._said_at >= self._every:
-            self.say(f"{text} ({now - self._waiting_since:.0f} s)")
+        elif now - said_at >= self._every:
+            said_at = now
+            self.say(f"{text} ({now - since:.0f} s)")
+        self._waiting[about] = (text, since, said_at)

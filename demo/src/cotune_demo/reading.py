@@ -1,6 +1,6 @@
 """From the API's objects to the summary's models."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -14,8 +14,14 @@ from cotune_demo.summary import (
     ProfileSummary,
     RefusedSummary,
     StageSummary,
+    TargetExperimentSummary,
     TrialSummary,
+    ValidatedSummary,
 )
+
+LABEL_TRIAL, _LABEL_COMPONENT = "cotune.dev/trial", "cotune.dev/component"
+
+TRIAL_OVER = frozenset({"Succeeded", "Failed", "Skipped", "Invalid"})
 
 _FAILED_PHASES = frozenset({ProfilePhase.ROLLING_BACK, ProfilePhase.ROLLED_BACK, ProfilePhase.DEGRADED})
 
@@ -39,6 +45,14 @@ def trial(body: Mapping[str, Any], probe_pods: int) -> TrialSummary:
         purpose=str(spec.purpose),
         predicted="" if spec.prediction is None else "fits" if spec.prediction.fits else spec.prediction.reason,
     )
+
+
+def probes(pods: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Trial and identity of each probe's pod."""
+    for pod in pods:
+        labels = pod["metadata"].get("labels", {})
+        if labels.get(_LABEL_COMPONENT) == "probe":
+            yield labels[LABEL_TRIAL], pod["metadata"]["uid"]
 
 
 def plan(status: ExperimentStatus) -> PlanSummary | None:
@@ -72,6 +86,31 @@ def nothing_feasible(body: Mapping[str, Any], trials: int, pods: int, seconds: f
         trials=trials,
         pods=pods,
         seconds=round(seconds, 1),
+    )
+
+
+def target_experiment(
+    name: str, status: ExperimentStatus, trials: tuple[TrialSummary, ...], changes: Mapping[str, str]
+) -> TargetExperimentSummary:
+    """A GpuAllocationExperiment whose changes were validated on its target.
+
+    Args:
+        name: of the experiment.
+        status: of the experiment, at its end.
+        trials: all that it had.
+        changes: those of its profile; empty: there is none.
+    """
+    return TargetExperimentSummary(
+        name=name,
+        phase=str(status.phase),
+        conditions={it.type: it.reason for it in status.conditions},
+        gpu_seconds=round(float(status.gpu_seconds or 0), 1),
+        trials=trials,
+        validated=tuple(
+            ValidatedSummary(parameter=it.parameter, value=it.value, kept=it.kept, reason=it.reason, message=it.message)
+            for it in (status.validation.changes if status.validation is not None else ())
+        ),
+        changes=changes,
     )
 
 

@@ -56,13 +56,14 @@ async def make_volume(commands: Commands, namespace: str) -> None:
     )
 
 
-async def verified(commands: Commands, namespace: str) -> RecordsSummary:
-    """What `cotune verify` says of the records and of the cluster's trials, and of trials of which one was edited.
+async def verified(commands: Commands, *namespaces: str) -> RecordsSummary:
+    """What `cotune verify` says of the records and of the labs' trials, and of trials of which one was edited.
 
     Raises:
         DemoError: it does not say anything.
     """
-    dump = await commands.get("gputrials,gpuprofiles", "--namespace", namespace)
+    found = [await commands.get("gputrials,gpuprofiles", "--namespace", it) for it in namespaces]
+    dump = found[0] | {"items": [body for it in found for body in it["items"]]}
     said = await _verify(dump, "trials.json")
     edited = copy.deepcopy(dump)
     measured = next((it for it in edited["items"] if it.get("status", {}).get("measurements")), None)

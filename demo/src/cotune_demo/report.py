@@ -3,7 +3,15 @@
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
-from cotune_demo.summary import BrokenSummary, PlanSummary, ProfileSummary, Summary, TrialSummary
+from cotune_demo.summary import (
+    BrokenSummary,
+    PlanSummary,
+    ProfileSummary,
+    Summary,
+    TargetExperimentSummary,
+    TargetSummary,
+    TrialSummary,
+)
 
 
 def lines(summary: Summary) -> Iterator[str]:
@@ -24,6 +32,8 @@ def lines(summary: Summary) -> Iterator[str]:
         end = f"{hopeless.phase} after {hopeless.seconds:.1f} s, {hopeless.reason}, {hopeless.pods} pods"
         yield f"nothing:  {hopeless.name}: {end}"
         yield f"          {hopeless.message[:160]}"
+    if target := summary.target:
+        yield from _target(target)
     for broken in summary.broken:
         yield f"broken:   {_profile(broken.profile)}"
         yield f"          {_times(broken)}"
@@ -104,6 +114,23 @@ def _plan(plan: PlanSummary, gpu_seconds: float) -> Iterator[str]:
     )
     for it in plan.refused:
         yield f"          {it.reason}: {it.count}, of them skipped {it.skipped}; {it.example[:140]}"
+
+
+def _target(target: TargetSummary) -> Iterator[str]:
+    simpler, copied = target.simpler, target.copied
+    warning = f"SimplerThanTarget: {simpler.conditions.get('SimplerThanTarget', '-')}"
+    yield f"target:   {simpler.name}, without what else runs in staging ({warning}): {_cost(simpler)}"
+    for it in simpler.validated:
+        words = "kept" if it.kept else f"left out: {it.reason}: {it.message[:140]}"
+        yield f"          {it.parameter}={it.value}: {words}"
+    if target.profile:
+        yield f"          {_profile(target.profile)}"
+    yield f"          {copied.name}, on a copy of staging and with the planner: {_cost(copied)}"
+    yield f"          its profile: {settings(copied.changes)}; {target.gpu_seconds_saved:.0f} GPU-seconds saved"
+
+
+def _cost(experiment: TargetExperimentSummary) -> str:
+    return f"{len(experiment.run)} trials run, {experiment.gpu_seconds:.0f} GPU-seconds"
 
 
 def _profile(profile: ProfileSummary) -> str:

@@ -18,10 +18,10 @@ from localcluster.locations import repository_root
 from cotune_demo import reading
 from cotune_demo.cluster import Commands, DemoError
 from cotune_demo.killing import Killer
-from cotune_demo.preparation import LAB, OPERATOR, PRODUCTION, STAGING, UNINVITED
+from cotune_demo.preparation import OPERATOR, UNINVITED
 from cotune_demo.progress import Progress
 from cotune_demo.report import figures, settings
-from cotune_demo.scenes import Scene
+from cotune_demo.scenes import LAB, PRODUCTION, STAGING, Scene
 from cotune_demo.summary import (
     BrokenSummary,
     NothingFeasibleSummary,
@@ -33,12 +33,11 @@ from cotune_demo.summary import (
     WinnerSummary,
 )
 
-_POLL_SECONDS = 0.25
+_POLL_SECONDS = 0.5
 _LONGEST_ROLLOUT = 300
 _LONGEST_PLANNING = 30
-_FINISHED = {"Succeeded", "Failed", "Skipped", "Invalid"}
 _ROLLOUT_OVER = {"Promoted", "RolledBack", "Degraded"}
-_TRIAL, _COMPONENT, _EXPERIMENT = "cotune.dev/trial", "cotune.dev/component", "cotune.dev/experiment"
+_EXPERIMENT = "cotune.dev/experiment"
 _SECRET = Kind("v1", "Secret", "secrets")
 
 
@@ -117,7 +116,7 @@ class Story:
             await self._tell_trials(trials, pods)
             if status.get("phase") in {"Succeeded", "Failed"}:
                 return self._experiment(status, trials)
-            if all(_phase(it) in _FINISHED for it in trials):
+            if all(_phase(it) in reading.TRIAL_OVER for it in trials):
                 held = any("quota" in it["message"] for it in status.get("conditions", ()))
                 await self.killer.after_the_last_trial(held)
             await asyncio.sleep(_POLL_SECONDS)
@@ -172,10 +171,8 @@ class Story:
         await self.commands.do("apply", "-f", str(repository_root() / "examples" / example))
 
     def _count_probes(self, pods: "tuple[Object, ...]") -> None:
-        for pod in pods:
-            labels = pod["metadata"].get("labels", {})
-            if labels.get(_COMPONENT) == "probe":
-                self._probes.setdefault(labels[_TRIAL], set()).add(pod["metadata"]["uid"])
+        for trial, pod in reading.probes(pods):
+            self._probes.setdefault(trial, set()).add(pod)
 
     async def _tell_trials(self, trials: "list[Object]", pods: "tuple[Object, ...]") -> None:
         for number, body in enumerate(trials, 1):
@@ -183,14 +180,14 @@ class Story:
             found = reading.trial(body, len(self._probes.get(name, ())))
             head = f"trial {number:2}/{self.scene.candidates + self.scene.fresh_runs}  {settings(found.parameters)}"
             judged = found.phase != "Succeeded" or "Feasible" in _conditions(body)
-            if found.phase in _FINISHED and judged:
+            if found.phase in reading.TRIAL_OVER and judged:
                 if name not in self._told:
                     self._told.add(name)
                     self.progress.say(f"{head}  {found.phase}  {_outcome(found, body)}")
-            elif found.phase in _FINISHED:
-                self.progress.waiting(f"{head}  {found.phase}, to be compared with the baseline")
+            elif found.phase in reading.TRIAL_OVER:
+                self.progress.waiting(f"{head}  {found.phase}, to be compared with the baseline", about=name)
             else:
-                self.progress.waiting(f"{head}  {found.phase}{_waits_for(found, pods)}")
+                self.progress.waiting(f"{head}  {found.phase}{_waits_for(found, pods)}", about=name)
                 await self.killer.in_a_trial(name, found.phase, number)
 
     def _experiment(self, status: Object, trials: "list[Object]") -> Experiment:
@@ -234,7 +231,7 @@ class Story:
         raise DemoError(f"profile {name} has not ended after {_LONGEST_ROLLOUT} s")
 
     async def _stalled_reason(self, profile: str) -> str:
-        for _ in range(120):
+        for _ in range(60):
             conditions = _conditions(await self.objects.get(PROFILE, LAB, profile))
             if (stalled := conditions.get("Stalled")) and stalled["status"] == "True":
                 self.progress.say(f"profile {profile}: Stalled, {stalled['reason']}: {stalled['message']}")
@@ -294,7 +291,7 @@ def _waits_for(found: TrialSummary, pods: "tuple[Object, ...]") -> str:
         case "Draining":
             return ": the probe waits until the card is drained"
         case "Starting":
-            there = {it["metadata"]["labels"].get(_COMPONENT) for it in pods if "labels" in it["metadata"]}
+            there = [it for it in pods if it["metadata"].get("labels", {}).get(reading.LABEL_TRIAL) == found.name]
             return f": waits for {found.message}" if found.message else f": {len(there)} pods"
         case "Measuring":
             return ": all services under load"

@@ -101,6 +101,50 @@ class ProfileSummary(_Model):
     stages: tuple[StageSummary, ...]
 
 
+class ValidatedSummary(_Model):
+    """What became of one of the changes that a search proposed."""
+
+    parameter: str
+    value: str
+    kept: bool
+    reason: str
+    message: str
+
+
+class TargetExperimentSummary(_Model):
+    """An experiment whose changes were validated on what runs in its target."""
+
+    name: str
+    phase: str
+    conditions: Mapping[str, str]
+    """Type to reason."""
+    gpu_seconds: float
+    """For which its trials held their cards, as its status says."""
+    trials: tuple[TrialSummary, ...]
+    validated: tuple[ValidatedSummary, ...]
+    """Every change that the search proposed."""
+    changes: Mapping[str, str]
+    """Of its profile: `component.VARIABLE` to the new value; empty: there is none."""
+
+    @property
+    def run(self) -> tuple[TrialSummary, ...]:
+        """Those of its trials that took a card."""
+        return tuple(it for it in self.trials if it.phase != "Skipped")
+
+
+class TargetSummary(_Model):
+    """An experiment that is simpler than its target, and the same on a copy of the target and with the planner."""
+
+    simpler: TargetExperimentSummary
+    copied: TargetExperimentSummary
+    profile: ProfileSummary | None
+    """Of the simpler experiment."""
+    values: Mapping[str, str]
+    """Namespace to the size of Whisper that runs there in the end."""
+    gpu_seconds_saved: float
+    """By the copy and the planner."""
+
+
 class BrokenSummary(_Model):
     """A deliberately broken profile."""
 
@@ -182,6 +226,8 @@ class Summary(_Model):
     trials: tuple[TrialSummary, ...]
     winner: WinnerSummary | None
     profile: ProfileSummary | None
+    target: TargetSummary | None
+    """None where it was not told."""
     broken: tuple[BrokenSummary, ...]
     uninvited: UninvitedSummary | None
     """None where it was not tried."""

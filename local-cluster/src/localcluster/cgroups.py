@@ -14,6 +14,9 @@ from pathlib import Path
 
 from localcluster.errors import LocalClusterError
 
+_SHARES_OF_THE_PODS = 16 * 1024
+"""Sixteen times a process's. With version 1 only pods are in an instance's group of `cpu`: all of them together would
+count as much as one thread of a daemon, and what is measured in a pod would be how busy the control plane is."""
 _NEEDED_CONTROLLERS = ("cpu", "cpuset", "memory", "pids")
 _KILL_TIMEOUT_SECONDS = 20.0
 _KILL_INTERVAL_SECONDS = 0.02
@@ -60,6 +63,8 @@ class InstanceGroup:
                 group.mkdir(exist_ok=True)
                 if "cpuset" in hierarchy.controllers:
                     _inherit_cpuset(group)
+            if "cpu" in hierarchy.controllers:
+                (root / "cpu.shares").write_text(str(_SHARES_OF_THE_PODS))
             if hierarchy.version == 2:
                 for parent in (hierarchy.mount, root, *(root / node for node in nodes)):
                     _delegate(parent)

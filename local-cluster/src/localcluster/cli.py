@@ -14,7 +14,7 @@ from localcluster.errors import LocalClusterError
 from localcluster.images import ON_REQUEST, ImageBuilder, load
 from localcluster.locations import Cache, Instance
 from localcluster.oci import Image
-from localcluster.topology import DEFAULT_CARD, NODE_NAMES, Topology
+from localcluster.topology import ALL_NODE_NAMES, DEFAULT_CARD, NODE_NAMES, Topology
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -141,7 +141,8 @@ def _parser() -> argparse.ArgumentParser:
     named.add_argument("--name", default="dev", help="instance; several may run side by side (default: dev)")
 
     up = commands.add_parser("up", parents=[named], help="start the cluster, or find it running")
-    up.add_argument("--nodes", type=_node_names, default=NODE_NAMES, help=f"default: {','.join(NODE_NAMES)}")
+    which_nodes = f"of {','.join(ALL_NODE_NAMES)} (default: {','.join(NODE_NAMES)})"
+    up.add_argument("--nodes", type=_node_names, default=NODE_NAMES, help=which_nodes)
     up.add_argument("--control-plane-only", action="store_true", help="no nodes: for tests of the API alone")
     up.add_argument("--card", default=DEFAULT_CARD, help=f"label of the simulated cards (default: {DEFAULT_CARD})")
     up.set_defaults(run=_up)
@@ -151,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("kubeconfig", parents=[named], help="path of the kubeconfig").set_defaults(run=_kubeconfig)
 
     execute = commands.add_parser("exec", parents=[named], help="run a command in the cluster's network")
-    execute.add_argument("--node", choices=NODE_NAMES, help="see the files of this node, too")
+    execute.add_argument("--node", choices=ALL_NODE_NAMES, help="see the files of this node, too")
     execute.add_argument("command", nargs="+", metavar="-- COMMAND")
     execute.set_defaults(run=_exec)
 

@@ -117,14 +117,20 @@ def status(instance: Instance) -> Status:
     )
 
 
+def running(instance: Instance) -> Topology | None:
+    """The topology of an instance; None: it does not run."""
+    return Topology.from_json(instance.topology.read_text()) if supervisor_is_running(instance) else None
+
+
 def require_running(instance: Instance) -> Topology:
     """The topology of a running instance.
 
     :raises LocalClusterError: it does not run.
     """
-    if not supervisor_is_running(instance):
+    found = running(instance)
+    if found is None:
         raise LocalClusterError(f"{instance.name} is not running: start it with `python -m localcluster up`")
-    return Topology.from_json(instance.topology.read_text())
+    return found
 
 
 def api_port(instance: Instance) -> int:
@@ -160,11 +166,12 @@ def _changing(instance: Instance) -> Generator[None]:
 
 
 def _require_same(instance: Instance, topology: Topology) -> None:
-    running = Topology.from_json(instance.topology.read_text())
-    if running != topology:
-        nodes = ",".join(running.node_names) or "none"
+    found = Topology.from_json(instance.topology.read_text())
+    if found != topology:
+        nodes = ",".join(found.node_names) or "none"
         raise LocalClusterError(
-            f"{instance.name} already runs with nodes {nodes} and card {running.card}: take it down first"
+            f"{instance.name} already runs with nodes {nodes} and card {found.card}: take it down first, by "
+            f"`python -m localcluster down --name {instance.name}`"
         )
 
 

@@ -11,6 +11,9 @@ from ipaddress import IPv4Address, IPv4Network
 from localcluster.errors import LocalClusterError
 
 NODE_NAMES = ("lab", "staging", "production")
+"""What `up` starts unless it is asked for others."""
+ALL_NODE_NAMES = (*NODE_NAMES, "lab-2", "lab-3", "edge-staging", "edge-production")
+"""With those of a second site, for whoever asks for them."""
 DEFAULT_CARD = "NVIDIA-GeForce-RTX-3060"
 
 CONTROL_PLANE_ADDRESS = IPv4Address("10.240.0.1")
@@ -47,13 +50,13 @@ class Topology:
     card: str = DEFAULT_CARD
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.node_names if name not in NODE_NAMES]
+        unknown = [name for name in self.node_names if name not in ALL_NODE_NAMES]
         if unknown or len(set(self.node_names)) != len(self.node_names):
-            raise LocalClusterError(f"nodes {','.join(self.node_names)}: choose from {', '.join(NODE_NAMES)}")
+            raise LocalClusterError(f"nodes {','.join(self.node_names)}: choose from {', '.join(ALL_NODE_NAMES)}")
 
     @property
     def nodes(self) -> tuple[Node, ...]:
-        """The nodes in the order of `NODE_NAMES`; a node's addresses do not depend on which others exist."""
+        """The nodes in the order of `ALL_NODE_NAMES`; a node's addresses do not depend on which others exist."""
         return tuple(
             Node(
                 name=name,
@@ -61,9 +64,13 @@ class Topology:
                 pods=IPv4Network((POD_NETWORK.network_address + 256 * position, 24)),
                 card=self.card,
             )
-            for position, name in enumerate(NODE_NAMES, start=1)
+            for position, name in enumerate(ALL_NODE_NAMES, start=1)
             if name in self.node_names
         )
+
+    def includes(self, other: "Topology") -> bool:
+        """Whether everything of another request is here, too."""
+        return self.card == other.card and set(self.node_names) >= set(other.node_names)
 
     def to_json(self) -> str:
         """The form kept in the state folder."""
