@@ -8,16 +8,16 @@ from the card.
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from cotune.api.profile import StageStatus
 from cotune.cluster.kinds import DEPLOYMENT, EVENT, POD, PROFILE
 from cotune.cluster.objects import Object, Objects
 from cotune_demo.cluster import Commands, start
-from cotune_demo.preparation import LAB, STAGING, prepare, services_ready
+from cotune_demo.preparation import prepare, services_ready
 from cotune_demo.progress import Progress
-from cotune_demo.scenes import SIMULATED
+from cotune_demo.scenes import LAB, SIMULATED, STAGING
 from localcluster.binaries import CONTAINERD, ensure_built
 from localcluster.locations import Cache, Instance
 from support.leftovers import passing_instance
@@ -94,8 +94,8 @@ async def watched(commands: Commands, faults: NodeFaults) -> Seen:
     progress, seen = Progress(), Seen()
     objects = await Objects.connect(commands.kubeconfig)
     try:
-        await prepare(commands, progress, SIMULATED, node_agents=True)
-        await services_ready(commands, progress, SIMULATED)
+        await prepare(commands, progress, replace(SIMULATED, target=None), node_agents=True)
+        await services_ready(commands, progress, SIMULATED.site, SIMULATED.ready_seconds)
         seen.uids = {it["metadata"]["labels"]["app"]: it["metadata"]["uid"] for it in await objects.list(POD, STAGING)}
         with faults.held_kubelet(NODE):
             await objects.create(PROFILE, LAB, profile())
