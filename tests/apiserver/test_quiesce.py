@@ -4,9 +4,6 @@ Every pass is made by a reconciler that knows nothing of the passes before.
 """
 
 import asyncio
-import copy
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,7 +21,6 @@ from cotune.cluster.kinds import (
     POD,
     PROFILE,
     TRIAL,
-    Kind,
 )
 from cotune.cluster.objects import ApiError, ForbiddenError, Object
 from cotune.cluster.quiesces import ANNOTATION_RESTORE, NAME
@@ -36,6 +32,7 @@ from cotune.handlers.work_queue import Key
 from cotune.rollout.downtime import Outage
 from prometheus_client import REGISTRY
 from support.api_server import ApiServer
+from support.newer_grants import newer_grants
 from support.played_cluster import Call, PlayedObjects, eventually, new_namespace, within
 from support.played_quiesce import (
     MAXIMUM,
@@ -51,8 +48,6 @@ from support.played_quiesce import (
 from support.played_stage import create_profile, play_workloads, profile_reconciler, templates
 
 pytestmark = pytest.mark.apiserver
-
-DEFINITION = Kind("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False)
 
 
 async def quiesce_of(objects: PlayedObjects, namespace: str, name: str = "voice") -> Object:
@@ -343,31 +338,6 @@ def test_whatever_happens_meanwhile_production_comes_back(api_server: ApiServer,
     within(api_server, scenario)
 
 
-@asynccontextmanager
-async def newer_grants(objects: PlayedObjects, namespace: str) -> AsyncGenerator[None]:
-    """The API server takes a field that this operator does not know, and the grant there has it."""
-    name = f"{GRANT.plural}.{GRANT.api_version.partition('/')[0]}"
-    [grant] = await objects.list(GRANT, namespace)
-
-    async def has_it() -> bool:
-        patch: Object = {"spec": {"courtesy": "Please"}}
-        return "courtesy" in (await objects.merge(GRANT, namespace, grant["metadata"]["name"], patch))["spec"]
-
-    async def has_it_not() -> bool:
-        return not await has_it()
-
-    older = (await objects.get(DEFINITION, None, name))["spec"]["versions"]
-    newer = copy.deepcopy(older)
-    newer[0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["courtesy"] = {"type": "string"}
-    await objects.merge(DEFINITION, "", name, {"spec": {"versions": newer}})
-    try:
-        await eventually(has_it, "a grant with another field")
-        yield
-    finally:
-        await objects.merge(DEFINITION, "", name, {"spec": {"versions": older}})
-        await eventually(has_it_not, "grants as they were")
-
-
 def test_a_grant_that_cannot_be_read_any_more_does_not_keep_production_down(api_server: ApiServer) -> None:
     async def scenario(objects: PlayedObjects, namespace: str) -> None:
         production = await new_namespace(objects)
@@ -379,6 +349,26 @@ def test_a_grant_that_cannot_be_read_any_more_does_not_keep_production_down(api_
             await comes_back(objects, namespace, production, "GrantInvalid")
 
         assert f"a grant of namespace {production} cannot be read" in (await quiesce_of(objects, namespace))["message"]
+
+    within(api_server, scenario)
+
+
+def test_production_is_not_stopped_under_a_grant_that_cannot_be_read(api_server: ApiServer) -> None:
+    async def scenario(objects: PlayedObjects, namespace: str) -> None:
+        production = await new_namespace(objects)
+        await create_production(objects, production, namespace)
+        await create_quiescing(objects, namespace, production)
+
+        async with newer_grants(objects, production):
+            for _ in range(5):
+                await pass_of_experiment(objects, namespace)
+            for kind in ("Quiesced", "Stalled"):
+                _, reason, message = await told(objects, namespace, kind)
+                assert reason == "GrantInvalid"
+                assert f"a grant of namespace {production} cannot be read: courtesy: " in message
+            assert await replicas(objects, production) == {"judge": 1, "whisper": 1}
+
+        await until(objects, namespace, production, "Quiesced")
 
     within(api_server, scenario)
 

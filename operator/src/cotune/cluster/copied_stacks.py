@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from cotune.api.grant import GrantSpec, GrantTarget
-from cotune.cluster.kinds import CONTROLLER_REVISION, DEPLOYMENT, EXPERIMENT, GRANT
+from cotune.api.grant import GrantTarget
+from cotune.cluster.grants import GrantInvalidError, grants_of
+from cotune.cluster.kinds import CONTROLLER_REVISION, DEPLOYMENT, EXPERIMENT
 from cotune.cluster.objects import AlreadyExistsError, Object, Objects, controller_reference
 from cotune.cluster.stacks import NameTakenError
 from cotune.trials.copied_stack import CopiedService, CopiedStack, CopyRefusal, granted, sanitized
@@ -28,8 +29,10 @@ class CopiedStacks:
         Raises:
             ForbiddenError: the operator has no right to read Deployments there.
         """
-        found = await self._objects.list(GRANT, namespace)
-        targets = granted([GrantSpec.model_validate(it["spec"]) for it in found], source, namespace, components)
+        try:
+            targets = granted(await grants_of(self._objects, namespace), source, namespace, components)
+        except GrantInvalidError as error:
+            return CopyRefusal("GrantInvalid", str(error))
         if isinstance(targets, CopyRefusal):
             return targets
         services: list[CopiedService] = []

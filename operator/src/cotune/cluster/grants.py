@@ -3,11 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
 from cotune.api.grant import GrantSpec, GrantTarget
 from cotune.cluster.kinds import DEPLOYMENT, GRANT
 from cotune.cluster.objects import Objects
 from cotune.rollout.stacks import LabelledWorkload
 from cotune.rollout.targets import inviting
+
+
+class GrantInvalidError(Exception):
+    """A grant has what this operator does not know, as with resources that are newer than it; one line."""
 
 
 @dataclass(frozen=True)
@@ -19,13 +25,28 @@ class Invitations:
     """Those that are selected, in the order of their names; nothing is listed where none selects."""
 
 
+async def grants_of(objects: Objects, namespace: str) -> tuple[GrantSpec, ...]:
+    """All grants of a namespace. One that cannot be read may forbid what the others allow.
+
+    Raises:
+        GrantInvalidError: one cannot be read.
+    """
+    try:
+        return tuple(GrantSpec.model_validate(it["spec"]) for it in await objects.list(GRANT, namespace))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise GrantInvalidError(f"a grant of namespace {namespace} cannot be read: {where}: {first['msg']}") from error
+
+
 async def invitations(objects: Objects, namespace: str, source: str) -> Invitations:
     """Read the grants of a namespace, and what those select that allow rollouts from namespace `source`.
 
     Raises:
+        GrantInvalidError: a grant cannot be read.
         ForbiddenError: a grant selects workloads, and the right to list Deployments there is missing.
     """
-    grants = tuple(GrantSpec.model_validate(it["spec"]) for it in await objects.list(GRANT, namespace))
+    grants = await grants_of(objects, namespace)
     selections: list[dict[str, str]] = []
     for grant in inviting(source, grants):
         for target in grant.targets:

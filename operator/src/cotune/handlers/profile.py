@@ -21,7 +21,7 @@ from cotune.api.profile import (
 )
 from cotune.cluster.batches import planned
 from cotune.cluster.events import Events
-from cotune.cluster.grants import and_begun, invitations
+from cotune.cluster.grants import GrantInvalidError, and_begun, invitations
 from cotune.cluster.kinds import PROFILE
 from cotune.cluster.nodes import nodes
 from cotune.cluster.objects import REFUSALS, ApiError, ForbiddenError, Object, Objects
@@ -298,7 +298,10 @@ class ProfileReconciler:
     ) -> Targets | Refusal:
         """What the grants mean now; once a stage of several stacks has `begun`, whether they still mean its own."""
         source, namespace = body["metadata"]["namespace"], stage.namespace
-        found = await invitations(self.objects, namespace, source)
+        try:
+            found = await invitations(self.objects, namespace, source)
+        except GrantInvalidError as error:
+            return Refusal("GrantInvalid", str(error))
         if begun is not None and stacks_in(begun.targets):
             workloads = await and_begun(self.objects, namespace, found.workloads, begun.targets)
             return still_granted(spec, source, namespace, found.grants, workloads, begun.targets)

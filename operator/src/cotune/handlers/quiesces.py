@@ -10,12 +10,13 @@ from pydantic import ValidationError
 
 from cotune.api.conditions import with_condition
 from cotune.api.experiment import ExperimentPhase, ExperimentSpec, ExperimentStatus
-from cotune.api.grant import GrantSpec, GrantTarget, WorkloadRef
+from cotune.api.grant import GrantTarget, WorkloadRef
 from cotune.api.quiesce import Quiesce, QuiescedWorkload, QuiescePhase, QuiesceStatus
 from cotune.api.trial import TrialPhase, TrialStatus
 from cotune.cluster.downtimes import Downtimes
 from cotune.cluster.events import Events
-from cotune.cluster.kinds import EXPERIMENT, GRANT, POD, PROFILE, TRIAL
+from cotune.cluster.grants import GrantInvalidError, grants_of
+from cotune.cluster.kinds import EXPERIMENT, POD, PROFILE, TRIAL
 from cotune.cluster.objects import REFUSALS, ApiError, ForbiddenError, NotFoundError, Object, Objects
 from cotune.cluster.quiesces import NAME, QuiesceRecords
 from cotune.cluster.workloads import Workload, Workloads
@@ -202,7 +203,11 @@ class Quiesces:
     ) -> Gate:
         """Everything is asked before anything is touched; what is there goes on record first."""
         namespace, waits = quiesce.namespace, Gate(body, False, old)
-        may = allowed(quiesce, body["metadata"]["namespace"], await self._grants(namespace))
+        try:
+            grants = await grants_of(self.objects, namespace)
+        except GrantInvalidError as error:
+            return replace(waits, waiting=Waiting("GrantInvalid", str(error), is_stalled=True))
+        may = allowed(quiesce, body["metadata"]["namespace"], grants)
         if isinstance(may, Refusal):
             return replace(waits, waiting=Waiting(may.reason, may.message, is_stalled=True))
         needs = Needs(0, trial_seconds, reserved(quiesce, old))
@@ -345,11 +350,9 @@ class Quiesces:
         if spec.quiesce is None or spec.quiesce.namespace != old.namespace or spec.digest() != status.spec_digest:
             return Ending("SpecChanged", "the experiment's spec was changed")
         try:
-            grants = await self._grants(old.namespace)
-        except ValidationError as error:
-            return Ending(
-                "GrantInvalid", f"a grant of namespace {old.namespace} cannot be read: {error.errors()[0]['msg']}"
-            )
+            grants = await grants_of(self.objects, old.namespace)
+        except GrantInvalidError as error:
+            return Ending("GrantInvalid", str(error))
         may = allowed(spec.quiesce, body["metadata"]["namespace"], grants)
         if isinstance(may, Refusal):
             return Ending(may.reason, may.message)
@@ -480,9 +483,6 @@ class Quiesces:
     async def _set_finalizer(self, body: Object, wanted: bool) -> Object:
         """The experiment stays as long as production is not what it was."""
         return await with_finalizer(self.objects, EXPERIMENT, body, FINALIZER, wanted)
-
-    async def _grants(self, namespace: str) -> list[GrantSpec]:
-        return [GrantSpec.model_validate(it["spec"]) for it in await self.objects.list(GRANT, namespace)]
 
     async def _write(
         self,

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from cotune.api.grant import GrantService, GrantSpec
+from cotune.api.grant import GrantService
 from cotune.api.profile import ProfilePhase, ProfileStatus, Stage, StageStatus
 from cotune.api.stage_probe import ProbeRun, StageProbe, StageProbeStatus
-from cotune.cluster.kinds import CONFIG_MAP, GRANT
+from cotune.cluster.grants import GrantInvalidError, grants_of
+from cotune.cluster.kinds import CONFIG_MAP
 from cotune.cluster.objects import REFUSALS, ApiError, Object, Objects
 from cotune.cluster.probe_pods import NotOursError, ProbePods, RunEnd
 from cotune.cluster.workloads import Workload
@@ -229,7 +230,10 @@ class StageProbes:
 
     async def _services(self, body: Object, stage: Stage, probe: StageProbe) -> _Services | Refusal:
         """The grants are read anew for every look: an owner who takes one back wants no load any more."""
-        grants = [GrantSpec.model_validate(it["spec"]) for it in await self.objects.list(GRANT, stage.namespace)]
+        try:
+            grants = await grants_of(self.objects, stage.namespace)
+        except GrantInvalidError as error:
+            return Refusal("GrantInvalid", str(error))
         return services(probe, body["metadata"]["namespace"], stage.namespace, grants)
 
     def _pods(self, body: Object) -> ProbePods:
