@@ -198,11 +198,12 @@ async def stage_beside_held_memory(objects: PlayedObjects, namespace: str) -> Ob
     await play_node(objects, _CARD_NODE, {"kubernetes.io/hostname": _CARD_NODE}, dedicated=False)
     await create_stage(objects, namespace, card_node=_CARD_NODE)
 
-    async def are_there() -> bool:
+    async def are_ready() -> bool:
         await play_pods_on_a_node(objects, namespace)
-        return len(await objects.list(POD, namespace)) == len(await templates(objects, namespace))
+        found = await objects.list(DEPLOYMENT, namespace)
+        return all(it.get("status", {}).get("readyReplicas") == it["spec"]["replicas"] for it in found)
 
-    await eventually(are_there, "a pod of each workload")
+    await eventually(are_ready, "a ready pod of each workload")  # How often a stage waits for that would differ.
     await create_profile(objects, namespace, namespace)
     first = {str(it["metadata"]["uid"]) for it in await objects.list(POD, namespace)}
     agent = PlayedAgent(_CARD_NODE, held=dict.fromkeys(first, 4200.0), frees_after=5)
