@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
         parts = {jobs[0]: _part(jobs[0], options.points, options.every_call)}
     report = _report(parts, jobs, time.monotonic() - begun)
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(report, indent=1))
+    options.output.write_text(_as_text(report))
     for line in _table(report):
         print(line)
     print(f"{report['seconds']:.0f} s; {options.output}")
@@ -126,8 +126,8 @@ def _runs(
         before()
         run = campaign.run(job, plan)
         fault = {"point": str(run.plan.point), "occurrence": run.plan.occurrence, "fault": str(run.plan.fault)}
-        outcome = {key: value for key, value in asdict(run).items() if key in {"outcome", "detail", "seconds"}}
-        runs.append(fault | {"job": job} | outcome)
+        outcome = {"outcome": run.outcome, "detail": run.detail, "seconds": round(run.seconds, 1)}
+        runs.append({"job": job} | fault | outcome)
         if run.outcome != "same":
             print(f"  {plan}: {run.outcome}: {run.detail[:600]}", flush=True)
         if time.monotonic() - told > _TELL_SECONDS:
@@ -185,6 +185,18 @@ def _report(parts: dict[str, Part], jobs: Sequence[str], seconds: float) -> dict
         "failures": {job: it["failure"] for job, it in parts.items() if "failure" in it},
         "jobs": parts if len(parts) == 1 else {},
     }
+
+
+def _as_text(report: dict[str, Any]) -> str:
+    """As JSON, each run on a line of its own."""
+    parts: list[str] = []
+    for key, value in report.items():
+        if isinstance(value, list):
+            told = ",\n  ".join(json.dumps(it) for it in cast("list[Any]", value))
+            parts.append(f"{json.dumps(key)}: [\n  {told}]" if told else f"{json.dumps(key)}: []")
+        else:
+            parts.append(f"{json.dumps(key)}: {json.dumps(value)}")
+    return "{" + ",\n ".join(parts) + "}\n"
 
 
 def _is_clean(report: dict[str, Any]) -> bool:
