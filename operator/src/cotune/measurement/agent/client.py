@@ -95,7 +95,7 @@ class NodeAgents:
                 try:
                     return await _held(session, url, node, pods)
                 except UnknownError:
-                    del self._urls[node]  # An agent's pod that was replaced has another address.
+                    self._urls.pop(node, None)  # An agent's pod that was replaced has another address.
             answers = await _answers(session, self.address)
             url = next((url for url, it in answers if it is not None and it.name == node), None)
             if url is None:
