@@ -32,7 +32,6 @@ from cotune.handlers.work_queue import Key
 from cotune.rollout.downtime import Outage
 from prometheus_client import REGISTRY
 from support.api_server import ApiServer
-from support.newer_grants import newer_grants
 from support.played_cluster import Call, PlayedObjects, eventually, new_namespace, within
 from support.played_quiesce import (
     MAXIMUM,
@@ -334,41 +333,6 @@ def test_whatever_happens_meanwhile_production_comes_back(api_server: ApiServer,
 
         await comes_back(objects, namespace, production, reason)
         assert await templates(objects, production) == before
-
-    within(api_server, scenario)
-
-
-def test_a_grant_that_cannot_be_read_any_more_does_not_keep_production_down(api_server: ApiServer) -> None:
-    async def scenario(objects: PlayedObjects, namespace: str) -> None:
-        production = await new_namespace(objects)
-        await create_production(objects, production, namespace)
-        await create_quiescing(objects, namespace, production)
-        await until(objects, namespace, production, "Quiesced")
-
-        async with newer_grants(objects, production):
-            await comes_back(objects, namespace, production, "GrantInvalid")
-
-        assert f"a grant of namespace {production} cannot be read" in (await quiesce_of(objects, namespace))["message"]
-
-    within(api_server, scenario)
-
-
-def test_production_is_not_stopped_under_a_grant_that_cannot_be_read(api_server: ApiServer) -> None:
-    async def scenario(objects: PlayedObjects, namespace: str) -> None:
-        production = await new_namespace(objects)
-        await create_production(objects, production, namespace)
-        await create_quiescing(objects, namespace, production)
-
-        async with newer_grants(objects, production):
-            for _ in range(5):
-                await pass_of_experiment(objects, namespace)
-            for kind in ("Quiesced", "Stalled"):
-                _, reason, message = await told(objects, namespace, kind)
-                assert reason == "GrantInvalid"
-                assert f"a grant of namespace {production} cannot be read: courtesy: " in message
-            assert await replicas(objects, production) == {"judge": 1, "whisper": 1}
-
-        await until(objects, namespace, production, "Quiesced")
 
     within(api_server, scenario)
 

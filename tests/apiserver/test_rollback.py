@@ -12,7 +12,6 @@ from cotune.cluster.kinds import DEPLOYMENT, GRANT, POD, PROFILE
 from cotune.cluster.objects import ConflictError, Object
 from cotune.cluster.workloads import ANNOTATION_REVISION
 from support.api_server import ApiServer
-from support.newer_grants import newer_grants
 from support.played_cluster import DiedError, PlayedObjects, eventually, play_first_end, play_ready, within
 from support.played_stage import (
     create_profile,
@@ -314,31 +313,5 @@ def test_a_stage_whose_probes_would_end_a_start_as_long_as_the_measured_does_not
             ]
 
         await eventually(is_stalled, "a stage that does not begin")
-
-    within(api_server, scenario)
-
-
-def test_a_grant_that_cannot_be_read_takes_back_what_has_begun_and_lets_nothing_begin(api_server: ApiServer) -> None:
-    async def scenario(objects: PlayedObjects, namespace: str) -> None:
-        await create_stage(objects, namespace)
-        before = await templates(objects, namespace)
-        await create_profile(objects, namespace, namespace)
-        await until_phase(objects, namespace, "Progressing")
-
-        async with newer_grants(objects, namespace):
-            await until_phase(objects, namespace, "RolledBack")
-            state = await stage_of(objects, namespace)
-            assert state.message.startswith(
-                f"GrantInvalid: a grant of namespace {namespace} cannot be read: courtesy: "
-            )
-            assert await templates(objects, namespace) == before
-            await create_profile(objects, namespace, namespace, name="later")
-            for _ in range(3):
-                await one_pass(objects, namespace, "later")
-            status = (await objects.get(PROFILE, namespace, "later"))["status"]
-
-            assert [it["reason"] for it in status["conditions"] if it["type"] == "Stalled"] == ["GrantInvalid"]
-            assert not status.get("stages")
-            assert await templates(objects, namespace) == before
 
     within(api_server, scenario)
